@@ -1,0 +1,4 @@
+"""Theano's scan on JAX."""
+
+__version__ = "0.1.0"
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""The scan optimizer: rewrites the loops of a traced JAX program."""
