@@ -145,7 +145,8 @@ class Flat:
             taken = point[used : used + leaf.size]
             used += leaf.size
             if np.iscomplexobj(leaf):
-                taken = taken + 1j * point[used : used + leaf.size]
+                imaginary = point[used : used + leaf.size].astype("complex128")
+                taken = taken.astype("complex128") + 1j * imaginary
                 used += leaf.size
             leaves.append(taken.reshape(leaf.shape).astype(leaf.dtype))
         return jax.tree.unflatten(self.structure, leaves)
