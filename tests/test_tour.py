@@ -46,7 +46,7 @@ def test_tutorial_example_agrees_with_numpy(example: tutorial.Example):
 
 
 def test_record_is_the_published_one():
-    published = statsmodels.api.datasets.sunspots.load_pandas().data
+    published = statsmodels.api.datasets.sunspots.load_pandas()["data"]
     years, numbers = load_sunspots()
     np.testing.assert_array_equal(years, published["YEAR"])
     np.testing.assert_array_equal(numbers, published["SUNACTIVITY"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 import jscan
 
@@ -81,7 +82,7 @@ def fit(series: np.ndarray, tolerance: float = 1e-10, most: int = 10) -> Fit:
     return Fit(model, norm, iterations, float(jnp.sqrt(loss(model, series))))
 
 
-def forecast(model: jax.Array, past: jax.Array, years: int) -> jax.Array:
+def forecast(model: jax.Array, past: ArrayLike, years: int) -> jax.Array:
     """Run the model on by itself: a loop over nothing but its own last nine outputs.
 
     Args:

@@ -152,7 +152,7 @@ def polynomial_jscan() -> jax.Array:
     return terms.sum()
 
 
-def polynomial_numpy() -> np.ndarray:
+def polynomial_numpy() -> np.floating:
     return np.polynomial.polynomial.polyval(3.0, coefficients)
 
 
@@ -166,7 +166,7 @@ class Example:
     """
 
     with_jscan: Callable[[], jax.Array]
-    with_numpy: Callable[[], np.ndarray]
+    with_numpy: Callable[[], np.ndarray | np.floating]
 
 
 EXAMPLES = (
