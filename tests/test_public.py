@@ -1,5 +1,7 @@
 """The package as others meet it: names, documentation, imports, wheel."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import jscan
+
+# What a module holds besides its own names: modules, and `annotations` of __future__.
+INCIDENTAL = (types.ModuleType, type(annotations))
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -35,7 +40,7 @@ def test_names_are_complete():
     reachable = {
         name
         for name, value in vars(jscan).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        if not name.startswith("_") and not isinstance(value, INCIDENTAL)
     }
     assert reachable == set(jscan.__all__)
 
@@ -66,7 +71,9 @@ def test_built_wheel_works(tmp_path: Path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     assert {"jscan/py.typed", "jscan/data/sunspots.csv"} <= names
-    assert not [name for name in names if "test" in name]
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
+        "jscan"
+    }
 
     code = """
         import sys

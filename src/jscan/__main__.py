@@ -78,25 +78,26 @@ def show_sunspots() -> None:
     scale = sunspots.SCALE
     print(f"   const {fit.model[0] * scale:20.6f} {exact[0] * scale:15.6f}")
     np.testing.assert_allclose(fit.model, exact, rtol=1e-6)
+    show_forecast(fit, years, numbers)
 
-    past = series[-len(sunspots.TAPS) :]
+
+def show_forecast(fit: sunspots.Fit, years: np.ndarray, numbers: np.ndarray) -> None:
+    """Run the fitted model on, print what it expects, and draw it."""
+    scale = sunspots.SCALE
+    past = numbers[-len(sunspots.TAPS) :] / scale
     expected = scale * np.asarray(sunspots.forecast(fit.model, past, YEARS_AHEAD))
     deviation = scale * np.asarray(sunspots.forecast_deviation(fit, YEARS_AHEAD))
     print(f"\nThe {YEARS_AHEAD} years that follow, by a scan over its own last nine:\n")
+    cells = [f"{years[-1] + 1 + k}: {value:5.1f}" for k, value in enumerate(expected)]
     for start in range(0, YEARS_AHEAD, 5):
-        row = range(start, start + 5)
-        print(
-            "   " + "   ".join(f"{years[-1] + 1 + k}: {expected[k]:5.1f}" for k in row)
-        )
+        print("   " + "   ".join(cells[start : start + 5]))
 
     try:
         save_forecast(PICTURE, years, numbers, expected, deviation)
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if (error.name or "").split(".")[0] != "matplotlib":
             raise
-        print(
-            "\nNo picture: matplotlib is missing (pip install 'jscan[plot]' brings it)."
-        )
+        print("\nNo picture: matplotlib is missing (pip install matplotlib).")
     else:
         print(f"\nThe picture is in {PICTURE.resolve()}")
 

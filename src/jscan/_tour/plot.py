@@ -27,7 +27,6 @@ def save_forecast(
         first_year: Where the drawing starts.
     """
     # Imported here: jscan itself does not need matplotlib.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = years >= first_year
@@ -37,7 +36,6 @@ def save_forecast(
     reach = 1.2816 * np.concatenate([[0.0], deviation])  # the normal law's 10 % tails
 
     figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot(
         years[shown], numbers[shown], color=MEASURED, linewidth=1.8, label="measured"

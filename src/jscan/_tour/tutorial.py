@@ -40,7 +40,7 @@ def rows_numpy() -> np.ndarray:
 
 
 def recurrence_jscan() -> jax.Array:
-    """A state: h[t] = tanh(h[t-1] W + x[t] U + y[T-t] V)."""
+    """A state: h[t] = tanh(h[t-1] W + x[t] U + y[T-1-t] V)."""
     outputs, _ = jscan.scan(
         lambda x, y, h: jnp.tanh(h @ W + x @ U + y @ V),
         sequences=[X, Y[::-1]],
@@ -127,6 +127,18 @@ def jacobian_numpy() -> np.ndarray:
     return (1 - np.tanh(x0 @ A) ** 2)[:, None] * A.T
 
 
+def counter_jscan() -> jax.Array:
+    """A shared variable, counted up by a loop that has updates and no outputs."""
+    k = jscan.shared(0, name="k")
+    _, updates = jscan.scan(lambda: {k: k.value + 1}, n_steps=5)
+    updates.apply()
+    return k.value
+
+
+def counter_numpy() -> np.ndarray:
+    return np.array(5)
+
+
 def power_jscan() -> jax.Array:
     """A to the power 5, element by element; only the last row is wanted."""
     powers, _ = jscan.scan(
@@ -177,6 +189,7 @@ EXAMPLES = (
     Example(trace_jscan, trace_numpy),
     Example(two_taps_jscan, two_taps_numpy),
     Example(jacobian_jscan, jacobian_numpy),
+    Example(counter_jscan, counter_numpy),
     Example(power_jscan, power_numpy),
     Example(polynomial_jscan, polynomial_numpy),
 )
