@@ -3,7 +3,7 @@
 #   make demo        the tour on real data; writes forecast.png
 #   make test        lint, types and tests
 #   make test-all    the same, and the tests on the oldest and the newest JAX
-#   make notebooks   run the notebooks
+#   make notebooks   run the notebooks; make store-notebooks keeps their outputs
 #   make bench       run every benchmark in its quick form
 #   make wheel       build the wheel and run the tour from it, outside the checkout
 #   make format      let ruff rewrite the sources
@@ -15,7 +15,7 @@ export WORKERS
 
 run := .venv/bin/python
 
-.PHONY: demo test test-all test-oldest test-newest lint notebooks bench wheel format clean
+.PHONY: demo test test-all test-oldest test-newest lint notebooks store-notebooks bench wheel format clean
 
 demo: .venv/.demo
 	$(run) -m jscan
@@ -38,6 +38,9 @@ test-newest: .venv/.test
 
 notebooks: .venv/.test
 	$(run) -m pytest -n $(WORKERS) --nbmake notebooks
+
+store-notebooks: .venv/.test
+	$(run) scripts/store-notebooks
 
 bench: .venv/.test
 	scripts/bench-quick

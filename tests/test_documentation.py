@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ import pytest
 
 import jscan
 
-README = Path(__file__).parents[1] / "README.md"
+# Long messages are wrapped where they are shown.
+AS_SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+CHECKOUT = Path(__file__).parents[1]
+README = CHECKOUT / "README.md"
+NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
 
 def modules() -> list[str]:
@@ -34,7 +40,7 @@ def jax_as_it_comes() -> Iterator[None]:
 
 def run_examples(test: doctest.DocTest) -> doctest.TestResults:
     with jax_as_it_comes():
-        return doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+        return doctest.DocTestRunner(optionflags=AS_SHOWN).run(test)
 
 
 @pytest.mark.parametrize("module", modules())
@@ -55,7 +61,17 @@ def test_every_python_block_of_the_readme(
         name = f"README block {number}"
         test = doctest.DocTestParser().get_doctest(block, session, name, None, 0)
         assert test.examples, f"{name} holds no >>> lines, so nothing checks it"
-        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        runner = doctest.DocTestRunner(optionflags=AS_SHOWN)
         with jax_as_it_comes():
             assert runner.run(test, clear_globs=False).failed == 0
         session.update(test.globs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_stored_as_it_ran(path: Path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output["output_type"] == "error"]
