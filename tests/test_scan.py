@@ -281,12 +281,11 @@ def test_defaults_of_the_step_are_kept_and_keywords_are_left_alone():
 @pytest.mark.parametrize("mode", [None, "FAST_RUN", "FAST_COMPILE", "DEBUG"])
 def test_every_mode_gives_the_same_numbers(mode):
     x, z = numbers(4), numbers(3, seed=1)
-    arguments = dict(
-        sequences=x, outputs_info=[dict(initial=z, taps=[-3, -1]), None], n_steps=3
-    )
+    infos = [dict(initial=z, taps=[-3, -1]), None]
     step = lambda x, third, last: (third * x + last, last)
-    actual = jscan.scan(step, **arguments, mode=mode).outputs
-    assert_trees_close(actual, reference.scan(step, **arguments).outputs, 1e-12)
+    actual = jscan.scan(step, x, infos, n_steps=3, mode=mode).outputs
+    expected = reference.scan(step, x, infos, n_steps=3).outputs
+    assert_trees_close(actual, expected, 1e-12)
 
 
 def test_debug_mode_runs_the_step_on_real_values():
@@ -336,11 +335,47 @@ def test_random_key_as_a_state():
     assert (jax.random.key_data(keys[-1]) == jax.random.key_data(key)).all()
 
 
-def test_numpy_and_python_lists_of_numbers_are_arrays():
-    expected = [2.0, 4.0, 6.0]
-    for x in (np.asarray([1.0, 2.0, 3.0]), [1.0, 2.0, 3.0]):
-        outputs = jscan.scan(lambda a, w: a * w, x, non_sequences=2.0).outputs
-        np.testing.assert_array_equal(outputs, expected)
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        np.asarray([1.0, 2.0, 3.0]),
+        [np.asarray([1.0, 2.0, 3.0])],
+        [[1.0, 2.0, 3.0]],
+        dict(input=[1.0, 2.0, 3.0]),
+        [dict(input=np.asarray([1.0, 2.0, 3.0]), taps=[0])],
+    ],
+    ids=["array", "array in list", "list in list", "list in dict", "array in dict"],
+)
+def test_numbers_that_are_no_jax_arrays_are_a_sequence(sequences):
+    outputs = jscan.scan(lambda a, w: a * w, sequences, non_sequences=2.0).outputs
+    np.testing.assert_array_equal(outputs, [2.0, 4.0, 6.0])
+
+
+def test_flat_list_of_numbers_is_one_sequence():
+    """Unambiguous: numbers have no time axis, so they cannot be three sequences."""
+    outputs = jscan.scan(lambda a: a * 2, [1.0, 2.0, 3.0]).outputs
+    np.testing.assert_array_equal(outputs, [2.0, 4.0, 6.0])
+
+
+def test_lists_of_numbers_as_initial_and_as_non_sequence():
+    outputs = jscan.scan(
+        lambda before, last, w: before + last * w[1],
+        outputs_info=dict(initial=[1.0, 2.0], taps=[-2, -1]),
+        non_sequences=[[3.0, 4.0]],
+        n_steps=2,
+    ).outputs
+    np.testing.assert_array_equal(outputs, [9.0, 38.0])
+
+
+def test_two_numpy_sequences_with_fewer_steps():
     raw = np.asarray([1.0, 2.0, 3.0])
-    both = jscan.scan(lambda a, b: a + b, [raw, raw], n_steps=2).outputs
-    np.testing.assert_array_equal(both, [2.0, 4.0])
+    outputs = jscan.scan(lambda a, b: a + b, [raw, raw], n_steps=2).outputs
+    np.testing.assert_array_equal(outputs, [2.0, 4.0])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_sequence_too_short_for_its_taps_gives_no_rows(rows):
+    """Two rows lie between taps -1 and 1: up to two rows there is no step."""
+    x = jnp.ones((rows, 3))
+    outputs = jscan.scan(lambda a, b: a * b, dict(input=x, taps=[-1, 1])).outputs
+    assert outputs.shape == (0, 3)
