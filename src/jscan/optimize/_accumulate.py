@@ -109,9 +109,7 @@ def _choose(planner: "_Planner", found: list[_Accumulator]) -> list[_Accumulator
 
 def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
     gone = {a.carry.variable: a for a in chosen}
-    moved = {id(e) for a in chosen for e in a.plan.equations}
-    present = {id(e) for e in loop.after}
-    after = [e for e in loop.equations if id(e) in moved and id(e) not in present]
+    loop = loop.with_after(e for a in chosen for e in a.plan.equations)
     results: dict[Any, Result] = {}
     for name, result in loop.results.items():
         accumulator = _accumulator_of(result, gone)
@@ -130,7 +128,6 @@ def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
         loop,
         carries=tuple(c for c in loop.carries if c.variable not in gone),
         results=results,
-        after=(*after, *loop.after),
     )
 
 

@@ -164,6 +164,25 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
     return kept[::-1]
 
 
+def in_order(equations: Sequence[Any]) -> list[Any]:
+    """The equations so that each stands behind those whose results it reads."""
+    producers = {v: e for e in equations for v in e.outvars}
+    placed: dict[int, Any] = {}
+    pending = list(reversed(equations))
+    while pending:
+        equation = pending[-1]
+        first = [
+            producers[v]
+            for v in equation.invars
+            if is_variable(v) and v in producers and id(producers[v]) not in placed
+        ]
+        if first:
+            pending += first
+        else:
+            placed.setdefault(id(equation), pending.pop())
+    return list(placed.values())
+
+
 def unique_variables(atoms: Iterable[Atom]) -> list[Any]:
     """The variables among the atoms, each once, in order."""
     return list(dict.fromkeys(atom for atom in atoms if is_variable(atom)))

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from jscan.optimize._jaxpr import (
     Atom,
     free_variables,
+    in_order,
     inline_calls,
     is_variable,
     needed,
@@ -134,12 +135,15 @@ class Loop:
             return self
         return replace(self, notes=(*self.notes, note))
 
-    def carry(self, variable: Any) -> Carry | None:
-        """The carry of that variable, if it is one."""
-        for carry in self.carries:
-            if carry.variable is variable:
-                return carry
-        return None
+    def with_after(self, chosen: Iterable[Any]) -> "Loop":
+        """The loop with equations of the step copied behind it.
+
+        What then no longer has a reader inside is dropped by `merge.drop_unused`; an
+        equation needed on both sides is done twice.
+        """
+        ids = {id(e) for e in chosen} - {id(e) for e in self.after}
+        new = [e for e in self.equations if id(e) in ids]
+        return replace(self, after=tuple(in_order([*new, *self.after])))
 
     def wanted_rows(self) -> list[Any]:
         """Variables of which the results need a value per step."""

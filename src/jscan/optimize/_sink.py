@@ -53,16 +53,10 @@ def run(loop: Loop, context: Context) -> Loop:
     if not chosen:
         return loop
     moved = sum(is_expensive(e) for e in chosen) or len(chosen)
-    loop = _moved(loop, chosen)
+    loop = loop.with_after(chosen)
     return drop_unused(
         loop.fired(NAME, f"{moved} operation(s) that only outputs need run after it")
     )
-
-
-def _moved(loop: Loop, chosen: list[Any]) -> Loop:
-    ids, present = set(map(id, chosen)), set(map(id, loop.after))
-    new = [e for e in loop.equations if id(e) in ids and id(e) not in present]
-    return replace(loop, after=(*new, *loop.after))
 
 
 def _with_sequence_work(
@@ -91,8 +85,8 @@ def _with_sequence_work(
 def _refusal(
     loop: Loop, context: Context, chosen: list[Any], group: list[Any]
 ) -> str | None:
-    before = set(_moved(loop, chosen).stacked())
-    after = set(_moved(loop, group).stacked())
+    before = set(loop.with_after(chosen).stacked())
+    after = set(loop.with_after(group).stacked())
     new = stack_bytes(list(after - before), loop.length)
     saved = stack_bytes(list(before - after), loop.length)
     if new > _LARGEST_GROWTH * saved:
@@ -106,7 +100,7 @@ def _with_free_riders(
     loop: Loop, dependence: Dependence, chosen: list[Any], rest: list[Any]
 ) -> list[Any]:
     """Add cheap work on rows that are stacked anyway, from the outputs inwards."""
-    stacked = set(_moved(loop, chosen).stacked())
+    stacked = set(loop.with_after(chosen).stacked())
     gone = {id(e) for e in chosen}
     for equation in reversed(rest):
         users = [u for v in equation.outvars for u in dependence.users.get(v, [])]

@@ -37,12 +37,7 @@ def run(loop: Loop, context: Context) -> Loop:
                 NAME,
                 f"one step alone fills the memory a batch may take ({step_bytes} bytes)",
             )
-    loop = replace(
-        loop,
-        after=(*loop.equations, *loop.after),
-        equations=(),
-        chunk=chunk,
-    )
+    loop = replace(loop.with_after(loop.equations), equations=(), chunk=chunk)
     how = "at once" if chunk is None else f"in chunks of {chunk} steps"
     return drop_unused(
         loop.fired(NAME, f"no state is carried: {loop.length} steps run {how}")
