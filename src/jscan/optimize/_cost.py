@@ -94,7 +94,10 @@ def dot_sizes(equation: Any) -> DotSizes:
     batch = math.prod(left_shape[axis] for axis in left_batch)
     shared = max(1, contracted * batch)
     return DotSizes(
-        batch, math.prod(left_shape) // shared, contracted, math.prod(right_shape) // shared
+        batch,
+        math.prod(left_shape) // shared,
+        contracted,
+        math.prod(right_shape) // shared,
     )
 
 

@@ -99,10 +99,14 @@ class Dependence:
     def downstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
         """The roots and the equations that need them, from `among`, in order."""
         return self._closure(
-            roots, among, lambda eqn: [u for v in eqn.outvars for u in self.users.get(v, [])]
+            roots,
+            among,
+            lambda eqn: [u for v in eqn.outvars for u in self.users.get(v, [])],
         )
 
-    def _closure(self, roots: Iterable[Any], among: Sequence[Any], step: Any) -> list[Any]:
+    def _closure(
+        self, roots: Iterable[Any], among: Sequence[Any], step: Any
+    ) -> list[Any]:
         allowed = {id(equation) for equation in among}
         reached: set[int] = set()
         pending = list(roots)

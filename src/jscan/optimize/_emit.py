@@ -42,7 +42,9 @@ def emit(loop: Loop, context: Context) -> dict[Any, Any]:
     """Run the loop and return the value of each result, by outer variable."""
     finals, rows = _run(loop, context)
     rows = {**loop.sequences, **rows}
-    wanted = [v for v in loop.wanted_rows() if v not in rows and v not in loop.constants]
+    wanted = [
+        v for v in loop.wanted_rows() if v not in rows and v not in loop.constants
+    ]
     direct = [v for v in wanted if any(_reads(r, v) for r in loop.results.values())]
     if direct:
         values = batched(
@@ -126,7 +128,9 @@ def _shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Carry]:
     return {
         c.variable: c
         for c in loop.carries
-        if c.variable in wanted and is_variable(c.update) and c.update in wanted
+        if c.variable in wanted
+        and is_variable(c.update)
+        and c.update in wanted
         and c.update is not c.variable
         and not any(c.update is other.variable for other in loop.carries)
     }

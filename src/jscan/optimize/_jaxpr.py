@@ -224,7 +224,9 @@ def apply(equation: Any, *operands: Any) -> Any:
     """The single result of one equation on other operands (not variables)."""
     inputs = [Var(jax.typeof(operand)) for operand in operands]
     output = Var(equation.outvars[0].aval)
-    jaxpr = program(inputs, [output], [equation.replace(invars=inputs, outvars=[output])])
+    jaxpr = program(
+        inputs, [output], [equation.replace(invars=inputs, outvars=[output])]
+    )
     return jax.core.eval_jaxpr(jaxpr, [], *operands)[0]
 
 
@@ -241,9 +243,7 @@ def splice(function: Callable[..., Any], equation: Any) -> list[Any]:
     names = dict(zip(jaxpr.invars, equation.invars, strict=True))
     targets = dict(zip(jaxpr.outvars, equation.outvars, strict=True))
     return [
-        inner.replace(
-            source_info=equation.source_info, ctx=equation.ctx
-        )
+        inner.replace(source_info=equation.source_info, ctx=equation.ctx)
         for inner in renamed(jaxpr.eqns, names, targets)
     ]
 

@@ -119,7 +119,9 @@ def run_passes(loop: Loop, context: Context) -> Loop:
     so. With `JSCAN_DEBUG=1` the error is raised.
     """
     if loop.length < 2:
-        return loop.refused("pipeline", f"a loop of {loop.length} step(s) is left alone")
+        return loop.refused(
+            "pipeline", f"a loop of {loop.length} step(s) is left alone"
+        )
     for step in STEPS:
         if step.name not in context.options.passes or context.stage not in step.stages:
             continue

@@ -45,7 +45,9 @@ class Session:
     loops: list[tuple[Loop, Loop]] = field(default_factory=list)
     on_loop: Callable[[Loop, Loop], None] | None = None
 
-    def run(self, jaxpr: Any, constants: Sequence[Any], operands: Sequence[Any]) -> list:
+    def run(
+        self, jaxpr: Any, constants: Sequence[Any], operands: Sequence[Any]
+    ) -> list:
         """Run an open program with its loops rewritten."""
         return _Walk(self, jaxpr, constants, operands).run()
 

@@ -117,7 +117,9 @@ def _reduce(
     why = _stays_stacked(loop, atom, context)
     if why:
         return loop.refused(NAME, why)
-    results: dict[Any, Result] = {k: v for k, v in loop.results.items() if k is not name}
+    results: dict[Any, Result] = {
+        k: v for k, v in loop.results.items() if k is not name
+    }
     kinds: dict[str, Any] = {}
     for reader in readers:
         kind = reader.primitive.name

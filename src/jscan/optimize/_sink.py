@@ -41,7 +41,9 @@ def run(loop: Loop, context: Context) -> Loop:
         blocker = next((e for e in group if not batchable(e)), None)
         if blocker is not None:
             name = blocker.primitive.name
-            loop = loop.refused(NAME, f"{root.primitive.name} feeds {name}, which stays")
+            loop = loop.refused(
+                NAME, f"{root.primitive.name} feeds {name}, which stays"
+            )
             continue
         group = _with_sequence_work(dependence, [*chosen, *group], loop)
         why = _refusal(loop, context, chosen, group)

@@ -51,7 +51,9 @@ class TimeSum:
         if name in ADDITIONS or name == "sub":
             return apply(equation, *map(self, operands))
         if name in LINEAR and self._passes(equation):
-            return apply(equation, self(operands[0]), *map(self._constant, operands[1:]))
+            return apply(
+                equation, self(operands[0]), *map(self._constant, operands[1:])
+            )
         rule = _RULES.get(name)
         found = None if rule is None else rule(self, equation)
         return self.rows(atom).sum(0) if found is None else found

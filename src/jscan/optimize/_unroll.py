@@ -34,14 +34,14 @@ def run(loop: Loop, context: Context) -> Loop:
         return loop.refused(NAME, "a step does more than elementwise arithmetic")
     stacked = loop.stacked()
     touched = sum(
-        number_of_bytes(atom) for e in loop.equations for atom in (*e.invars, *e.outvars)
+        number_of_bytes(atom)
+        for e in loop.equations
+        for atom in (*e.invars, *e.outvars)
     )
     touched += sum(map(number_of_bytes, stacked))
     read = {a for e in loop.equations for a in e.invars if is_variable(a)}
     counters = loop.counters or {}
-    streams = stacked or [
-        v for v in loop.sequences if v in read and v not in counters
-    ]
+    streams = stacked or [v for v in loop.sequences if v in read and v not in counters]
     if touched > (_TINY_STEP if streams else _STREAMLESS_STEP):
         return loop.refused(NAME, f"a step touches {touched} bytes, which is not tiny")
     return replace(loop, unroll=factor).fired(
