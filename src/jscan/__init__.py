@@ -1,4 +1,38 @@
-"""Theano's scan on JAX."""
+"""Theano's scan on JAX: loops with taps, states and shared variables."""
+
+from __future__ import annotations
+
+from ._errors import (
+    NonFiniteError,
+    ScanError,
+    ScanNotImplementedError,
+    ScanTypeError,
+    ScanValueError,
+    UpdateCollision,
+)
+from ._results import ScanResult
+from ._scan import scan
+from ._shared import SharedVariable, Updates, shared
+from ._until import until
+from ._views import foldl, foldr, map, reduce
 
 __version__ = "0.1.0"
-__all__: list[str] = []
+
+__all__ = [
+    "NonFiniteError",
+    "ScanError",
+    "ScanNotImplementedError",
+    "ScanResult",
+    "ScanTypeError",
+    "ScanValueError",
+    "SharedVariable",
+    "UpdateCollision",
+    "Updates",
+    "foldl",
+    "foldr",
+    "map",
+    "reduce",
+    "scan",
+    "shared",
+    "until",
+]

@@ -1,0 +1,381 @@
+"""Stage 1: the arguments of `scan`, normalised and checked, become a `ScanSpec`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._shared import SharedVariable
+from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
+from ._types import (
+    Leaf,
+    PyTree,
+    is_array,
+    is_number,
+    is_number_list,
+    is_plain_sequence,
+    is_traced,
+    type_text,
+)
+
+
+def normalise(
+    fn: Callable[..., Any],
+    sequences: Any,
+    outputs_info: Any,
+    non_sequences: Any,
+    n_steps: Any,
+    options: Options,
+) -> ScanSpec:
+    """Check every argument and return the call's meaning."""
+    name = options.name
+    if not callable(fn):
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "fn",
+                needed="a callable step function",
+                came=type(fn).__name__,
+                fix="pass the function itself, as in scan(step, ...)",
+            )
+        )
+    sequence_specs = tuple(
+        _sequence(item, f"sequences[{index}]", name)
+        for index, item in enumerate(_items(sequences))
+    )
+    entries = _items(outputs_info)
+    outputs = tuple(
+        _output(entry, f"outputs_info[{index}]", name)
+        for index, entry in enumerate(entries)
+    )
+    constants = tuple(
+        NonSequenceSpec(place, item, as_tree(item, place, name))
+        for place, item in (
+            (f"non_sequences[{index}]", item)
+            for index, item in enumerate(_items(non_sequences))
+        )
+    )
+    return ScanSpec(
+        fn=fn,
+        sequences=sequence_specs,
+        outputs=outputs or None,
+        non_sequences=constants,
+        n_steps=_step_count(n_steps, sequence_specs, name),
+        options=options,
+    )
+
+
+def _items(argument: Any) -> list[Any]:
+    """The items of a container argument; a bare item is a list of one."""
+    if argument is None:
+        return []
+    if is_plain_sequence(argument):
+        return list(cast("Iterable[Any]", argument))
+    return [argument]
+
+
+# ------------------------------------------------------------------------ array trees
+
+
+def as_tree(value: Any, place: str, name: str | None) -> PyTree:
+    """The user's value as a tree of JAX arrays; shared variables give their value."""
+    if isinstance(value, SharedVariable):
+        return value.value
+    if is_number_list(value):
+        return _from_numbers(value, place, name)
+    leaves, treedef = jax.tree.flatten(value, is_leaf=_is_whole)
+    if not leaves:
+        raise ScanTypeError(_not_numeric(place, name, value))
+    arrays = [_as_array(leaf, place, name) for leaf in leaves]
+    return jax.tree.unflatten(
+        jax.tree.structure(jax.tree.unflatten(treedef, arrays)), jax.tree.leaves(arrays)
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, SharedVariable) or is_number_list(value)
+
+
+def _as_array(leaf: Any, place: str, name: str | None) -> Any:
+    if isinstance(leaf, SharedVariable):
+        return leaf.value
+    if is_number_list(leaf):
+        return _from_numbers(leaf, place, name)
+    if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+        return jnp.asarray(leaf)
+    raise ScanTypeError(_not_numeric(place, name, leaf))
+
+
+def _from_numbers(value: Any, place: str, name: str | None) -> Leaf:
+    try:
+        return jnp.asarray(np.asarray(list(value)))
+    except ValueError as error:
+        raise ScanValueError(
+            explain_error(
+                name,
+                place,
+                needed="a list of numbers with rows of equal length",
+                came="rows of different lengths",
+                fix="pad the rows, or pass the parts as separate arrays",
+            )
+        ) from error
+
+
+def _not_numeric(place: str, name: str | None, value: Any) -> str:
+    fix = "convert it with jnp.asarray"
+    if callable(value):
+        fix = "use the function from the step's closure instead of passing it"
+    return explain_error(
+        name,
+        place,
+        needed="an array, a number or a pytree of them",
+        came=f"{value!r:.60} of type {type(value).__name__}",
+        fix=fix,
+    )
+
+
+def _check_keys(
+    entry: Mapping[Any, Any], known: tuple[str, ...], place: str, name: str | None
+) -> None:
+    unknown = [key for key in entry if key not in known]
+    if not unknown:
+        return
+    fix = f"spell it {' or '.join(map(repr, known))}; a tree that is itself a dict is "
+    fix += f"given as dict({known[0]}={{...}})"
+    if "return_steps" in unknown:
+        fix = "drop it and slice the result of scan instead"
+    raise ScanValueError(
+        explain_error(
+            name,
+            place,
+            needed=f"a dict with the keys {' and '.join(map(repr, known))}",
+            came=f"the key {', '.join(map(repr, unknown))}",
+            fix=fix,
+        )
+    )
+
+
+def _taps(
+    taps: Any, default: tuple[int, ...], place: str, name: str | None
+) -> tuple[int, ...]:
+    """Taps as a tuple of ints, in written order."""
+    if taps is None:
+        return default
+    values: list[Any] = (
+        np.ravel(taps).tolist() if isinstance(taps, np.ndarray) else _items(taps)
+    )
+    try:
+        if not values or any(isinstance(value, bool) for value in values):
+            raise TypeError
+        return tuple(operator.index(value) for value in values)
+    except TypeError as error:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                f"{place}: taps",
+                needed="an integer or a non-empty list of integers",
+                came=repr(taps),
+                fix=f"write taps={list(default)} for the usual case",
+            )
+        ) from error
+
+
+# ------------------------------------------------------------------------- sequences
+
+
+def _sequence(item: Any, place: str, name: str | None) -> SequenceSpec:
+    source, taps = item, None
+    if type(item) is dict:
+        entry = cast("dict[str, Any]", item)
+        _check_keys(entry, ("input", "taps"), place, name)
+        if "input" not in entry:
+            raise ScanValueError(
+                explain_error(
+                    name,
+                    place,
+                    needed="a dict with the key 'input'",
+                    came=f"the keys {sorted(entry)}",
+                    fix="write dict(input=array, taps=[...])",
+                )
+            )
+        source, taps = entry["input"], entry.get("taps")
+    value = as_tree(source, place, name)
+    _check_rows(value, place, name, "sequence")
+    return SequenceSpec(place, source, value, _taps(taps, (0,), place, name))
+
+
+def _check_rows(value: PyTree, place: str, name: str | None, what: str) -> None:
+    """Every array of the tree has a leading time axis, and all have the same one."""
+    leaves = jax.tree.leaves(value)
+    for leaf in leaves:
+        if leaf.ndim == 0:
+            raise ScanValueError(
+                explain_error(
+                    name,
+                    place,
+                    needed=f"a {what} with a leading time axis",
+                    came=f"a scalar, {type_text(leaf)}",
+                    fix="pass an array of at least one dimension, or put a constant in "
+                    "non_sequences",
+                )
+            )
+    if len({leaf.shape[0] for leaf in leaves}) > 1:
+        raise ScanValueError(
+            explain_error(
+                name,
+                place,
+                needed="one leading length for all arrays of the tree",
+                came=", ".join(type_text(leaf) for leaf in leaves),
+                fix="cut the arrays to one length, or pass them as separate sequences",
+            )
+        )
+
+
+# ------------------------------------------------------------------------- outputs_info
+
+
+def _output(entry: Any, place: str, name: str | None) -> OutputSpec:
+    if entry is None:
+        return OutputSpec(place)
+    source, taps = entry, None
+    if type(entry) is dict:
+        info = cast("dict[str, Any]", entry)
+        _check_keys(info, ("initial", "taps"), place, name)
+        source, taps = info.get("initial"), info.get("taps")
+        if source is None and taps is not None:
+            raise ScanValueError(
+                explain_error(
+                    name,
+                    place,
+                    needed="an initial value for the taps",
+                    came=f"taps={taps!r} without 'initial'",
+                    fix="add initial=array, or write None for a map output",
+                )
+            )
+        if source is None:
+            return OutputSpec(place)
+    lags = _taps(taps, (-1,), place, name)
+    _check_lags(lags, place, name)
+    initial = as_tree(source, place, name)
+    spec = OutputSpec(place, source, initial, lags, has_rows=lags != (-1,))
+    if spec.has_rows:
+        _check_initial_rows(spec, name)
+    return spec
+
+
+def _check_lags(taps: tuple[int, ...], place: str, name: str | None) -> None:
+    if any(tap >= 0 for tap in taps):
+        raise ScanValueError(
+            explain_error(
+                name,
+                f"{place}: taps",
+                needed="taps smaller than 0 (only past outputs exist)",
+                came=str(list(taps)),
+                fix="use negative taps; a future value can only come from a sequence",
+            )
+        )
+    if len(set(taps)) < len(taps):
+        raise ScanValueError(
+            explain_error(
+                name,
+                f"{place}: taps",
+                needed="taps that are all different",
+                came=str(list(taps)),
+                fix="name each tap once and use the argument twice in the step",
+            )
+        )
+
+
+def _check_initial_rows(spec: OutputSpec, name: str | None) -> None:
+    _check_rows(spec.initial, spec.place, name, "multi-tap initial")
+    rows = jax.tree.leaves(spec.initial)[0].shape[0]
+    if rows < spec.span:
+        raise ScanValueError(
+            explain_error(
+                name,
+                f"{spec.place}: initial",
+                needed=f"at least {spec.span} rows for taps={list(spec.taps)}",
+                came=f"{rows} rows",
+                fix=f"give the {spec.span} values before the first step, oldest first",
+            )
+        )
+
+
+# ----------------------------------------------------------------------------- n_steps
+
+
+def _step_count(
+    n_steps: Any, sequences: tuple[SequenceSpec, ...], name: str | None
+) -> int:
+    if n_steps is None:
+        if not sequences:
+            raise ScanValueError(
+                explain_error(
+                    name,
+                    "n_steps",
+                    needed="a number of steps, from sequences or from n_steps",
+                    came="neither",
+                    fix="pass n_steps=..., the bound of the loop if the step returns "
+                    "until",
+                )
+            )
+        return min(sequence.steps for sequence in sequences)
+    count = _as_count(n_steps, name)
+    if count < 0:
+        raise ScanValueError(
+            explain_error(
+                name,
+                "n_steps",
+                needed="an integer of at least 0",
+                came=str(count),
+                fix="for a reversed loop use go_backwards=True",
+            )
+        )
+    for sequence in sequences:
+        if sequence.steps < count:
+            raise ScanValueError(
+                explain_error(
+                    name,
+                    sequence.place,
+                    needed=f"at least {count} steps, as n_steps={count} asks",
+                    came=f"{sequence.steps} steps ({sequence.rows} rows, taps="
+                    f"{list(sequence.taps)})",
+                    fix=f"pass a longer sequence, or n_steps <= {sequence.steps}",
+                )
+            )
+    return count
+
+
+def _as_count(n_steps: Any, name: str | None) -> int:
+    if isinstance(n_steps, SharedVariable):
+        n_steps = n_steps.value
+    if is_traced(n_steps):
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "n_steps",
+                needed="a value known while tracing",
+                came=f"a traced {type_text(n_steps)}",
+                fix="mark the argument static (static_argnums of jax.jit)",
+            )
+        )
+    try:
+        if isinstance(n_steps, bool | np.bool_):
+            raise TypeError
+        return operator.index(n_steps)
+    except TypeError as error:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "n_steps",
+                needed="an integer scalar",
+                came=f"{n_steps!r:.60} of type {type(n_steps).__name__}",
+                fix="convert it with int(...)",
+            )
+        ) from error

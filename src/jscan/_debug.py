@@ -1,0 +1,216 @@
+"""``mode="DEBUG"``: the same loop in plain Python, on real values.
+
+The step is called once per step with arrays, so `print`, `pdb` and the debugger's
+breakpoints work in it, and every value is checked for NaN and infinity.
+`jax.disable_jit()` implies this mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _frames
+from ._errors import NonFiniteError, ScanValueError, explain_error
+from ._promote import promote_states
+from ._returns import Returned
+from ._shared import SharedVariable, Updates
+from ._signature import argument_names, check_arity
+from ._spec import OutputSpec, ScanSpec
+from ._step import (
+    call_step,
+    checked_update,
+    complete_outputs,
+    row_type,
+    stop_condition,
+    trace_step,
+)
+from ._types import Leaf, PyTree, is_traced, tree_text
+
+
+def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
+    """Run the loop step by step.
+
+    Returns:
+        Stacked outputs ``[T, ...]``, final values of the updated variables, and the
+        number of steps executed.
+    """
+    check_arity(spec)
+    if spec.n_steps == 0:
+        return _no_steps(spec)
+    outputs = spec.outputs
+    while True:
+        run = _Run(spec, outputs)
+        promoted = run.first_step()
+        if promoted is None:
+            return run.finish()
+        outputs = promoted  # types grew: start again from the promoted initials
+
+
+def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
+    step = trace_step(spec)
+    types = iter(step.program.out_avals)
+    rows = [
+        jax.tree.unflatten(tree, [next(types) for _ in range(tree.num_leaves)])
+        for tree in step.output_trees
+    ]
+    empty = jax.tree.map(lambda aval: jnp.zeros((0, *aval.shape), aval.dtype), rows)
+    values = {v: v.value for v in step.updated}
+    return empty, Updates(values), 0
+
+
+class _Run:
+    """One attempt at the loop: the past of every state, the rows so far."""
+
+    def __init__(self, spec: ScanSpec, outputs: tuple[OutputSpec, ...] | None) -> None:
+        self.spec = spec
+        self.outputs = outputs
+        self.states = [o for o in outputs or () if o.is_state]
+        self.past = [
+            _unstack(state.initial_rows(), state.span) for state in self.states
+        ]
+        self.rows: list[list[PyTree]] = []
+        self.shared = Updates()
+
+    def first_step(self) -> tuple[OutputSpec, ...] | None:
+        """Run step 0; promoted specs when the states' types do not close yet."""
+        returned, stop = self._step(0)
+        name = self.spec.options.name
+        self.outputs = complete_outputs(self.spec, self.outputs, len(returned.outputs))
+        types = [jax.tree.map(row_type, row) for row in returned.outputs]
+        promoted = promote_states(self.outputs, types, name)
+        if promoted is None:
+            self._record(returned)
+            self.stopped = stop
+        return promoted
+
+    def finish(self) -> tuple[list[PyTree], Updates, int]:
+        """Run the remaining steps and stack the rows."""
+        step = 1
+        while step < self.spec.n_steps and not self.stopped:
+            returned, self.stopped = self._step(step)
+            self._check_types(returned, step)
+            self._record(returned)
+            step += 1
+        stacks = [
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+            for rows in zip(*self.rows, strict=True)
+        ]
+        return stacks, self.shared, step
+
+    def _step(self, index: int) -> tuple[Returned, bool]:
+        spec = self.spec
+        arguments = [
+            *_sequence_slices(spec, index),
+            *(
+                rows[len(rows) + tap]
+                for state, rows in zip(self.states, self.past, strict=True)
+                for tap in state.taps
+            ),
+            *(constant.value for constant in spec.non_sequences),
+        ]
+        with _frames.enter(_frames.Frame(self.shared)):
+            returned = call_step(spec, arguments)
+            self.fresh = {
+                variable: _new_value(variable, value, spec.options.name)
+                for variable, value in returned.updates.items()
+            }
+        returned.outputs[:] = [jax.tree.map(jnp.asarray, o) for o in returned.outputs]
+        stop = returned.stop
+        stopped = stop is not None and bool(stop_condition(stop, spec.options.name))
+        self._check_finite(returned, index, arguments)
+        return returned, stopped
+
+    def _record(self, returned: Returned) -> None:
+        assert self.outputs is not None
+        state_rows = []
+        rows = list(returned.outputs)
+        for index, output in enumerate(self.outputs):
+            if output.is_state:
+                rows[index] = jax.tree.map(_like, rows[index], output.initial)
+                state_rows.append(rows[index])
+        for past, row in zip(self.past, state_rows, strict=True):
+            past.append(row)
+            del past[0]
+        self.rows.append(rows)
+        self.shared = Updates({**self.shared, **self.fresh})
+
+    def _check_types(self, returned: Returned, step: int) -> None:
+        """Every step must return what step 0 returned."""
+        first = [jax.tree.map(row_type, row) for row in self.rows[0]]
+        for index, (before, row) in enumerate(
+            zip(first, returned.outputs, strict=True)
+        ):
+            now = jax.tree.map(row_type, row)
+            same = jax.tree.map(lambda a, b: a.shape == b.shape, before, now)
+            if not all(jax.tree.leaves(same)):
+                raise_changed(self.spec.options.name, index, step, before, now)
+
+    def _check_finite(
+        self, returned: Returned, step: int, arguments: Sequence[PyTree]
+    ) -> None:
+        for index, output in enumerate(returned.outputs):
+            if any(map(_is_broken, jax.tree.leaves(output))):
+                name = self.spec.options.name
+                place = f"output {index}"
+                inputs = dict(zip(argument_names(self.spec), arguments, strict=True))
+                text = explain_error(
+                    name,
+                    f"{place} at step {step}",
+                    needed="finite numbers",
+                    came=str(output),
+                    fix=f"look at the step's inputs, {inputs}",
+                )
+                raise NonFiniteError(text, step=step, output=place, inputs=inputs)
+
+
+def raise_changed(
+    name: str | None, index: int, step: int, before: PyTree, now: PyTree
+) -> None:
+    """Refuse an output whose shape differs from that of step 0."""
+    raise ScanValueError(
+        explain_error(
+            name,
+            f"output {index} at step {step}",
+            needed=f"the shape of step 0, {tree_text(before)}",
+            came=tree_text(now),
+            fix="make the step return the same shapes every time",
+        )
+    )
+
+
+def _sequence_slices(spec: ScanSpec, index: int) -> list[PyTree]:
+    """The slices of step `index`, in the order of the step's arguments."""
+    slices = []
+    for sequence in spec.sequences:
+        last = sequence.steps - 1
+        time = last - index if spec.options.go_backwards else index
+        slices += [
+            jax.tree.map(lambda leaf, row=row: leaf[row], sequence.value)
+            for row in (sequence.lead + time + tap for tap in sequence.taps)
+        ]
+    return slices
+
+
+def _unstack(rows: PyTree, count: int) -> list[PyTree]:
+    return [jax.tree.map(lambda leaf, row=row: leaf[row], rows) for row in range(count)]
+
+
+def _new_value(variable: SharedVariable, value: Any, name: str | None) -> PyTree:
+    leaves = checked_update(variable, value, name)
+    return jax.tree.unflatten(jax.tree.structure(variable.value), leaves)
+
+
+def _like(row: Leaf, initial: Leaf) -> Leaf:
+    """A row in its state's dtype (a Python number returned by the step adapts)."""
+    return row if row.dtype == initial.dtype else row.astype(initial.dtype)
+
+
+def _is_broken(leaf: Leaf) -> bool:
+    """True for a known array of floats with a NaN or an infinity in it."""
+    if is_traced(leaf) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return False
+    return not bool(jnp.isfinite(leaf).all())

@@ -1,0 +1,109 @@
+"""Every error jscan raises on its own account, and how its text is put together.
+
+    ScanError
+    ├── ScanTypeError            (TypeError)           wrong kind
+    ├── ScanValueError           (ValueError)          right kind, wrong value
+    ├── ScanNotImplementedError  (NotImplementedError) a named limit
+    ├── UpdateCollision          (KeyError)            two updates
+    └── NonFiniteError           (FloatingPointError)  DEBUG met NaN or inf
+
+Each class also derives from the built-in type a caller would catch. A text always
+holds the place (with the loop's name), what was needed, what came, and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ScanError(Exception):
+    """Base class of every error that jscan raises.
+
+    Example:
+        >>> import jscan
+        >>> try:
+        ...     jscan.scan(lambda x: x)
+        ... except jscan.ScanError as error:
+        ...     print(isinstance(error, ValueError))
+        True
+    """
+
+
+class ScanTypeError(ScanError, TypeError):
+    """An argument, or something the step returned, is of the wrong kind.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.ScanTypeError, TypeError)
+        True
+    """
+
+
+class ScanValueError(ScanError, ValueError):
+    """An argument has the right kind but an impossible value, shape or dtype.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.ScanValueError, ValueError)
+        True
+    """
+
+
+class ScanNotImplementedError(ScanError, NotImplementedError):
+    """A combination that jscan refuses because it does not support it.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.ScanNotImplementedError, NotImplementedError)
+        True
+    """
+
+
+class UpdateCollision(ScanError, KeyError):
+    """Two different new values for one shared variable: ``('Collision', variable)``.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.UpdateCollision, KeyError)
+        True
+    """
+
+
+class NonFiniteError(ScanError, FloatingPointError):
+    """A step run with ``mode="DEBUG"`` produced a NaN or an infinity.
+
+    Attributes:
+        step: Index of the step, counted from 0 in the order of iteration.
+        output: Place of the offending output, such as ``"output 1"``.
+        inputs: The arguments the step was called with, by the name of the slice
+            (``"sequences[0][t]"``).
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> try:
+        ...     _ = jscan.scan(jnp.log, sequences=jnp.array([1., -1.]), mode="DEBUG")
+        ... except jscan.NonFiniteError as error:
+        ...     print(error.step)
+        1
+    """
+
+    def __init__(
+        self, text: str, *, step: int, output: str, inputs: Mapping[str, Any]
+    ) -> None:
+        super().__init__(text)
+        self.step = step
+        self.output = output
+        self.inputs = inputs
+
+
+def loop_label(name: str | None) -> str:
+    """How errors, bars and reports call a loop: ``scan 'rnn'`` or ``scan``."""
+    return f"scan {name!r}" if name else "scan"
+
+
+def explain_error(
+    name: str | None, place: str, *, needed: str, came: str, fix: str
+) -> str:
+    """The one wording of every argument error."""
+    return f"{loop_label(name)}: {place}: needed {needed}; got {came}. Fix: {fix}."

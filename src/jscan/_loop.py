@@ -1,0 +1,111 @@
+"""Stage 4: run the loop. The only file that calls `jax.lax.scan`.
+
+`run_loop` gets a plan and flat inputs and returns flat results. The plan's program is
+traced once per plan and handed to `_primitive`, which evaluates, differentiates,
+batches and lowers it; rewriting a loop after differentiation happens there and needs
+nothing from the stages before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._body import Body, Carry, Inputs, Slices, sort_inputs
+from ._derive import cached
+from ._plan import LoopPlan
+from ._primitive import run_program
+from ._program import Program, as_structs
+from ._types import Leaf
+
+
+def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
+    """Run the loop of `plan`.
+
+    Returns:
+        Leaf by leaf: the stacked rows ``[T, ...]`` of every output (the last row only
+        where the plan says so), then the final values of the updated variables.
+    """
+    optimized = plan.options.mode == "FAST_RUN"
+    return run_program(_program(plan), inputs, optimized=optimized)
+
+
+@cached
+def _program(plan: LoopPlan) -> Program:
+    def named_loop(*inputs: Leaf) -> list[Leaf]:
+        if not plan.options.name:
+            return _loop(plan, sort_inputs(plan, inputs))
+        with jax.named_scope(plan.options.name):
+            return _loop(plan, sort_inputs(plan, inputs))
+
+    return Program.trace(named_loop, *as_structs(plan.inputs))
+
+
+def _loop(plan: LoopPlan, inputs: Inputs) -> list[Leaf]:
+    """The loop as JAX code: slices and carry, `lax.scan`, results."""
+    body = Body(plan, inputs)
+    if plan.carry.block:
+        carry, rows = _scan_in_blocks(body, plan.carry.block)
+    else:
+        carry, rows = _scan(body)
+    if plan.options.last_only:
+        rows = body.last_rows(carry, rows)
+    return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
+
+
+def _scan(body: Body) -> tuple[Carry, Any]:
+    """One `lax.scan` over all steps."""
+    plan = body.plan
+    backwards = plan.options.go_backwards
+    carry, rows = jax.lax.scan(
+        body.step,
+        body.first_carry(),
+        Slices(body.sequence_slices(), body.no_blocks()),
+        length=plan.n_steps,
+        reverse=backwards,
+        unroll=plan.options.unroll or 1,
+    )
+    # lax.scan puts rows where their slices lie; here row 0 is the first iteration.
+    return carry, _flip(rows) if backwards else rows
+
+
+def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
+    """Long lags read whole blocks of earlier rows, sliced once per block."""
+    plan = body.plan
+    slices = body.sequence_slices()
+    slices = _flip(slices) if plan.options.go_backwards else slices
+    unroll = plan.options.unroll or 1
+
+    def run(state: Any, slices: Any, length: int) -> tuple[Any, Any]:
+        carry, history = state
+        past = body.block_slices(history, length)
+        carry, rows = jax.lax.scan(
+            body.step, carry, Slices(slices, past), length=length, unroll=unroll
+        )
+        return (carry, body.advance_history(history, rows)), rows
+
+    blocks, rest = divmod(plan.n_steps, block)
+    state, parts = (body.first_carry(), body.first_history()), []
+    if blocks:
+        whole = jax.tree.map(
+            lambda leaf: leaf[: blocks * block].reshape(blocks, block, *leaf.shape[1:]),
+            slices,
+        )
+        state, rows = jax.lax.scan(
+            lambda state, part: run(state, part, block), state, whole, length=blocks
+        )
+        parts.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows))
+    if rest or not blocks:
+        tail = jax.tree.map(lambda leaf: leaf[blocks * block :], slices)
+        state, rows = run(state, tail, rest)
+        parts.append(rows)
+    if len(parts) == 1:
+        return state[0], parts[0]
+    return state[0], jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _flip(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.rev(leaf, (0,)), tree)

@@ -1,0 +1,136 @@
+"""The options of `scan`: how to run a loop, checked before anything else."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from ._errors import (
+    ScanNotImplementedError,
+    ScanTypeError,
+    ScanValueError,
+    explain_error,
+)
+from ._spec import Options
+
+MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
+
+
+def check_options(
+    *,
+    name: Any,
+    mode: Any,
+    truncate_gradient: Any,
+    go_backwards: Any,
+    strict: Any,
+    return_list: Any,
+    profile: Any,
+    unroll: Any,
+    checkpoint: Any,
+    progress: Any,
+) -> Options:
+    """Validate the options and freeze them."""
+    if name is not None and not isinstance(name, str):
+        raise ScanTypeError(
+            explain_error(
+                None,
+                "name",
+                needed="a string or None",
+                came=f"{name!r} of type {type(name).__name__}",
+                fix="write name='...'",
+            )
+        )
+    return Options(
+        name=name,
+        mode=_mode(mode, name),
+        truncate_gradient=_truncation(truncate_gradient, name),
+        go_backwards=bool(go_backwards),
+        strict=bool(strict),
+        return_list=return_list is True,
+        profile=_unsupported(profile, "profile", name),
+        unroll=_unroll(unroll, name),
+        checkpoint=_unsupported(checkpoint, "checkpoint", name),
+        progress=_unsupported(progress, "progress", name),
+    )
+
+
+def _mode(mode: Any, name: str | None) -> str:
+    if mode is None:
+        return "FAST_RUN"
+    if isinstance(mode, str) and mode in MODES:
+        return mode
+    raise ScanValueError(
+        explain_error(
+            name,
+            "mode",
+            needed=f"None or one of {', '.join(map(repr, MODES))}",
+            came=repr(mode),
+            fix="leave mode out for the usual, optimized loop",
+        )
+    )
+
+
+def _unroll(unroll: Any, name: str | None) -> int | bool | None:
+    if unroll is None or isinstance(unroll, bool):
+        return unroll
+    count = _integer(unroll, "unroll", name)
+    if count < 1:
+        raise ScanValueError(
+            explain_error(
+                name,
+                "unroll",
+                needed="an integer of at least 1, True, False or None",
+                came=str(count),
+                fix="leave unroll out and jscan chooses",
+            )
+        )
+    return count
+
+
+def _truncation(steps: Any, name: str | None) -> int:
+    count = _integer(steps, "truncate_gradient", name)
+    if count == 0 or count < -1:
+        raise ScanValueError(
+            explain_error(
+                name,
+                "truncate_gradient",
+                needed="-1 (off) or an integer of at least 1",
+                came=str(count),
+                fix="for a loop without any gradient use jax.lax.stop_gradient",
+            )
+        )
+    if count != -1:
+        _unsupported(count, "truncate_gradient", name)
+    return count
+
+
+def _integer(value: Any, place: str, name: str | None) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                place,
+                needed="an integer",
+                came=f"{value!r:.60} of type {type(value).__name__}",
+                fix="convert it with int(...)",
+            )
+        ) from error
+
+
+def _unsupported(value: Any, option: str, name: str | None) -> Any:
+    """Refuse an option of the full design that this version does not have yet."""
+    if value is None or value is False:
+        return value
+    raise ScanNotImplementedError(
+        explain_error(
+            name,
+            option,
+            needed="the default, in this version",
+            came=repr(value),
+            fix=f"leave {option} out",
+        )
+    )

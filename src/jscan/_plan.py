@@ -1,0 +1,136 @@
+"""Between the step and the loop: a `LoopPlan`, all that shapes the loop's program.
+
+A plan holds no arrays. It is hashable, so equal calls share one traced program; and it
+knows the order of the program's flat inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from . import _frames
+from ._carry import CarryPlan, plan_carry
+from ._program import Program
+from ._spec import Options, ScanSpec
+from ._step import Step
+from ._types import Leaf, PyTree
+
+
+@dataclass(frozen=True)
+class SequencePlan:
+    """Where the slices of one sequence lie: its leaves, taps and first row."""
+
+    leaves: int
+    taps: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """One output: the tree of a row, and its dtypes and shapes in the loop."""
+
+    tree: Any
+    row: tuple[Any, ...]
+    is_state: bool
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """Everything about a loop but its arrays."""
+
+    step: Program
+    n_steps: int
+    captured: int
+    read_trees: tuple[Any, ...]
+    updated: tuple[int, ...]  # positions among the reads
+    sequences: tuple[SequencePlan, ...]
+    outputs: tuple[OutputPlan, ...]
+    carry: CarryPlan
+    constants: int
+    has_stop: bool
+    options: Options
+    inputs: tuple[Any, ...]  # types of the flat inputs
+
+    @property
+    def states(self) -> tuple[OutputPlan, ...]:
+        """The outputs that feed back."""
+        return tuple(output for output in self.outputs if output.is_state)
+
+
+def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
+    """The plan of a loop and the flat inputs of its program.
+
+    The inputs are, leaf by leaf: captured arrays, values of the variables read, whole
+    sequences, initial rows ``[span, ...]`` of every state, non_sequences.
+    """
+    states = [output for output in step.outputs if output.is_state]
+    initials = [state.initial_rows() for state in states]
+    inputs = [
+        *step.captured,
+        *step.read_values,
+        *spec.sequence_leaves(),
+        *jax.tree.leaves(initials),
+        *spec.non_sequence_leaves(),
+    ]
+    outer = _frames.current()
+    plan = LoopPlan(
+        step=step.program,
+        n_steps=spec.n_steps,
+        captured=len(step.captured),
+        read_trees=tuple(
+            jax.tree.structure(_frames.outer_value(v, outer)) for v in step.reads
+        ),
+        updated=tuple(step.reads.index(variable) for variable in step.updated),
+        sequences=tuple(_plan_sequence(s, spec) for s in spec.sequences),
+        outputs=_plan_outputs(step),
+        carry=plan_carry(states, spec.n_steps, blocks=not step.has_stop),
+        constants=len(spec.non_sequence_leaves()),
+        has_stop=step.has_stop,
+        options=spec.options,
+        inputs=tuple(jax.typeof(leaf) for leaf in inputs),
+    )
+    return plan, inputs
+
+
+def _plan_sequence(sequence: Any, spec: ScanSpec) -> SequencePlan:
+    """Cut in time order; a reversed loop starts at the end of what the taps allow."""
+    start = sequence.lead
+    if spec.options.go_backwards:
+        start += sequence.steps - spec.n_steps
+    leaves = len(jax.tree.leaves(sequence.value))
+    return SequencePlan(leaves, sequence.taps, start)
+
+
+def _plan_outputs(step: Step) -> tuple[OutputPlan, ...]:
+    """Trees and types of all outputs; a state has the dtype of its initial."""
+    types = iter(step.program.out_avals)
+    plans = []
+    for output, tree in zip(step.outputs, step.output_trees, strict=True):
+        row = [next(types) for _ in range(tree.num_leaves)]
+        if output.is_state:
+            initial = jax.tree.leaves(output.initial)
+            row = [
+                aval.update(dtype=leaf.dtype)
+                for aval, leaf in zip(row, initial, strict=True)
+            ]
+        plans.append(OutputPlan(tree, tuple(row), output.is_state))
+    return tuple(plans)
+
+
+def split(leaves: Sequence[Leaf], counts: Sequence[int]) -> list[list[Leaf]]:
+    """Cut a flat list into pieces of the given lengths."""
+    stream = iter(leaves)
+    return [[next(stream) for _ in range(count)] for count in counts]
+
+
+def unflatten_all(trees: Sequence[Any], leaves: Sequence[Leaf]) -> list[PyTree]:
+    """Rebuild several trees from one flat list of leaves."""
+    pieces = split(leaves, [tree.num_leaves for tree in trees])
+    return [
+        jax.tree.unflatten(tree, piece)
+        for tree, piece in zip(trees, pieces, strict=True)
+    ]

@@ -1,0 +1,212 @@
+"""A `Program`: a traced computation without hidden inputs, compared by its structure.
+
+Two programs traced from two different lambdas are equal when they compute the same
+thing in the same way. This is what lets an eager call with a fresh lambda find the
+executable of the last one. Everything derived from a program (its derivative, its
+batched form, its executable) is looked up by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import eval_jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from ._types import Leaf, is_traced
+
+# These carry Python functions that only matter for differentiation.
+_CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+_SMALL = 4096  # bytes of an array parameter compared by value; larger: by identity
+
+
+class Program:
+    """A closed jaxpr without constants, hashable and comparable by structure.
+
+    Attributes:
+        jaxpr: The computation; every input is explicit.
+        run_key: Equal for programs that compute the same values.
+    """
+
+    __slots__ = ("__weakref__", "_hash", "_rules", "jaxpr", "run_key")
+
+    def __init__(self, jaxpr: Any) -> None:
+        if jaxpr.consts:
+            raise AssertionError("a Program has no hidden inputs")
+        writer = _KeyWriter()
+        self.jaxpr = jaxpr
+        self.run_key = writer.jaxpr_key(jaxpr)
+        self._rules = tuple(writer.rules)
+        self._hash = hash((self.run_key, self._rules))
+
+    @classmethod
+    def trace(cls, fun: Callable[..., Any], *inputs: Any) -> Program:
+        """Trace `fun`, which must use nothing but its arguments."""
+        return cls(jax.make_jaxpr(fun)(*inputs))
+
+    @classmethod
+    def close(cls, jaxpr: Any) -> tuple[Program, tuple[Leaf, ...]]:
+        """Turn the constants of a closed jaxpr into leading inputs.
+
+        Returns:
+            The program, and the values of its new leading inputs.
+        """
+        captured = tuple(jaxpr.consts)
+        if not captured:
+            return cls(jaxpr), ()
+        captured = tuple(
+            leaf if isinstance(leaf, jax.Array) else jax.numpy.asarray(leaf)
+            for leaf in captured
+        )
+        body = open_jaxpr(jaxpr)
+
+        def explicit(constants: Sequence[Leaf], inputs: Sequence[Leaf]) -> Any:
+            return eval_jaxpr(body, constants, *inputs)
+
+        avals = ([v.aval for v in body.constvars], [v.aval for v in body.invars])
+        return cls(jax.make_jaxpr(explicit)(*as_structs(avals))), captured
+
+    def __call__(self, *inputs: Leaf) -> list[Leaf]:
+        """Run the computation on flat inputs; under a trace, in-line."""
+        return eval_jaxpr(open_jaxpr(self.jaxpr), (), *inputs)
+
+    @property
+    def in_avals(self) -> list[Any]:
+        """Abstract values of the inputs."""
+        return list(self.jaxpr.in_avals)
+
+    @property
+    def out_avals(self) -> list[Any]:
+        """Abstract values of the outputs."""
+        return list(self.jaxpr.out_avals)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Program)
+            and self._hash == other._hash
+            and self.run_key == other.run_key
+            and self._rules == other._rules
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+def open_jaxpr(jaxpr: Any) -> Any:
+    """The plain jaxpr inside a closed one (on new JAX versions they are one type)."""
+    return jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
+
+
+def as_structs(avals: Any) -> Any:
+    """Abstract values in the form `jax.make_jaxpr` takes."""
+    return jax.tree.map(
+        lambda aval: jax.ShapeDtypeStruct(
+            aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False)
+        ),
+        avals,
+    )
+
+
+class _Identity:
+    """Compares by identity and keeps its object alive."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class _KeyWriter:
+    """Writes a jaxpr as nested tuples in which variables are numbers.
+
+    Source positions and names of inner functions are left out: they do not change
+    what is computed.
+    """
+
+    def __init__(self) -> None:
+        self.rules: list[_Identity] = []
+
+    def jaxpr_key(self, jaxpr: Any) -> tuple[Any, ...]:
+        constants = tuple(self.value_key(c) for c in getattr(jaxpr, "consts", ()))
+        body = open_jaxpr(jaxpr)
+        numbers: dict[Any, int] = {}
+
+        def number(variable: Any) -> int:
+            return numbers.setdefault(variable, len(numbers))
+
+        def atom(atom: Any) -> Any:
+            if isinstance(atom, Literal):
+                return (self.value_key(atom.val), atom.aval)
+            return number(atom)
+
+        inputs = tuple((number(v), v.aval) for v in (*body.constvars, *body.invars))
+        equations = tuple(
+            (
+                equation.primitive,
+                tuple(map(atom, equation.invars)),
+                self.params_key(equation.primitive.name, equation.params),
+                tuple((number(v), v.aval) for v in equation.outvars),
+                _context_key(equation),
+            )
+            for equation in body.eqns
+        )
+        return (constants, inputs, equations, tuple(map(atom, body.outvars)))
+
+    def params_key(self, primitive: str, params: dict[str, Any]) -> tuple[Any, ...]:
+        entries = []
+        for key, value in params.items():
+            if primitive in _CUSTOM_RULES and not _is_plain(value):
+                self.rules.append(_Identity(value))
+            elif not (key == "name" and isinstance(value, str)):
+                entries.append((key, self.value_key(value)))
+        return tuple(entries)
+
+    def value_key(self, value: Any) -> Any:
+        """A hashable stand-in; what cannot be compared safely stands for itself."""
+        if isinstance(value, (Jaxpr, ClosedJaxpr)):
+            return self.jaxpr_key(value)
+        if isinstance(value, tuple | list):
+            return (type(value), tuple(map(self.value_key, value)))
+        if isinstance(value, dict):
+            items = ((key, self.value_key(v)) for key, v in value.items())
+            return (dict, tuple(items))
+        if isinstance(value, float | complex):  # -0.0 == 0.0 and nan != nan
+            return (type(value), repr(value))
+        if is_traced(value):
+            return _Identity(value)
+        if hasattr(value, "dtype") and hasattr(value, "shape"):
+            return self._array_key(value)
+        try:
+            hash(value)
+        except TypeError:
+            return _Identity(value)
+        return (type(value), value)
+
+    def _array_key(self, value: Any) -> Any:
+        if getattr(value, "nbytes", _SMALL + 1) > _SMALL or not _is_numeric(value):
+            return _Identity(value)
+        array = np.asarray(value)
+        return (str(value.dtype), array.shape, array.tobytes())
+
+
+def _is_numeric(value: Any) -> bool:
+    return not jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (Jaxpr, ClosedJaxpr, bool, int, str))
+
+
+def _context_key(equation: Any) -> tuple[Any, ...]:
+    context = equation.ctx
+    fields = ("compute_type", "threefry_partitionable", "xla_metadata")
+    return tuple(repr(getattr(context, field, None)) for field in fields)

@@ -1,0 +1,76 @@
+"""Stage 5: what `scan` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._shared import Updates
+from ._types import PyTree
+
+
+@jax.tree_util.register_pytree_node_class
+class ScanResult:
+    """The pair ``(outputs, updates)`` that `scan` returns, with the steps executed.
+
+    Attributes:
+        outputs: None, one tree of arrays ``[T, ...]``, or a list of them.
+        updates: `Updates` from shared variables to their values after the loop.
+        n_steps: Steps executed: an ``int`` when known, else a traced int32.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> result = jscan.scan(lambda x, s: s + x, jnp.arange(4.), 0.)
+        >>> outputs, updates = result
+        >>> outputs.tolist(), len(updates), result.n_steps
+        ([0.0, 1.0, 3.0, 6.0], 0, 4)
+    """
+
+    def __init__(
+        self, outputs: PyTree, updates: Updates, n_steps: Any, rows: int
+    ) -> None:
+        self.outputs = outputs
+        self.updates = updates
+        self.n_steps = n_steps
+        self._rows = rows
+
+    @property
+    def mask(self) -> jax.Array:
+        """``[T]`` booleans: true for the rows of executed steps."""
+        return jnp.arange(self._rows) < self.n_steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.outputs, self.updates))
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.outputs, self.updates)[index]
+
+    def __len__(self) -> int:
+        return 2
+
+    def __repr__(self) -> str:
+        return (
+            f"ScanResult(outputs={self.outputs!r}, updates={self.updates!r}, "
+            f"n_steps={self.n_steps!r})"
+        )
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], int]:
+        """For JAX: outputs, updates and the step count are the children."""
+        return (self.outputs, self.updates, self.n_steps), self._rows
+
+    @classmethod
+    def tree_unflatten(cls, rows: int, children: tuple[Any, ...]) -> ScanResult:
+        """For JAX: the inverse of `tree_flatten`."""
+        return cls(*children, rows=rows)
+
+
+def pack_outputs(outputs: list[PyTree], *, return_list: bool) -> PyTree:
+    """Theano's form of a list of outputs: None, the one output, or the list."""
+    if not outputs:
+        return None
+    if len(outputs) == 1 and not return_list:
+        return outputs[0]
+    return outputs

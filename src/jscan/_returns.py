@@ -1,0 +1,196 @@
+"""The grammar of what a step (or a compiled function) may return.
+
+    outputs | updates | (outputs, updates) | (updates, outputs), each also with
+    ``until`` last; and the flat ``(a, b, until)``.
+
+A plain tuple or list is a list of outputs; a named tuple, a dict whose keys are not
+shared variables, a nested tuple or any other pytree is *one* output.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._results import ScanResult
+from ._shared import SharedVariable, Updates, as_updates
+from ._types import PyTree, is_array, is_number, is_plain_sequence
+from ._until import until
+
+PLACE = "the step's return value"
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What one call of the step gave back."""
+
+    outputs: list[PyTree]
+    updates: Updates = field(default_factory=Updates)
+    stop: Any = None  # the condition of `until`, or None
+
+
+def parse_return(value: Any, name: str | None) -> Returned:
+    """Sort a return value into outputs, updates and the stop condition."""
+    if isinstance(value, ScanResult):
+        value = (value.outputs if value.outputs is not None else [], value.updates)
+    parts, stop = _take_stop(value, name)
+    if stop is not None and len(parts) == 1:
+        return _parse_single(parts[0], stop, name)
+    if isinstance(value, dict) or not is_plain_sequence(value):
+        return _parse_single(value, stop, name)
+    if _is_pairs(parts):
+        return Returned([], _updates(parts, name), stop)
+    if len(parts) == 2:
+        first, second = parts
+        if _is_updates(second) and not (_is_updates(first) and _is_filled(first)):
+            return Returned(_output_list(first, name), _updates(second, name), stop)
+        if _is_updates(first):
+            return Returned(_output_list(second, name), _updates(first, name), stop)
+    return Returned([_output(part, name) for part in parts], stop=stop)
+
+
+def _parse_single(part: Any, stop: Any, name: str | None) -> Returned:
+    """The part beside `until`, or a return value that is no container."""
+    if _is_updates(part):
+        return Returned([], _updates(part, name), stop)
+    if stop is None:
+        return Returned([_output(part, name)])
+    return Returned(_output_list(part, name), stop=stop)
+
+
+def _take_stop(value: Any, name: str | None) -> tuple[list[Any], Any]:
+    """The parts of a container without its closing `until`, and the condition."""
+    if isinstance(value, until):
+        raise _bad_stop("until alone", name)
+    if not is_plain_sequence(value):
+        return [value], None
+    parts = list(value)
+    stops = [index for index, part in enumerate(parts) if isinstance(part, until)]
+    if not stops:
+        return parts, None
+    if stops != [len(parts) - 1]:
+        raise _bad_stop(f"until at position {stops[0]} of {len(parts)}", name)
+    if len(parts) == 1:
+        raise _bad_stop("until alone", name)
+    return parts[:-1], parts[-1].condition
+
+
+def _bad_stop(came: str, name: str | None) -> ScanValueError:
+    return ScanValueError(
+        explain_error(
+            name,
+            PLACE,
+            needed="outputs or updates first and until(condition) last",
+            came=came,
+            fix="return (outputs, until(condition)); for no outputs ([], until(...))",
+        )
+    )
+
+
+# ---------------------------------------------------------------------------- updates
+
+
+def _is_updates(part: Any) -> bool:
+    """A dict with only shared variables as keys, a list of pairs, or an empty one."""
+    if isinstance(part, dict):
+        return all(isinstance(key, SharedVariable) for key in part)
+    return is_plain_sequence(part) and (len(part) == 0 or _is_pairs(part))
+
+
+def _is_filled(part: Any) -> bool:
+    return len(part) > 0
+
+
+def _is_pairs(parts: Any) -> bool:
+    """A non-empty list of (shared variable, new value) pairs."""
+    return (
+        is_plain_sequence(parts)
+        and len(parts) > 0
+        and all(
+            is_plain_sequence(pair)
+            and len(pair) == 2
+            and isinstance(pair[0], SharedVariable)
+            for pair in parts
+        )
+    )
+
+
+def _updates(part: Any, name: str | None) -> Updates:
+    pairs = part.items() if isinstance(part, Mapping) else part
+    for variable, value in pairs:
+        if value is None:
+            raise ScanTypeError(
+                explain_error(
+                    name,
+                    f"the update of {variable!r}",
+                    needed="a new value",
+                    came="None",
+                    fix="leave the variable out of the updates to keep its value",
+                )
+            )
+    return as_updates(part)
+
+
+# ---------------------------------------------------------------------------- outputs
+
+
+def _output_list(part: Any, name: str | None) -> list[PyTree]:
+    """Outputs that stand beside updates or `until`: a list of them, or one."""
+    if is_plain_sequence(part):
+        return [_output(item, name) for item in part]
+    return [_output(part, name)]
+
+
+def _output(part: PyTree, name: str | None) -> PyTree:
+    """One output: a tree of arrays (a shared variable stands for its value)."""
+    if isinstance(part, dict):
+        shared_keys = [key for key in part if isinstance(key, SharedVariable)]
+        if shared_keys and len(shared_keys) < len(part):
+            other = next(key for key in part if not isinstance(key, SharedVariable))
+            raise ScanTypeError(
+                explain_error(
+                    name,
+                    PLACE,
+                    needed="updates whose every target is a SharedVariable",
+                    came=f"the target {other!r} of type {type(other).__name__}",
+                    fix="make it one with jscan.shared, or return it as an output",
+                )
+            )
+    leaves, treedef = jax.tree.flatten(part, is_leaf=_is_opaque)
+    if not leaves:
+        raise _bad_output(part, name)
+    return jax.tree.unflatten(treedef, [_leaf(leaf, name) for leaf in leaves])
+
+
+def _is_opaque(value: Any) -> bool:
+    return isinstance(value, SharedVariable) or value is None
+
+
+def _leaf(leaf: Any, name: str | None) -> Any:
+    if isinstance(leaf, SharedVariable):
+        return leaf.value
+    if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+        return leaf
+    raise _bad_output(leaf, name)
+
+
+def _bad_output(value: Any, name: str | None) -> ScanValueError:
+    fix = "return arrays, lists of arrays, updates or until"
+    if value is None:
+        fix = "return the new value; did the step forget its return statement?"
+    if inspect.isgenerator(value):
+        fix = "return a list instead of a generator"
+    return ScanValueError(
+        explain_error(
+            name,
+            PLACE,
+            needed="arrays, lists or tuples of them, a dict of updates",
+            came=f"{value!r:.60} of type {type(value).__name__}",
+            fix=fix,
+        )
+    )

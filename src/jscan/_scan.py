@@ -1,0 +1,160 @@
+"""`scan`: the five stages, called in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ._arguments import normalise
+from ._debug import run_in_python
+from ._errors import ScanNotImplementedError, explain_error
+from ._loop import run_loop
+from ._options import check_options
+from ._plan import plan_loop, split, unflatten_all
+from ._results import ScanResult, pack_outputs
+from ._shared import Updates
+from ._spec import ScanSpec
+from ._step import trace_step
+from ._types import PyTree
+
+
+def scan(
+    fn: Callable[..., Any],
+    sequences: Any = None,
+    outputs_info: Any = None,
+    non_sequences: Any = None,
+    n_steps: Any = None,
+    truncate_gradient: int = -1,
+    go_backwards: bool = False,
+    mode: str | None = None,
+    name: str | None = None,
+    profile: bool | str = False,
+    allow_gc: bool | None = None,
+    strict: bool = False,
+    return_list: bool = False,
+    *,
+    max_steps: int | None = None,
+    checkpoint: int | str | None = None,
+    unroll: int | bool | None = None,
+    progress: bool | str | dict[str, Any] = False,
+) -> ScanResult:
+    """Run a step function over sequences and its own past outputs.
+
+    The step is called as ``fn(sequence taps..., past outputs..., non_sequences...)``:
+    all taps of each sequence in written order, then all taps of each recurrent output
+    in the order of `outputs_info`, then `non_sequences`. It returns its outputs,
+    updates of shared variables (a dict), both, and last an `until`.
+
+    Args:
+        fn: The step: ordinary JAX code on slices without the time axis.
+        sequences: An array ``[L, ...]``, a pytree of arrays with one leading length,
+            ``dict(input=..., taps=[...])``, or a list of these. Step ``i`` sees row
+            ``i - min(taps, 0) + tap``; a sequence allows
+            ``L + min(taps, 0) - max(taps, 0)`` steps, the shortest one decides.
+        outputs_info: One entry per output. None: a map output. An array, number or
+            pytree: a state with tap -1, the initial without time axis.
+            ``dict(initial=..., taps=[...])``: any negative taps, the initial
+            ``[span, ...]`` with at least ``-min(taps)`` rows, oldest first. Left out:
+            every output is a map output. Python numbers take the dtype that the step
+            returns; a narrower initial is promoted.
+        non_sequences: Constant arguments: arrays, numbers, pytrees, or a list of them.
+        n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows.
+        truncate_gradient: Differentiate only the last that many steps (-1: all).
+        go_backwards: Run the steps from the sequences' end; output row 0 is the first
+            iteration (unlike ``lax.scan(reverse=True)``).
+        mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain translation.
+            ``"DEBUG"``: a Python loop on real values, checked for NaN and infinity.
+        name: Reaches the profiler, and every error of this loop.
+        profile: Collect a summary of this loop.
+        allow_gc: Accepted for Theano's sake; has no effect.
+        strict: Refuse a step that uses arrays or shared variables which do not come
+            through its arguments.
+        return_list: True: outputs are always a list.
+        max_steps: Bound of a loop whose `n_steps` is traced.
+        checkpoint: Steps between saved states in the backward pass.
+        unroll: Steps per iteration of the compiled loop; None lets jscan choose.
+        progress: Show a progress bar.
+
+    Returns:
+        A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
+        rows ``[T, ...]``: None, one tree, or a list.
+
+    Raises:
+        ScanTypeError: An argument or a value returned by the step is of the wrong
+            kind, or its dtype does not fit its state.
+        ScanValueError: A wrong value, shape, length or tap.
+        ScanNotImplementedError: An option this version does not support.
+        NonFiniteError: ``mode="DEBUG"`` met a NaN or an infinity.
+
+    Works under `jit`, `grad`, `jvp`, `vjp`, `hessian`, `vmap`, `jax.checkpoint`, in
+    another scan and with sharded arrays; an eager call with a fresh lambda does not
+    recompile. Source: Theano 0.9, ``theano.scan``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jscan
+        >>> def fibonacci(a, b):
+        ...     return a + b
+        >>> outputs, updates = jscan.scan(
+        ...     fibonacci,
+        ...     outputs_info=dict(initial=jnp.array([0, 1]), taps=[-2, -1]),
+        ...     n_steps=6)
+        >>> outputs.tolist()
+        [1, 2, 3, 5, 8, 13]
+        >>> def loss(w):  # an exponential average, and its derivative in w
+        ...     rows, _ = jscan.scan(lambda x, h, w: w * h + x,
+        ...                          sequences=jnp.ones(3), outputs_info=0.,
+        ...                          non_sequences=w)
+        ...     return rows[-1]
+        >>> float(jax.grad(loss)(0.5))
+        2.0
+    """
+    options = check_options(
+        name=name,
+        mode=mode,
+        truncate_gradient=truncate_gradient,
+        go_backwards=go_backwards,
+        strict=strict,
+        return_list=return_list,
+        profile=profile,
+        unroll=unroll,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    spec = normalise(fn, sequences, outputs_info, non_sequences, n_steps, options)
+    return run_scan(spec)
+
+
+def run_scan(spec: ScanSpec) -> ScanResult:
+    """Run a validated call; the views of scan enter here."""
+    if spec.options.mode == "DEBUG" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        outputs, updates, executed = run_in_python(spec)
+        if spec.options.last_only:
+            outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
+    else:
+        outputs, updates, executed = _run_compiled(spec)
+    packed = pack_outputs(outputs, return_list=spec.options.return_list)
+    return ScanResult(packed, updates, executed, rows=spec.n_steps)
+
+
+def _run_compiled(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
+    step = trace_step(spec)
+    if step.has_stop:
+        raise ScanNotImplementedError(
+            explain_error(
+                spec.options.name,
+                "until",
+                needed="mode='DEBUG', in this version",
+                came=f"mode={spec.options.mode!r}",
+                fix="return no until, or run the loop with mode='DEBUG'",
+            )
+        )
+    plan, inputs = plan_loop(spec, step)
+    leaves = run_loop(plan, inputs)
+    rows = sum(output.tree.num_leaves for output in plan.outputs)
+    stacked, shared = split(leaves, [rows, len(leaves) - rows])
+    outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
+    trees = [plan.read_trees[index] for index in plan.updated]
+    updates = Updates(zip(step.updated, unflatten_all(trees, shared), strict=True))
+    return outputs, updates, spec.n_steps

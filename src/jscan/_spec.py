@@ -1,0 +1,124 @@
+"""What a call of `scan` means once its arguments are understood: frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from ._types import Leaf, PyTree
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceSpec:
+    """One sequence: a tree of arrays ``[L, ...]`` and the taps of it the step sees."""
+
+    place: str
+    source: Any  # what the user passed; only to find its name for an error text
+    value: PyTree
+    taps: tuple[int, ...]
+
+    @property
+    def lead(self) -> int:
+        """Rows before the first step's time 0: ``-min(taps, 0)``."""
+        return -min(0, *self.taps)
+
+    @property
+    def rows(self) -> int:
+        """Length ``L`` of the leading axis."""
+        return jax.tree.leaves(self.value)[0].shape[0]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps the sequence allows: ``L + min(taps,0) - max(taps,0)``."""
+        return max(0, self.rows - self.lead - max(0, *self.taps))
+
+
+@dataclass(frozen=True, eq=False)
+class OutputSpec:
+    """One entry of `outputs_info`: a map output (no taps) or a state.
+
+    The initial value of a state is held with a time axis, ``[span, ...]``, whatever
+    way the user gave it; a one-tap initial without a time axis keeps `has_rows` false.
+    """
+
+    place: str
+    source: Any = None
+    initial: PyTree = None
+    taps: tuple[int, ...] = ()
+    has_rows: bool = False
+
+    @property
+    def is_state(self) -> bool:
+        """True when the output feeds back into the step."""
+        return bool(self.taps)
+
+    @property
+    def span(self) -> int:
+        """Number of past rows the taps reach back: ``-min(taps)``."""
+        return -min(self.taps)
+
+    def initial_rows(self) -> PyTree:
+        """The `span` rows before the first step, ``[span, ...]``."""
+        if not self.has_rows:
+            return jax.tree.map(lambda leaf: leaf[None], self.initial)
+        return jax.tree.map(lambda leaf: leaf[: self.span], self.initial)
+
+
+@dataclass(frozen=True, eq=False)
+class NonSequenceSpec:
+    """One constant argument of the step."""
+
+    place: str
+    source: Any
+    value: PyTree
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `scan` that say how to run the loop, not what it computes."""
+
+    name: str | None = None
+    mode: str = "FAST_RUN"
+    truncate_gradient: int = -1
+    go_backwards: bool = False
+    strict: bool = False
+    return_list: bool = False
+    profile: bool | str = False
+    unroll: int | bool | None = None
+    checkpoint: int | str | None = None
+    progress: bool | str | tuple[tuple[str, Any], ...] = False
+    last_only: bool = False  # set by `reduce`: keep the last row of every output
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSpec:
+    """A validated call of `scan`; nothing downstream checks the arguments again.
+
+    Attributes:
+        outputs: One entry per output, or None when `outputs_info` was not given and
+            every output is a map output.
+        n_steps: Number of steps (with `until`: at most that many).
+    """
+
+    fn: Callable[..., Any]
+    sequences: tuple[SequenceSpec, ...]
+    outputs: tuple[OutputSpec, ...] | None
+    non_sequences: tuple[NonSequenceSpec, ...]
+    n_steps: int
+    options: Options = field(default_factory=Options)
+
+    @property
+    def states(self) -> tuple[OutputSpec, ...]:
+        """The entries of `outputs_info` that feed back."""
+        return tuple(o for o in self.outputs or () if o.is_state)
+
+    def sequence_leaves(self) -> list[Leaf]:
+        """The arrays of all sequences, in order."""
+        return jax.tree.leaves([s.value for s in self.sequences])
+
+    def non_sequence_leaves(self) -> list[Leaf]:
+        """The arrays of all non_sequences, in order."""
+        return jax.tree.leaves([s.value for s in self.non_sequences])

@@ -1,0 +1,261 @@
+"""Stage 2: trace the step once and learn what it computes -> `Step`.
+
+The step becomes a program without hidden inputs. Arrays it captured and shared
+variables it read are inputs like any other, so that nothing is baked into the loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _frames
+from ._errors import ScanTypeError, ScanValueError, explain_error, loop_label
+from ._program import Program
+from ._promote import promote_states
+from ._returns import Returned, parse_return
+from ._shared import SharedVariable
+from ._signature import captured_names, check_arity
+from ._spec import OutputSpec, ScanSpec
+from ._types import Leaf, abstract, abstract_row, type_text
+
+TreeDef = Any  # jax.tree_util.PyTreeDef
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The traced step of a loop.
+
+    The program's inputs are, leaf by leaf: `captured`, the `reads`, one slice per
+    sequence tap, one past value per state tap, the non_sequences. Its outputs: the
+    rows of every output, the new values of `updated`, the stop condition if any.
+
+    Attributes:
+        program: The step as a closed program.
+        captured: Arrays and tracers the step closes over.
+        reads: Shared variables the step reads or updates, in order.
+        updated: Those it updates; they live in the carry.
+        outputs: The completed `outputs_info`: one entry per output, states with their
+            final types.
+        output_trees: The tree structure of one row of each output.
+        has_stop: True when the step returned `until`.
+    """
+
+    program: Program
+    captured: tuple[Leaf, ...]
+    reads: tuple[SharedVariable, ...]
+    updated: tuple[SharedVariable, ...]
+    outputs: tuple[OutputSpec, ...]
+    output_trees: tuple[TreeDef, ...]
+    has_stop: bool
+
+    @property
+    def read_values(self) -> list[Leaf]:
+        """The values, before the loop, of the variables read: leaves in order."""
+        frame = _frames.current()
+        return jax.tree.leaves([_frames.outer_value(v, frame) for v in self.reads])
+
+
+@dataclass
+class _Trace:
+    """What one trace of the step noted beside its program."""
+
+    rows: list[Any] = dataclasses.field(default_factory=list)  # types of the outputs
+    updated: tuple[SharedVariable, ...] = ()
+    reads: tuple[SharedVariable, ...] = ()
+    has_stop: bool = False
+
+
+def trace_step(spec: ScanSpec) -> Step:
+    """Trace `spec.fn` on abstract slices; again only if types or reads demand it."""
+    check_arity(spec)
+    reads: tuple[SharedVariable, ...] = ()
+    outputs = spec.outputs
+    while True:
+        closed, trace = _trace_once(spec, outputs, reads)
+        if trace.reads != reads:
+            reads = trace.reads
+            continue
+        completed = complete_outputs(spec, outputs, len(trace.rows))
+        promoted = promote_states(completed, trace.rows, spec.options.name)
+        if promoted is None:
+            return _finish(spec, closed, trace, completed)
+        outputs = promoted
+
+
+def _trace_once(
+    spec: ScanSpec,
+    outputs: tuple[OutputSpec, ...] | None,
+    reads: tuple[SharedVariable, ...],
+) -> tuple[Any, _Trace]:
+    """One `jax.make_jaxpr` of the step with `reads` as explicit inputs."""
+    trace = _Trace()
+    states = [o for o in outputs or () if o.is_state]
+    outer = _frames.current()
+    read_values = [_frames.outer_value(variable, outer) for variable in reads]
+    inputs = (
+        jax.tree.map(abstract, read_values),
+        [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
+        [state_row(state) for state in states for _ in state.taps],
+        [jax.tree.map(abstract, s.value) for s in spec.non_sequences],
+    )
+
+    def flat(bound: Any, slices: Any, past: Any, constants: Any) -> list[Leaf]:
+        with _frames.enter(_frames.Frame(dict(zip(reads, bound, strict=True)))) as seen:
+            returned = call_step(spec, [*slices, *past, *constants])
+            leaves = _flatten_returned(returned, spec.options.name)
+        trace.rows = [jax.tree.map(row_type, row) for row in returned.outputs]
+        trace.updated = tuple(returned.updates)
+        trace.has_stop = returned.stop is not None
+        new = [v for v in (*returned.updates, *seen.reads) if v not in reads]
+        trace.reads = (*reads, *dict.fromkeys(new))
+        return leaves
+
+    return jax.make_jaxpr(flat)(*inputs), trace
+
+
+def call_step(spec: ScanSpec, arguments: Sequence[Any]) -> Returned:
+    """Call the user's step; its errors keep their traceback and gain a note."""
+    try:
+        value = spec.fn(*arguments)
+    except Exception as error:
+        error.add_note(f"This happened in the step of {loop_label(spec.options.name)}.")
+        raise
+    return parse_return(value, spec.options.name)
+
+
+def state_row(state: OutputSpec) -> Any:
+    """The type of one row of a state."""
+    return jax.tree.map(abstract_row if state.has_rows else abstract, state.initial)
+
+
+def row_type(leaf: Leaf) -> jax.ShapeDtypeStruct:
+    """The type of one leaf of what the step returned."""
+    return abstract(jnp.asarray(leaf))
+
+
+def _flatten_returned(returned: Returned, name: str | None) -> list[Leaf]:
+    leaves = jax.tree.leaves([returned.outputs])
+    for variable, value in returned.updates.items():
+        leaves += checked_update(variable, value, name)
+    if returned.stop is not None:
+        leaves.append(stop_condition(returned.stop, name))
+    return [jnp.asarray(leaf) for leaf in leaves]
+
+
+def stop_condition(stop: Any, name: str | None) -> Leaf:
+    """The scalar boolean inside `until`."""
+    condition = jnp.asarray(getattr(stop, "value", stop))
+    if condition.ndim:
+        raise ScanValueError(
+            explain_error(
+                name,
+                "until",
+                needed="a scalar condition",
+                came=type_text(condition),
+                fix="reduce it with .any() or .all()",
+            )
+        )
+    return condition != 0
+
+
+def checked_update(
+    variable: SharedVariable, value: Any, name: str | None
+) -> list[Leaf]:
+    """Leaves of an update, of exactly the variable's tree, shapes and dtypes."""
+    if isinstance(value, SharedVariable):
+        value = value.value
+    old, tree = jax.tree.flatten(variable.value)
+    new, new_tree = jax.tree.flatten(value)
+    place = f"the update of {variable!r}"
+    if tree != new_tree:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                place,
+                needed=f"a value of the variable's tree, {tree}",
+                came=str(new_tree),
+                fix="return the whole tree, with every entry",
+            )
+        )
+    leaves = []
+    for before, after in zip(old, new, strict=True):
+        after = jnp.asarray(after)
+        if after.dtype != before.dtype and after.aval.weak_type:
+            after = after.astype(jnp.result_type(after, before))
+        if (after.shape, after.dtype) != (before.shape, before.dtype):
+            raise ScanTypeError(
+                explain_error(
+                    name,
+                    place,
+                    needed=type_text(before),
+                    came=type_text(after),
+                    fix=f"return a value of that shape with .astype({before.dtype})",
+                )
+            )
+        leaves.append(after)
+    return leaves
+
+
+def complete_outputs(
+    spec: ScanSpec, outputs: tuple[OutputSpec, ...] | None, count: int
+) -> tuple[OutputSpec, ...]:
+    """One `OutputSpec` per output returned."""
+    if outputs is None:
+        return tuple(OutputSpec(f"outputs_info[{index}]") for index in range(count))
+    if len(outputs) != count:
+        raise ScanValueError(
+            explain_error(
+                spec.options.name,
+                "outputs_info",
+                needed=f"one entry for each of the {count} outputs of the step",
+                came=f"{len(outputs)} entries",
+                fix="write None for every output that does not feed back; a state that "
+                "is a tuple or list is returned inside a list: [(h, c)]",
+            )
+        )
+    return outputs
+
+
+def _finish(
+    spec: ScanSpec, closed: Any, trace: _Trace, outputs: tuple[OutputSpec, ...]
+) -> Step:
+    program, captured = Program.close(closed)
+    if spec.options.strict:
+        _refuse_captured(spec, captured, trace.reads)
+    return Step(
+        program=program,
+        captured=captured,
+        reads=trace.reads,
+        updated=trace.updated,
+        outputs=outputs,
+        output_trees=tuple(jax.tree.structure(row) for row in trace.rows),
+        has_stop=trace.has_stop,
+    )
+
+
+def _refuse_captured(
+    spec: ScanSpec, captured: Sequence[Leaf], reads: Sequence[SharedVariable]
+) -> None:
+    """`strict=True`: nothing may reach the step but through its arguments."""
+    known = captured_names(spec.fn)
+    found = [
+        next((key for key, value in known.items() if value is leaf), "an array")
+        + f" ({type_text(leaf)})"
+        for leaf in captured
+    ] + [repr(variable) for variable in reads]
+    if found:
+        raise ScanTypeError(
+            explain_error(
+                spec.options.name,
+                "strict=True",
+                needed="a step that uses only its arguments",
+                came=f"a step that captures {', '.join(found)}",
+                fix="pass it in non_sequences and take it as an argument",
+            )
+        )

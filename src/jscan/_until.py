@@ -1,0 +1,23 @@
+"""The stop marker that a step returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class until:
+    """Stop the loop after this step when `condition` is true (do-while).
+
+    Args:
+        condition: A scalar; non-zero means stop. The stopping step is part of the
+            result.
+
+    Example:
+        >>> import jscan
+        >>> jscan.until(True)
+        until(condition=True)
+    """
+
+    condition: Any
