@@ -1,123 +1,249 @@
-"""What the tests of the optimizer share: counting operations, comparing programs."""
+"""Random programs with a loop inside, as data that builds, prints and shrinks.
 
+A `Program` is a frozen description: what the loop carries and reads, the instructions
+of its body, what the body hands on, and how the rest of the program uses the rows.
+`Program.function` is the JAX function it describes. The repr of a failing example can
+be pasted into a test as it stands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
+from jax import lax
 
-from jscan.optimize import optimize
+from optimize.operations import OPERATIONS, conform
 
-Function = Callable[..., Any]
+Arrays = list[jax.Array]
 
-
-def _inner_programs(equation: Any) -> list[Any]:
-    found = []
-    for value in equation.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.Jaxpr | core.ClosedJaxpr):
-                found.append(getattr(item, "jaxpr", item))
-    return found
-
-
-def operations(fun: Function, *args: Any) -> tuple[list[str], list[str]]:
-    """Names of the primitives outside loops and inside them, calls opened."""
-    outside: list[str] = []
-    inside: list[str] = []
-
-    def walk(jaxpr: Any, names: list[str]) -> None:
-        for equation in jaxpr.eqns:
-            name = equation.primitive.name
-            if name not in ("jit", "pjit"):
-                names.append(name)
-            inner = inside if name == "scan" else names
-            for program in _inner_programs(equation):
-                walk(program, inner)
-
-    walk(jax.make_jaxpr(fun)(*args).jaxpr, outside)
-    return outside, inside
+SHAPES = ("scalar", "vector", "rows", "square")
+STARTS = ("argument", "zeros", "literal")
+USES = (
+    "all",
+    "last",
+    "last_two",
+    "first_two",
+    "every_second",
+    "every_third_from_one",
+    "sum",
+    "mean",
+    "max",
+    "min",
+    "logsumexp",
+    "last_and_sum",
+    "reversed",
+    "unused",
+)
+SPECIALS = ("none", "nan", "inf", "zero")
 
 
-def loop_lengths(fun: Function, *args: Any) -> list[int]:
-    """The number of steps of each loop, outer ones first."""
-    lengths: list[int] = []
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One array the loop carries, reads row by row, or uses at every step."""
 
-    def walk(jaxpr: Any) -> None:
-        for equation in jaxpr.eqns:
-            if equation.primitive.name == "scan":
-                lengths.append(equation.params["length"])
-            for program in _inner_programs(equation):
-                walk(program)
-
-    walk(jax.make_jaxpr(fun)(*args).jaxpr)
-    return lengths
+    shape: str
+    integer: bool = False
+    start: str = "argument"
 
 
-def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
-    """Shapes of all results of the outermost loops."""
-    jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
-    return [
-        tuple(variable.aval.shape)
-        for equation in jaxpr.eqns
-        if equation.primitive.name == "scan"
-        for variable in equation.outvars
-    ]
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of the body; operands count back from the newest value."""
+
+    operation: str
+    operands: tuple[int, int, int] = (0, 0, 0)
+    option: int = 0
 
 
-def assert_same(got: Any, expected: Any, tolerance: float = 2e-5) -> None:
-    """Equal trees: integers exactly, floats within the tolerance, NaN alike."""
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
-    for left, right in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        left, right = np.asarray(left), np.asarray(right)
-        assert left.dtype == right.dtype
-        assert left.shape == right.shape
-        if np.issubdtype(right.dtype, np.inexact):
-            finite = right[np.isfinite(right)]
-            scale = np.abs(finite).max() if finite.size else 1.0
-            np.testing.assert_allclose(
-                left, right, rtol=tolerance, atol=tolerance * float(scale)
-            )
-        else:
-            np.testing.assert_array_equal(left, right)
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One stacked output: which value, and what is read of its rows."""
+
+    value: int
+    integer: bool = False
+    use: str = "all"
 
 
-def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) -> None:
-    """`fun` and its gradient agree with and without the optimizer.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A loop and the code around it.
 
-    The gradient is with respect to the first argument, of the sum of squares of all
-    results, with the optimizer inside and outside of it; one `vmap` is taken around.
+    Attributes:
+        number: Type of the numbers.
+        integer: Type of the integers.
+        length: Steps.
+        width: Length of a vector; small ones meet the cost model's "not worth it".
+        reverse: Whether the loop runs backwards.
+        unroll: Passed to `lax.scan`.
+        carries: States; the body's last values of the fitting kind feed them.
+        sequences: Arrays read one row a step.
+        invariants: Arrays used at every step.
+        body: Instructions.
+        carried: For each state, which value it becomes.
+        outputs: Stacked outputs and their uses.
+        special: A value put into the inputs: `nan`, `inf`, `zero` or `none`.
+        seed: Of the inputs' values.
     """
 
-    def loss(*operands: Any) -> Any:
-        return sum((leaf**2).sum() for leaf in jax.tree.leaves(fun(*operands)))
+    number: str
+    integer: str
+    length: int
+    width: int
+    reverse: bool
+    unroll: int
+    carries: tuple[Slot, ...]
+    sequences: tuple[Slot, ...]
+    invariants: tuple[Slot, ...]
+    body: tuple[Instruction, ...]
+    carried: tuple[int, ...]
+    outputs: tuple[Output, ...]
+    special: str = "none"
+    seed: int = 0
 
-    def loss_inside(*operands: Any) -> Any:
-        results = optimize(fun, **options)(*operands)
-        return sum((leaf**2).sum() for leaf in jax.tree.leaves(results))
+    def shape(self, slot: Slot) -> tuple[int, ...]:
+        """The shape of one row of a slot."""
+        sizes = {
+            "scalar": (),
+            "vector": (self.width,),
+            "rows": (2, self.width),
+            "square": (self.width, self.width),
+        }
+        return sizes[slot.shape]
 
-    plain = jax.jit(lambda *a: (fun(*a), jax.grad(loss)(*a)))
-    after = jax.jit(optimize(lambda *a: (fun(*a), jax.grad(loss)(*a)), **options))
-    before = jax.jit(lambda *a: (optimize(fun, **options)(*a), jax.grad(loss_inside)(*a)))
-    expected = plain(*args)
-    assert_same(after(*args), expected, tolerance)
-    assert_same(before(*args), expected, tolerance)
-    stacked = [jax.tree.map(lambda x: np.stack([x, x]), arg) for arg in args]
-    twice = jax.tree.map(lambda x: np.stack([x, x]), expected[0])
-    inside = jax.jit(jax.vmap(optimize(fun, **options)))
-    outside = jax.jit(optimize(jax.vmap(fun), **options))
-    assert_same(inside(*stacked), twice, tolerance)
-    assert_same(outside(*stacked), twice, tolerance)
+    def dtype(self, integer: bool) -> np.dtype:
+        """The type of a kind of values."""
+        return jnp.dtype(self.integer if integer else self.number)
+
+    def arguments(self) -> tuple[Arrays, Arrays]:
+        """Numbers to differentiate for, and integers."""
+        random = np.random.default_rng(self.seed)
+        numbers: Arrays = []
+        integers: Arrays = []
+        for slots, leading in self._groups():
+            for slot in slots:
+                shape = (*leading, *self.shape(slot))
+                if slot.integer:
+                    drawn = random.integers(-3, 9, shape)
+                    integers.append(jnp.asarray(drawn.astype(self.dtype(True))))
+                else:
+                    numbers.append(self._draw(random, shape))
+        return numbers, integers
+
+    def function(self, numbers: Arrays, integers: Arrays) -> Arrays:
+        """Runs the loop and uses its results."""
+        sources = (iter(numbers), iter(integers))
+        carries, sequences, invariants = (
+            [self._given(slot, leading, sources) for slot in slots]
+            for slots, leading in self._groups()
+        )
+        counter = jnp.arange(self.length, dtype=self.dtype(True))
+
+        def step(carry: Arrays, x: tuple[jax.Array, Arrays]) -> tuple[Arrays, Arrays]:
+            count, row = x
+            return self._step([*invariants, *row, *carry], count, carry)
+
+        final, stacked = lax.scan(
+            step,
+            carries,
+            (counter, sequences),
+            length=self.length,
+            reverse=self.reverse,
+            unroll=self.unroll,
+        )
+        used = [
+            use_rows(rows, output.use)
+            for output, rows in zip(self.outputs, stacked, strict=True)
+        ]
+        return [*final, *[leaf for leaves in used for leaf in leaves]]
+
+    def _groups(self) -> list[tuple[tuple[Slot, ...], tuple[int, ...]]]:
+        return [
+            (self.carries, ()),
+            (self.sequences, (self.length,)),
+            (self.invariants, ()),
+        ]
+
+    def _given(self, slot: Slot, leading: tuple[int, ...], sources: tuple) -> jax.Array:
+        # Every slot has an argument, used or not, so the inputs do not depend on it.
+        argument = next(sources[1 if slot.integer else 0])
+        if slot.start == "zeros":
+            return jnp.zeros_like(argument)
+        if slot.start == "literal":
+            return jnp.full_like(argument, 1)
+        return argument
+
+    def _draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
+        drawn = 0.7 * random.standard_normal(shape)
+        if jnp.issubdtype(self.dtype(False), jnp.complexfloating):
+            drawn = drawn + 0.7j * random.standard_normal(shape)
+        special = {"nan": np.nan, "inf": np.inf, "zero": 0.0}.get(self.special)
+        if special is not None and drawn.size:
+            flat = np.asarray(drawn).reshape(-1)
+            flat[random.integers(flat.size)] = special
+            drawn = flat.reshape(shape)
+        return jnp.asarray(drawn).astype(self.dtype(False))
+
+    def _step(
+        self, available: Arrays, count: jax.Array, carry: Arrays
+    ) -> tuple[Arrays, Arrays]:
+        inexact = [a for a in available if jnp.issubdtype(a.dtype, jnp.inexact)]
+        numbers = inexact or [jnp.ones((), self.dtype(False))]
+        exact = [a for a in available if jnp.issubdtype(a.dtype, jnp.integer)]
+        integers = [count, *exact]
+        for instruction in self.body:
+            operation = OPERATIONS[instruction.operation]
+            first = instruction.operands[: operation.numbers]
+            second = instruction.operands[operation.numbers :][: operation.integers]
+            result = operation.apply(
+                *[_newest(numbers, i) for i in first],
+                *[_newest(integers, i) for i in second],
+                instruction.option,
+            )
+            (integers if operation.gives_integer else numbers).append(result)
+
+        def pick(index: int, integer: bool) -> jax.Array:
+            return _newest(integers if integer else numbers, index)
+
+        kept = [
+            conform(pick(index, slot.integer), state.shape)
+            for index, slot, state in zip(
+                self.carried, self.carries, carry, strict=True
+            )
+        ]
+        return kept, [pick(output.value, output.integer) for output in self.outputs]
 
 
-def reasons(fun: Function, *args: Any, name: str, **options: Any) -> str:
-    """All refusals of one pass, as one text."""
-    from jscan.optimize import explain
+def _newest(values: Arrays, index: int) -> jax.Array:
+    return values[-1 - index % len(values)]
 
-    report = explain(fun, **options)(*args)
-    return "\n".join(
-        note.text
-        for loop in report.loops
-        for note in loop.notes
-        if note.pass_name == name and not note.fired
-    )
+
+def use_rows(rows: jax.Array, use: str) -> Arrays:
+    """What the program reads of stacked rows; of no rows, all of them."""
+    if use == "unused":
+        return []
+    if rows.shape[0] == 0:
+        return [rows]
+    simple: dict[str, Callable[[], Arrays]] = {
+        "all": lambda: [rows],
+        "last": lambda: [rows[-1]],
+        "last_two": lambda: [rows[-2:]],
+        "first_two": lambda: [rows[:2]],
+        "every_second": lambda: [rows[::2]],
+        "every_third_from_one": lambda: [rows[1::3]],
+        "sum": lambda: [rows.sum(axis=0, dtype=rows.dtype)],
+        "last_and_sum": lambda: [rows[-1], rows.sum(axis=0, dtype=rows.dtype)],
+        "reversed": lambda: [jnp.flip(rows, axis=0)],
+    }
+    if use in simple:
+        return simple[use]()
+    if jnp.issubdtype(rows.dtype, jnp.integer):
+        return [rows.min(axis=0) if use == "min" else rows.max(axis=0)]
+    if use == "mean":
+        return [rows.mean(axis=0)]
+    reals = rows.real
+    reduce = {"max": jnp.max, "min": jnp.min, "logsumexp": jax.nn.logsumexp}[use]
+    return [reduce(reals, axis=0)]

@@ -1,0 +1,83 @@
+"""Hypothesis strategies for `Program`."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from optimize.operations import OPERATIONS
+from optimize.programs import (
+    SHAPES,
+    SPECIALS,
+    STARTS,
+    USES,
+    Instruction,
+    Output,
+    Program,
+    Slot,
+)
+
+# The first of each list is what hypothesis shrinks to.
+NUMBERS = ("float32", "float64", "float16", "bfloat16", "complex64")
+INTEGERS = ("int32", "int8", "uint32", "int64")
+LENGTHS = (4, 3, 7, 2, 1, 0)
+WIDTHS = (3, 24)
+
+
+def slots(starts: tuple[str, ...]) -> st.SearchStrategy[Slot]:
+    """Arrays of any shape; integers are the rarer kind."""
+    return st.builds(
+        Slot,
+        shape=st.sampled_from(SHAPES),
+        integer=st.sampled_from((False, False, False, True)),
+        start=st.sampled_from(starts),
+    )
+
+
+def instructions(reverse_mode: bool) -> st.SearchStrategy[Instruction]:
+    """Lines of a body; without loops of unknown length where those cannot go."""
+    names = [
+        name
+        for name, operation in OPERATIONS.items()
+        if not (reverse_mode and operation.forward_only)
+    ]
+    return st.builds(
+        Instruction,
+        operation=st.sampled_from(names),
+        operands=st.tuples(*[st.integers(0, 6)] * 3),
+        option=st.integers(0, 3),
+    )
+
+
+@st.composite
+def programs(draw: st.DrawFn, reverse_mode: bool) -> Program:
+    """A program; `reverse_mode` leaves out what has no reverse derivative."""
+    carries = draw(st.lists(slots(STARTS), max_size=4))
+    index = st.integers(0, 9)
+    return Program(
+        number=draw(st.sampled_from(NUMBERS)),
+        integer=draw(st.sampled_from(INTEGERS)),
+        length=draw(st.sampled_from(LENGTHS)),
+        width=draw(st.sampled_from(WIDTHS)),
+        reverse=draw(st.booleans()),
+        unroll=draw(st.sampled_from((1, 1, 1, 2))),
+        carries=tuple(carries),
+        sequences=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
+        invariants=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
+        body=tuple(draw(st.lists(instructions(reverse_mode), min_size=1, max_size=9))),
+        carried=tuple(draw(index) for _ in carries),
+        outputs=tuple(
+            draw(
+                st.lists(
+                    st.builds(
+                        Output,
+                        value=index,
+                        integer=st.sampled_from((False, False, False, True)),
+                        use=st.sampled_from(USES),
+                    ),
+                    max_size=3,
+                )
+            )
+        ),
+        special=draw(st.sampled_from(("none", *SPECIALS))),
+        seed=draw(st.integers(0, 3)),
+    )
