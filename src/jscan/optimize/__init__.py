@@ -4,7 +4,17 @@
 and what was not, and why. `rewrite` is the entry for programs already traced.
 """
 
-from jscan.optimize._api import optimize, rewrite
+from jscan.optimize._api import explain, optimize, rewrite
 from jscan.optimize._options import PASS_NAMES, Options, make_options
+from jscan.optimize._report import LoopReport, Report
 
-__all__ = ["PASS_NAMES", "Options", "make_options", "optimize", "rewrite"]
+__all__ = [
+    "PASS_NAMES",
+    "LoopReport",
+    "Options",
+    "Report",
+    "explain",
+    "make_options",
+    "optimize",
+    "rewrite",
+]

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan.optimize._cost import dot_sizes, is_expensive, stack_bytes
+from jscan.optimize._cost import is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import Atom, is_variable
-from jscan.optimize._loop import Carry, Final, Loop, Result, Stack, Total
+from jscan.optimize._loop import Carry, Final, Loop, Result, Total
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
 
@@ -263,9 +263,9 @@ class _Planner:
         return _Plan(any(map(is_expensive, pure)), frozenset(), tuple(upstream))
 
     def _materialise(self, atom: Any) -> _Plan | None:
-        if atom not in self.free:
-            if stack_bytes([atom], self.loop.length) > self.context.budget:
-                return None
+        size = stack_bytes([atom], self.loop.length)
+        if atom not in self.free and size > self.context.budget:
+            return None
         return _Plan(False, frozenset({atom}))
 
 
@@ -286,8 +286,3 @@ def is_zero(atom: Atom, dependence: Dependence, loop: Loop) -> bool:
         and not is_variable(equation.invars[0])
         and bool(equation.invars[0].val == 0)
     )
-
-
-def needs_rows(result: Result) -> bool:
-    """Whether a result reads a value per step."""
-    return isinstance(result, Stack | Total)

@@ -13,6 +13,7 @@ from jscan.optimize._jaxpr import (
     holds,
     needed,
     open_jaxpr,
+    unique_variables,
 )
 from jscan.optimize._loop import unknown
 from jscan.optimize._options import Context
@@ -42,7 +43,7 @@ def batched(
     """
     equations = unknown(equations, constants.keys() | rows.keys())
     equations = needed(equations, outputs)
-    outside = dict.fromkeys([*free_variables(equations), *outputs])
+    outside = unique_variables([*free_variables(equations), *outputs])
     changing = [v for v in outside if v in rows]
     fixed = {v: constants[v] for v in outside if v in constants}
 

@@ -87,7 +87,7 @@ class DotSizes:
 
 def dot_sizes(equation: Any) -> DotSizes:
     """Sizes of a `dot_general` equation."""
-    (left, right), (left_batch, _) = equation.params["dimension_numbers"]
+    (left, _), (left_batch, _) = equation.params["dimension_numbers"]
     left_shape = equation.invars[0].aval.shape
     right_shape = equation.invars[1].aval.shape
     contracted = math.prod(left_shape[axis] for axis in left)

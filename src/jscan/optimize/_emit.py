@@ -17,7 +17,6 @@ from jscan.optimize._jaxpr import (
     holds,
     is_variable,
     needed,
-    open_jaxpr,
     program,
     unique_variables,
 )
@@ -90,8 +89,8 @@ def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
         here = {**fixed, **dict(zip(names, [*state, *row], strict=True))}
         values = run(here, outputs)
         state_out = values[: len(updates)]
-        for carry, value in zip(carries[len(updates) :], state[len(updates) :]):
-            state_out.append(value + jnp.asarray(carry.update, value.dtype))
+        counted = zip(carries[len(updates) :], state[len(updates) :], strict=True)
+        state_out += [v + jnp.asarray(c.update, v.dtype) for c, v in counted]
         return state_out, values[len(updates) :]
 
     state, stacks = jax.lax.scan(
@@ -114,9 +113,9 @@ def _evaluate_body(
 ) -> list[Any]:
     if context.run is None or not any(holds(e, _LOOPS) for e in body):
         return evaluate(body, here, outputs)
-    inputs = [v for v in here if v in set(free_variables(body)) | set(outputs)]
-    jaxpr, _ = open_jaxpr(program(inputs, outputs, body))
-    return context.run(jaxpr, [], [here[v] for v in inputs])
+    read = {*free_variables(body), *unique_variables(outputs)}
+    inputs = [v for v in here if v in read]
+    return context.run(program(inputs, outputs, body), [], [here[v] for v in inputs])
 
 
 def _shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Carry]:

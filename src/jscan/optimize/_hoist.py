@@ -92,6 +92,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         loop,
         equations=tuple(e for e in loop.equations if id(e) not in ids),
         sequences={**loop.sequences, **dict(zip(wanted, values, strict=True))},
+        hoisted=(*loop.hoisted, *chosen),
     )
     names = ", ".join(sorted({e.primitive.name for e in chosen if is_expensive(e)}))
     return drop_unused(

@@ -5,9 +5,9 @@ value), *sequences* (one row a step) and *carries* (handed from step to step).
 `after` holds equations that were moved out behind the loop, where they run once,
 batched over time. `results` says how each value the program wants is obtained.
 
-Work moved in front of the loop needs no place in the record: a pass evaluates it
-when it runs (the whole rewrite is traced) and binds the value as a constant or a
-sequence.
+Work moved in front of the loop is evaluated when the pass runs (the whole rewrite is
+traced), and its value bound as a constant or a sequence; `hoisted` remembers it for
+the report alone.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -117,6 +117,7 @@ class Loop:
     equations: tuple[Any, ...]
     results: Mapping[Any, Result]
     after: tuple[Any, ...] = ()
+    hoisted: tuple[Any, ...] = ()
     counters: Mapping[Any, Counter] | None = None
     zeros: frozenset[Any] = frozenset()
     chunk: int | None = None

@@ -5,7 +5,7 @@ Only programs inside known primitives are opened (`jit`, `cond`, `while`, `scan`
 else is run as it is, in order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,8 +42,11 @@ class Session:
     """One rewrite of one program: what every part of the walk shares."""
 
     context: Context
-    loops: list[tuple[Loop, Loop]] = field(default_factory=list)
-    on_loop: Callable[[Loop, Loop], None] | None = None
+    records: dict[int, tuple[Any, Loop, Loop]] = field(default_factory=dict)
+
+    def record(self, equation: Any, before: Loop, after: Loop) -> None:
+        """Remember a loop for the report; one traced twice counts once."""
+        self.records[id(equation)] = (equation, before, after)
 
     def run(
         self, jaxpr: Any, constants: Sequence[Any], operands: Sequence[Any]
@@ -189,7 +192,7 @@ class _Walk:
             if debugging() or equation.effects:
                 raise
             record = self._read(equation).refused("pipeline", failure(error))
-            self.session.loops.append((record, record))
+            self.session.record(equation, record, record)
             self.pending.append(equation)
             return
         self.values.update(values)
@@ -215,10 +218,9 @@ class _Walk:
         for variable, value in values.items():
             aval = variable.aval
             if value.shape != aval.shape or value.dtype != aval.dtype:
-                raise NotUnderstoodError(
-                    f"a result became {value.dtype}{value.shape}, not {aval.str_short()}"
-                )
-        self.session.loops.append((before, after))
+                got = f"{value.dtype}{value.shape}"
+                raise NotUnderstoodError(f"a result became {got}, not {aval}")
+        self.session.record(equation, before, after)
         return values
 
 

@@ -159,17 +159,13 @@ def _stays_stacked(loop: Loop, atom: Any, context: Context) -> str | None:
 
 
 def _neutral(kind: str, atom: Any) -> Any:
+    """Rows to start a reduction from, which do not change its result."""
     shape, dtype = atom.aval.shape, atom.aval.dtype
     if kind == "reduce_sum":
         return jnp.zeros(shape, dtype)
     if dtype == jnp.bool_:
         return jnp.full(shape, kind == "reduce_min", dtype)
     if jnp.issubdtype(dtype, jnp.inexact):
-        limit = jnp.inf
-    else:
-        limit = jnp.iinfo(dtype).max
-    if kind == "reduce_min":
-        return jnp.full(shape, limit, dtype)
-    if jnp.issubdtype(dtype, jnp.inexact):
-        return jnp.full(shape, -jnp.inf, dtype)
-    return jnp.full(shape, jnp.iinfo(dtype).min, dtype)
+        return jnp.full(shape, jnp.inf if kind == "reduce_min" else -jnp.inf, dtype)
+    limits = jnp.iinfo(dtype)
+    return jnp.full(shape, limits.max if kind == "reduce_min" else limits.min, dtype)

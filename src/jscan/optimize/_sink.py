@@ -6,7 +6,6 @@ read rows stacked anyway follow for free; reductions of the state stay, since th
 results are small and their operands are not.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from jscan.optimize._cost import is_expensive, stack_bytes

@@ -35,7 +35,7 @@ def run(loop: Loop, context: Context) -> Loop:
         if chunk < 2:
             return loop.refused(
                 NAME,
-                f"one step alone fills the memory a batch may take ({step_bytes} bytes)",
+                f"one step alone fills the memory of a batch ({step_bytes} bytes)",
             )
     loop = replace(loop.with_after(loop.equations), equations=(), chunk=chunk)
     how = "at once" if chunk is None else f"in chunks of {chunk} steps"
