@@ -14,6 +14,7 @@ from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._vectorise import intermediates
 
 NAME = "sink"
 
@@ -23,6 +24,8 @@ _LARGEST_GROWTH = 2
 
 def run(loop: Loop, context: Context) -> Loop:
     """Choose the equations that leave, and record them as run after the loop."""
+    if not loop.carries:
+        return loop  # without state, vectorise has decided
     dependence = Dependence(loop)
     core = {id(e) for e in dependence.core()}
     rest = [e for e in loop.equations if id(e) not in core]
@@ -34,6 +37,10 @@ def run(loop: Loop, context: Context) -> Loop:
         if dependence.level_of(e) is Level.SEQUENCE
         and all(map(batchable, dependence.upstream([e], rest)))
     ]
+    size = stack_bytes(intermediates(loop, chosen), loop.length)
+    if size > context.budget:
+        loop = loop.refused(NAME, f"work on sequences would hold {size} bytes at once")
+        chosen = []
     roots = [e for e in rest if is_expensive(e) and e not in chosen]
     for root in roots:
         group = dependence.downstream([root], rest)

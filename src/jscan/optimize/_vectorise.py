@@ -4,6 +4,7 @@ It runs in chunks of steps when the values between its operations would not fit 
 memory budget all at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ def run(loop: Loop, context: Context) -> Loop:
         return loop.refused(
             NAME, f"{name} in the step: batched, it might compute what no step computes"
         )
-    step_bytes = stack_bytes(_intermediates(loop), 1)
+    step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None
     if step_bytes * loop.length > context.budget:
         chunk = min(context.budget, context.machine.chunk_bytes) // step_bytes
@@ -44,12 +45,12 @@ def run(loop: Loop, context: Context) -> Loop:
     )
 
 
-def _intermediates(loop: Loop) -> list[Any]:
-    """Values a batched step must hold in memory, besides its results."""
+def intermediates(loop: Loop, equations: Sequence[Any]) -> list[Any]:
+    """Values that batched equations must hold in memory, besides results."""
     results = set(loop.wanted_rows())
     return [
         v
-        for equation in loop.equations
+        for equation in equations
         if not is_elementwise(equation)
         for v in equation.outvars
         if v not in results
