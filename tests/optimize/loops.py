@@ -68,7 +68,9 @@ def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
 def assert_same(got: Any, expected: Any, tolerance: float = 2e-5) -> None:
     """Equal trees: integers exactly, floats within the tolerance, NaN alike."""
     assert jax.tree.structure(got) == jax.tree.structure(expected)
-    for left, right in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    for left, right in zip(
+        jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
+    ):
         left, right = np.asarray(left), np.asarray(right)
         assert left.dtype == right.dtype
         assert left.shape == right.shape
@@ -98,7 +100,9 @@ def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) ->
 
     plain = jax.jit(lambda *a: (fun(*a), jax.grad(loss)(*a)))
     after = jax.jit(optimize(lambda *a: (fun(*a), jax.grad(loss)(*a)), **options))
-    before = jax.jit(lambda *a: (optimize(fun, **options)(*a), jax.grad(loss_inside)(*a)))
+    before = jax.jit(
+        lambda *a: (optimize(fun, **options)(*a), jax.grad(loss_inside)(*a))
+    )
     expected = plain(*args)
     assert_same(after(*args), expected, tolerance)
     assert_same(before(*args), expected, tolerance)
