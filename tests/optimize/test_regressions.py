@@ -22,7 +22,23 @@ LITERAL_FROM_AN_INNER_LOOP = Program(
     outputs=(),
 )
 
+TANGENT_OF_AN_INTEGER = Program(
+    number="float32",
+    integer="int32",
+    length=4,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("square", integer=True),),
+    sequences=(),
+    invariants=(),
+    body=(Instruction("add"),),
+    carried=(0,),
+    outputs=(),
+)
+
 FOUND = {
+    "tangent-of-an-integer": ("optimize-jvp", TANGENT_OF_AN_INTEGER),
     "literal-from-an-inner-loop": ("optimize-grad", LITERAL_FROM_AN_INNER_LOOP),
 }
 
