@@ -6,16 +6,18 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from jscan.optimize import PASS_NAMES, _cost, optimize, rewrite
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
-Function = Callable[[Arrays, Arrays], object]
+Function = Callable[[Arrays, Arrays], Any]
 Transform = Callable[[Function], Function]
 
 
@@ -83,7 +85,7 @@ class Setup:
             )
             new = rewrite(traced, platform="cpu", stage="trace")
             leaves = jax.tree.leaves((numbers, integers))
-            results = jax.core.eval_jaxpr(new.jaxpr, new.consts, *leaves)
+            results = core.jaxpr_as_fun(new)(*leaves)
             return jax.tree.unflatten(jax.tree.structure(shape), results)
 
         return rewritten
@@ -143,7 +145,7 @@ def transforms(name: str, setup: Setup) -> tuple[Transform, Transform]:
 
 def run_both(
     written: Function, optimized: Function, arguments: tuple[Arrays, Arrays]
-) -> tuple[object, object]:
+) -> tuple[Any, Any]:
     """Both results from one executable, compiled fast: LLVM is not under test."""
     both = jax.jit(lambda n, i: (written(n, i), optimized(n, i)))
     options = {"xla_backend_optimization_level": 0}
@@ -165,7 +167,7 @@ def strictly() -> Iterator[None]:
 @strictly()
 def check(program: Program, transform: str, setup: Setup = SETUPS["default"]) -> None:
     """Fails where a program optimized and as written differ."""
-    arguments = program.arguments()
+    arguments = numbers, integers = program.arguments()
     plainly, optimized = transforms(transform, setup)
     written = plainly(program.function)
     with setup.applied():
@@ -174,9 +176,9 @@ def check(program: Program, transform: str, setup: Setup = SETUPS["default"]) ->
     def probes() -> Iterator[object]:
         compiled = jax.jit(written)
         for seed in range(PROBES):
-            yield compiled(*perturbed(arguments, seed))
+            yield compiled(perturbed(numbers, seed), integers)
         unrolled = dataclasses.replace(program, unroll=max(program.length, 1))
-        yield jax.jit(plainly(unrolled.function))(*arguments)
+        yield jax.jit(plainly(unrolled.function))(numbers, integers)
 
     found = disagreement(plain, result, probes)
     if found is not None:

@@ -33,12 +33,13 @@ def slots(starts: tuple[str, ...]) -> st.SearchStrategy[Slot]:
     )
 
 
-def instructions(reverse_mode: bool) -> st.SearchStrategy[Instruction]:
-    """Lines of a body; without loops of unknown length where those cannot go."""
+def instructions(transform: str) -> st.SearchStrategy[Instruction]:
+    """Lines of a body, without operations that the transform cannot differentiate."""
     names = [
         name
         for name, operation in OPERATIONS.items()
-        if not (reverse_mode and operation.forward_only)
+        if not ("grad" in transform and operation.no_reverse)
+        and not ("jvp" in transform and operation.no_forward)
     ]
     return st.builds(
         Instruction,
@@ -49,8 +50,8 @@ def instructions(reverse_mode: bool) -> st.SearchStrategy[Instruction]:
 
 
 @st.composite
-def programs(draw: st.DrawFn, reverse_mode: bool) -> Program:
-    """A program; `reverse_mode` leaves out what has no reverse derivative."""
+def programs(draw: st.DrawFn, transform: str) -> Program:
+    """A program that the transform of this name can be applied to."""
     carries = draw(st.lists(slots(STARTS), max_size=4))
     index = st.integers(0, 9)
     return Program(
@@ -63,7 +64,7 @@ def programs(draw: st.DrawFn, reverse_mode: bool) -> Program:
         carries=tuple(carries),
         sequences=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
         invariants=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
-        body=tuple(draw(st.lists(instructions(reverse_mode), min_size=1, max_size=9))),
+        body=tuple(draw(st.lists(instructions(transform), min_size=1, max_size=9))),
         carried=tuple(draw(index) for _ in carries),
         outputs=tuple(
             draw(

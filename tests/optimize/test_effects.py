@@ -215,7 +215,8 @@ def test_effects_keep_their_number(case: Case):
 
 def _gradient(function: Callable) -> Callable:
     def cost(xs: jax.Array) -> jax.Array:
-        return sum(leaf.sum() for leaf in jax.tree.leaves(function(xs)))
+        leaves = jax.tree.leaves(function(xs))
+        return sum((leaf.sum() for leaf in leaves), start=jnp.zeros(()))
 
     return jax.grad(cost)
 
