@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from optimize.operations import OPERATIONS
 from optimize.programs import (
+    CHANGES,
     SHAPES,
     SPECIALS,
     STARTS,
@@ -19,7 +20,7 @@ from optimize.programs import (
 # The first of each list is what hypothesis shrinks to.
 NUMBERS = ("float32", "float64", "float16", "bfloat16", "complex64")
 INTEGERS = ("int32", "int8", "uint32", "int64")
-LENGTHS = (4, 3, 7, 2, 1, 0)
+LENGTHS = (4, 5, 7, 4, 5, 7, 4, 5, 7, 3, 2, 1, 0)
 WIDTHS = (3, 24)
 
 
@@ -30,6 +31,7 @@ def slots(starts: tuple[str, ...]) -> st.SearchStrategy[Slot]:
         shape=st.sampled_from(SHAPES),
         integer=st.sampled_from((False, False, False, True)),
         start=st.sampled_from(starts),
+        change=st.sampled_from(("value", *CHANGES)),
     )
 
 
@@ -62,9 +64,9 @@ def programs(draw: st.DrawFn, transform: str) -> Program:
         reverse=draw(st.booleans()),
         unroll=draw(st.sampled_from((1, 1, 1, 2))),
         carries=tuple(carries),
-        sequences=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
-        invariants=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
-        body=tuple(draw(st.lists(instructions(transform), min_size=1, max_size=9))),
+        sequences=tuple(draw(st.lists(slots(("argument",)), min_size=1, max_size=2))),
+        invariants=tuple(draw(st.lists(slots(("argument",)), min_size=1, max_size=2))),
+        body=tuple(draw(st.lists(instructions(transform), min_size=3, max_size=9))),
         carried=tuple(draw(index) for _ in carries),
         outputs=tuple(
             draw(
@@ -75,6 +77,7 @@ def programs(draw: st.DrawFn, transform: str) -> Program:
                         integer=st.sampled_from((False, False, False, True)),
                         use=st.sampled_from(USES),
                     ),
+                    min_size=1,
                     max_size=3,
                 )
             )
