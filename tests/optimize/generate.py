@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from optimize.operations import OPERATIONS
 from optimize.programs import (
+    CHANGES,
     SHAPES,
     SPECIALS,
     STARTS,
@@ -19,7 +20,7 @@ from optimize.programs import (
 # The first of each list is what hypothesis shrinks to.
 NUMBERS = ("float32", "float64", "float16", "bfloat16", "complex64")
 INTEGERS = ("int32", "int8", "uint32", "int64")
-LENGTHS = (4, 3, 7, 2, 1, 0)
+LENGTHS = (4, 5, 7, 4, 5, 7, 4, 5, 7, 3, 2, 1, 0)
 WIDTHS = (3, 24)
 
 
@@ -30,15 +31,17 @@ def slots(starts: tuple[str, ...]) -> st.SearchStrategy[Slot]:
         shape=st.sampled_from(SHAPES),
         integer=st.sampled_from((False, False, False, True)),
         start=st.sampled_from(starts),
+        change=st.sampled_from(("value", *CHANGES)),
     )
 
 
-def instructions(reverse_mode: bool) -> st.SearchStrategy[Instruction]:
-    """Lines of a body; without loops of unknown length where those cannot go."""
+def instructions(transform: str) -> st.SearchStrategy[Instruction]:
+    """Lines of a body, without operations that the transform cannot differentiate."""
     names = [
         name
         for name, operation in OPERATIONS.items()
-        if not (reverse_mode and operation.forward_only)
+        if not ("grad" in transform and operation.no_reverse)
+        and not ("jvp" in transform and operation.no_forward)
     ]
     return st.builds(
         Instruction,
@@ -49,8 +52,8 @@ def instructions(reverse_mode: bool) -> st.SearchStrategy[Instruction]:
 
 
 @st.composite
-def programs(draw: st.DrawFn, reverse_mode: bool) -> Program:
-    """A program; `reverse_mode` leaves out what has no reverse derivative."""
+def programs(draw: st.DrawFn, transform: str) -> Program:
+    """A program that the transform of this name can be applied to."""
     carries = draw(st.lists(slots(STARTS), max_size=4))
     index = st.integers(0, 9)
     return Program(
@@ -61,9 +64,9 @@ def programs(draw: st.DrawFn, reverse_mode: bool) -> Program:
         reverse=draw(st.booleans()),
         unroll=draw(st.sampled_from((1, 1, 1, 2))),
         carries=tuple(carries),
-        sequences=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
-        invariants=tuple(draw(st.lists(slots(("argument",)), max_size=2))),
-        body=tuple(draw(st.lists(instructions(reverse_mode), min_size=1, max_size=9))),
+        sequences=tuple(draw(st.lists(slots(("argument",)), min_size=1, max_size=2))),
+        invariants=tuple(draw(st.lists(slots(("argument",)), min_size=1, max_size=2))),
+        body=tuple(draw(st.lists(instructions(transform), min_size=3, max_size=9))),
         carried=tuple(draw(index) for _ in carries),
         outputs=tuple(
             draw(
@@ -74,6 +77,7 @@ def programs(draw: st.DrawFn, reverse_mode: bool) -> Program:
                         integer=st.sampled_from((False, False, False, True)),
                         use=st.sampled_from(USES),
                     ),
+                    min_size=1,
                     max_size=3,
                 )
             )

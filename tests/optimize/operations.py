@@ -28,14 +28,16 @@ class Operation:
         integers: How many integers it takes, after the numbers.
         apply: Computes the result; the last argument is the instruction's option.
         gives_integer: Whether the result is an integer.
-        forward_only: Whether reverse differentiation is impossible.
+        no_reverse: Whether reverse differentiation is impossible.
+        no_forward: Whether forward differentiation is impossible.
     """
 
     numbers: int
     integers: int
     apply: Callable[..., jax.Array]
     gives_integer: bool = False
-    forward_only: bool = False
+    no_reverse: bool = False
+    no_forward: bool = False
 
 
 def conform(value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -283,7 +285,9 @@ OPERATIONS: dict[str, Operation] = {
         2, 0, lambda a, b, option: jax.checkpoint(_tanh_of_sum)(*alike(a, b))
     ),
     "jit": Operation(2, 0, lambda a, b, option: jax.jit(_tanh_of_sum)(*alike(a, b))),
-    "custom_vjp": elementwise(doubled_gradient),
+    "custom_vjp": Operation(
+        1, 0, lambda a, option: doubled_gradient(a), no_forward=True
+    ),
     "product": Operation(2, 0, product),
     "joined_product": Operation(3, 0, joined_product),
     "gates": Operation(3, 0, gates),
@@ -297,7 +301,7 @@ OPERATIONS: dict[str, Operation] = {
     "branch": Operation(2, 1, branch),
     "inner_scan": Operation(2, 0, inner_scan),
     "inner_fori": Operation(2, 0, inner_fori),
-    "inner_while": Operation(1, 1, inner_while, forward_only=True),
+    "inner_while": Operation(1, 1, inner_while, no_reverse=True),
     "add_integer": Operation(1, 1, add_integer),
     "integer_add": integer_pairwise(jnp.add),
     "integer_multiply": integer_pairwise(jnp.multiply),

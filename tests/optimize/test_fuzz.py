@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from optimize.checking import TRANSFORMS, check
+from optimize.checking import NAMES, SETUPS, check
 from optimize.generate import programs
 
 LOCAL = int(os.environ.get("JSCAN_FUZZ", "0"))
@@ -24,14 +24,18 @@ profile = hypothesis.settings(
     deadline=None,
     # The explain phase traces every line of JAX, which takes minutes.
     phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+    ],
 )
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", NAMES)
 @profile
 @hypothesis.given(data=st.data())
 def test_random_programs(transform: str, data: st.DataObject):
     """Optimized and plain agree for every transform, in either order."""
-    program = data.draw(programs(reverse_mode="grad" in transform))
-    check(program, transform)
+    program = data.draw(programs(transform))
+    setup = data.draw(st.sampled_from(sorted(SETUPS)))
+    check(program, transform, SETUPS[setup])
