@@ -1,0 +1,152 @@
+"""The one cost model: what is cheap, what pays, and how much memory may be used.
+
+The constants were measured on two CPU cores (see ``benchmarks/README.md``); rules
+that hold for the CPU only are switched off on other platforms, where nothing was
+measured. No pass holds a number of its own.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jscan.optimize._jaxpr import JAX_VERSION, Atom, number_of_bytes
+
+MEBIBYTE = 2**20
+DEFAULT_BUDGET = 32 * MEBIBYTE
+"""Bytes one rewrite may add: above it an allocation is mapped anew on each call."""
+
+ELEMENTWISE = frozenset(
+    {
+        *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "clamp"),
+        *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
+        *("sqrt", "rsqrt", "cbrt", "integer_pow", "square", "pow", "erf"),
+        *("one_minus_square", "select_n", "convert_element_type", "add_any"),
+        *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor"),
+        *("floor", "ceil", "round", "is_finite", "real", "imag", "conj", "copy"),
+        *("stop_gradient", "rem", "nextafter"),
+    }
+)
+
+_CHEAP_ARITHMETIC = ELEMENTWISE - {
+    *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
+    *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
+}
+
+_MOVES_DATA = frozenset(
+    {
+        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
+        *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
+        *("dynamic_slice", "dynamic_update_slice"),
+        *("random_wrap", "random_unwrap"),
+    }
+)
+
+_REDUCTIONS = frozenset(
+    {
+        *("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or"),
+        *("argmax", "argmin"),
+    }
+)
+
+_RANDOM = frozenset(
+    {
+        *("random_bits", "random_split", "random_fold_in", "random_seed"),
+        *("threefry2x32",),
+    }
+)
+
+
+def is_expensive(equation: Any) -> bool:
+    """Whether batching the equation over time gains more than its memory costs."""
+    name = equation.primitive.name
+    if name in _RANDOM:
+        # JAX 0.10 expands a draw into a loop of its own; later versions do not.
+        return JAX_VERSION < (0, 11)
+    return name not in _CHEAP_ARITHMETIC | _MOVES_DATA | _REDUCTIONS
+
+
+def is_elementwise(equation: Any) -> bool:
+    """Whether each element of the result depends on one element of each operand."""
+    return equation.primitive.name in ELEMENTWISE
+
+
+@dataclass(frozen=True)
+class DotSizes:
+    """Sizes of a matrix product: batch, rows, contracted, columns."""
+
+    batch: int
+    rows: int
+    contracted: int
+    columns: int
+
+    @property
+    def multiplications(self) -> int:
+        """Scalar multiplications of one product."""
+        return self.batch * self.rows * self.contracted * self.columns
+
+
+def dot_sizes(equation: Any) -> DotSizes:
+    """Sizes of a `dot_general` equation."""
+    (left, _), (left_batch, _) = equation.params["dimension_numbers"]
+    left_shape = equation.invars[0].aval.shape
+    right_shape = equation.invars[1].aval.shape
+    contracted = math.prod(left_shape[axis] for axis in left)
+    batch = math.prod(left_shape[axis] for axis in left_batch)
+    shared = max(1, contracted * batch)
+    return DotSizes(
+        batch,
+        math.prod(left_shape) // shared,
+        contracted,
+        math.prod(right_shape) // shared,
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What pays on one kind of device."""
+
+    small_dot: int = 0
+    merged_dot: int = 0
+    merged_rows: int = 0
+    materialise_transposes: bool = False
+    smallest_outer_product: int = 0
+    unroll: int = 1
+    chunk_bytes: int = 4 * MEBIBYTE
+
+    def pays_as_sum(self, equation: Any, new_bytes: int, budget: int) -> bool:
+        """Whether a product summed over time pays as one contraction.
+
+        Args:
+            equation: The product, whose operands both change with time.
+            new_bytes: Bytes of the stacks it needs that would not exist anyway.
+            budget: The memory budget.
+        """
+        sizes = dot_sizes(equation)
+        elements = sizes.batch * sizes.rows * sizes.columns
+        if elements >= self.smallest_outer_product:
+            many_rows = sizes.contracted >= 64
+            return new_bytes <= (budget // 2 if many_rows else budget)
+        matrix = min(sizes.rows, sizes.contracted, sizes.columns) > 1
+        return matrix and sizes.multiplications > 1024 and new_bytes <= budget
+
+
+_CPU = Machine(
+    small_dot=1024,
+    merged_dot=128 * 512,
+    merged_rows=8,
+    materialise_transposes=True,
+    # Below this size XLA keeps an outer-product accumulator in the loop's registers
+    # and caches; JAX 0.10's CPU compiler does so for very small ones only.
+    smallest_outer_product=64 if JAX_VERSION < (0, 11) else 8192,
+    unroll=4,
+)
+
+
+def machine_for(platform: str) -> Machine:
+    """The cost constants of a platform; only the CPU's were measured."""
+    return _CPU if platform == "cpu" else Machine()
+
+
+def stack_bytes(atoms: list[Atom], length: int) -> int:
+    """Bytes of the stacks `[length, ...]` of some operands."""
+    return length * sum(map(number_of_bytes, atoms))

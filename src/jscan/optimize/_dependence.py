@@ -1,0 +1,149 @@
+"""What depends on what in a loop: the analysis all passes share.
+
+Every operand of a step is at one level: it depends on constants only, also on the
+sequences, or also on the state (the carries, or an effect). Work at the first level
+can leave the loop, at the second it can be batched over time before the loop, at
+the third it must stay unless only outputs need it.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any
+
+from jscan.optimize._jaxpr import (
+    Atom,
+    every_equation,
+    is_variable,
+    needed,
+    sub_programs,
+    unique_variables,
+)
+from jscan.optimize._loop import Loop
+
+
+class Level(IntEnum):
+    """What an operand of a step depends on; the higher includes the lower."""
+
+    CONSTANT = 0
+    SEQUENCE = 1
+    STATE = 2
+
+
+# Batched, a cond runs both branches and a while runs until its slowest row stops.
+_BRANCHING = frozenset({"cond", "while"})
+# Batched draws of JAX's non-default generators are not the draws of the loop.
+_UNBATCHED_RANDOM = frozenset({"rng_bit_generator", "rng_uniform", "random_gamma"})
+# Programs inside these run exactly once where they stand, so batching is sound.
+_TRANSPARENT = frozenset(
+    {
+        *("jit", "pjit", "closed_call", "core_call", "scan", "checkpoint", "remat"),
+        *("remat2", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+        *("reduce", "cumsum", "reduce_precision", "sort", "scatter", "scatter-add"),
+        *("scatter_add", "scatter-mul", "scatter-min", "scatter-max", "reduce_window"),
+        *("custom_linear_solve", "linear_solve"),
+    }
+)
+
+
+class Dependence:
+    """Levels, producers and users of one loop's variables."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Analyse the loop once: one walk over its equations."""
+        self.loop = loop
+        self.producers: dict[Any, Any] = {}
+        self.users: dict[Any, list[Any]] = {}
+        self._levels: dict[Any, Level] = dict.fromkeys(loop.constants, Level.CONSTANT)
+        self._levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
+        self._levels.update({c.variable: Level.STATE for c in loop.carries})
+        for equation in (*loop.equations, *loop.after):
+            level = max(map(self.level, equation.invars), default=Level.CONSTANT)
+            level = Level.STATE if equation.effects else level
+            for variable in equation.outvars:
+                self.producers[variable] = equation
+                self._levels[variable] = level
+            for variable in unique_variables(equation.invars):
+                self.users.setdefault(variable, []).append(equation)
+
+    def level(self, atom: Atom) -> Level:
+        """The level of an operand."""
+        return self._levels[atom] if is_variable(atom) else Level.CONSTANT
+
+    def level_of(self, equation: Any) -> Level:
+        """The level of what an equation computes."""
+        if equation.effects:
+            return Level.STATE
+        return max(map(self.level, equation.invars), default=Level.CONSTANT)
+
+    def core(self) -> list[Any]:
+        """The equations the carries need, and those with effects."""
+        return needed(self.loop.equations, [c.update for c in self.loop.carries])
+
+    def read_outside(self) -> set[Any]:
+        """Variables read by anything but the equations of a step."""
+        atoms = [carry.update for carry in self.loop.carries]
+        return {*unique_variables(atoms), *self.loop.stacked()}
+
+    def upstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
+        """The roots and the equations they need, taken from `among`, in order."""
+        return self._closure(
+            roots,
+            among,
+            lambda eqn: [
+                self.producers[a]
+                for a in eqn.invars
+                if is_variable(a) and a in self.producers
+            ],
+        )
+
+    def downstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
+        """The roots and the equations that need them, from `among`, in order."""
+        return self._closure(
+            roots,
+            among,
+            lambda eqn: [u for v in eqn.outvars for u in self.users.get(v, [])],
+        )
+
+    def _closure(
+        self, roots: Iterable[Any], among: Sequence[Any], step: Any
+    ) -> list[Any]:
+        allowed = {id(equation) for equation in among}
+        reached: set[int] = set()
+        pending = list(roots)
+        while pending:
+            equation = pending.pop()
+            if id(equation) in reached or id(equation) not in allowed:
+                continue
+            reached.add(id(equation))
+            pending += step(equation)
+        return [equation for equation in among if id(equation) in reached]
+
+
+def batchable(equation: Any) -> bool:
+    """Whether one batched equation gives exactly what T separate ones give."""
+    return not equation.effects and all(map(_batchable_alone, every_equation(equation)))
+
+
+def _batchable_alone(equation: Any) -> bool:
+    name = equation.primitive.name
+    if name in _BRANCHING or name in _UNBATCHED_RANDOM:
+        return False
+    if _is_collective(equation) or _unusual_keys(equation):
+        return False
+    return name in _TRANSPARENT or not any(sub_programs(equation))
+
+
+def _is_collective(equation: Any) -> bool:
+    """Communication between devices: its number and order must not change."""
+    axes = equation.params.get("axes", ())
+    named = isinstance(axes, tuple) and any(isinstance(axis, str) for axis in axes)
+    return named or "axis_name" in equation.params
+
+
+def _unusual_keys(equation: Any) -> bool:
+    """Random keys of another kind than threefry, whose batched draws differ."""
+    return any(
+        str(getattr(atom.aval, "dtype", "")).startswith("key<")
+        and str(atom.aval.dtype) != "key<fry>"
+        for atom in (*equation.invars, *equation.outvars)
+    )

@@ -1,0 +1,139 @@
+"""hoist: work that does not depend on the state leaves the loop.
+
+Work on constants alone is done once. Work on sequences is done for all steps at once
+before the loop, when it is more than moving data about: a product with T rows uses a
+processor far better than T products with one row. Its result is one more sequence, so
+the memory budget has a say. A ``cond`` or ``while`` never leaves: batched, it would
+run the branches a step does not take.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from jscan.optimize._batch import batched
+from jscan.optimize._cost import is_expensive, stack_bytes
+from jscan.optimize._dependence import Dependence, Level, batchable
+from jscan.optimize._jaxpr import evaluate, free_variables, is_variable
+from jscan.optimize._loop import Loop
+from jscan.optimize._merge import drop_unused
+from jscan.optimize._options import Context
+
+NAME = "hoist"
+
+
+def hoist_constants(loop: Loop, context: Context) -> Loop:
+    """Evaluate once what depends on constants alone."""
+    del context
+    dependence = Dependence(loop)
+    fixed = [
+        e
+        for e in loop.equations
+        if dependence.level_of(e) is Level.CONSTANT and not e.effects
+    ]
+    if not fixed:
+        return loop
+    zeros = {
+        e.outvars[0]
+        for e in fixed
+        if e.primitive.name == "broadcast_in_dim"
+        and not is_variable(e.invars[0])
+        and bool(e.invars[0].val == 0)
+    }
+    made = {v for e in fixed for v in e.outvars}
+    kept = [e for e in loop.equations if dependence.level_of(e) > Level.CONSTANT]
+    read = {*dependence.read_outside(), *loop.wanted_rows()}
+    read.update(free_variables([*kept, *loop.after]))
+    wanted = [v for e in fixed for v in e.outvars if v in read and v in made]
+    values = evaluate(fixed, loop.constants, wanted)
+    loop = replace(
+        loop,
+        equations=tuple(kept),
+        constants={**loop.constants, **dict(zip(wanted, values, strict=True))},
+        zeros=loop.zeros | zeros,
+    )
+    moved = sum(is_expensive(e) for e in fixed)
+    if moved:
+        text = f"{moved} operation(s) on constants alone are done once"
+        loop = loop.fired(NAME, text)
+    return loop
+
+
+def hoist_sequences(loop: Loop, context: Context) -> Loop:
+    """Batch sequence work of the loop over time, where it pays."""
+    dependence = Dependence(loop)
+    candidates = [
+        e
+        for e in loop.equations
+        if not e.effects and dependence.level_of(e) is Level.SEQUENCE
+    ]
+    roots = [e for e in candidates if is_expensive(e)]
+    movable = []
+    for equation in roots:
+        upstream = dependence.upstream([equation], candidates)
+        blocker = next((e for e in upstream if not batchable(e)), None)
+        if blocker is None:
+            movable.append(equation)
+        else:
+            loop = loop.refused(NAME, _why_not(blocker))
+    chosen, loop = _within_budget(loop, context, dependence, movable, candidates)
+    if not chosen:
+        return loop
+    wanted = _frontier(loop, dependence, chosen)
+    values = batched(
+        chosen,
+        wanted,
+        loop.constants,
+        loop.sequences,
+        loop.length,
+        context,
+    )
+    ids = set(map(id, chosen))
+    loop = replace(
+        loop,
+        equations=tuple(e for e in loop.equations if id(e) not in ids),
+        sequences={**loop.sequences, **dict(zip(wanted, values, strict=True))},
+        hoisted=(*loop.hoisted, *chosen),
+    )
+    names = ", ".join(sorted({e.primitive.name for e in chosen if is_expensive(e)}))
+    return drop_unused(
+        loop.fired(NAME, f"{names} on sequences alone is done for all steps at once")
+    )
+
+
+def _within_budget(
+    loop: Loop,
+    context: Context,
+    dependence: Dependence,
+    roots: list[Any],
+    candidates: list[Any],
+) -> tuple[list[Any], Loop]:
+    """The roots with their upstream, as many as the budget allows, in order."""
+    chosen: list[Any] = []
+    for root in roots:
+        more = dependence.upstream([*chosen, root], candidates)
+        size = stack_bytes(_frontier(loop, dependence, more), loop.length)
+        if size <= context.budget:
+            chosen = more
+        else:
+            loop = loop.refused(
+                NAME,
+                f"{root.primitive.name} on sequences stays: its rows would take {size} "
+                f"bytes, over the memory budget of {context.budget}",
+            )
+    return chosen, loop
+
+
+def _frontier(loop: Loop, dependence: Dependence, chosen: list[Any]) -> list[Any]:
+    """Variables the chosen equations define and the rest of the loop reads."""
+    ids = set(map(id, chosen))
+    rest = [e for e in loop.equations if id(e) not in ids]
+    read = {*dependence.read_outside(), *loop.wanted_rows()}
+    read.update(free_variables([*rest, *loop.after]))
+    return [v for e in chosen for v in e.outvars if v in read]
+
+
+def _why_not(equation: Any) -> str:
+    name = equation.primitive.name
+    if name in ("cond", "while"):
+        return f"{name} stays: batched, it would run branches that a step does not take"
+    return f"{name} stays: batching it might change what it computes"

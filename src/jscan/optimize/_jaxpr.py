@@ -1,0 +1,352 @@
+"""The only module that knows how JAX stores a program.
+
+Everything that differs between JAX versions about reading a loop is here, with
+the small tools every pass uses: which equations are needed, which variables are
+free, and how to run a list of equations once or batched over time.
+
+Loops are only *read* here. They are written with ``jax.lax.scan`` (see
+``_emit.py``), which keeps the writer independent of the JAX version.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.extend import core
+from jax.extend.core import primitives
+
+Var = core.Var
+Literal = core.Literal
+Jaxpr = core.Jaxpr
+ClosedJaxpr = core.ClosedJaxpr
+Equation = core.JaxprEqn
+Atom: TypeAlias = Any  # Var | Literal; both classes are opaque to type checkers
+Environment: TypeAlias = Mapping[Any, Any]
+
+JAX_VERSION = tuple(int(part) for part in jax.__version__.split(".")[:2])
+
+_SCAN_PARAMETERS = {
+    *("jaxpr", "length", "reverse", "unroll"),
+    *("num_consts", "num_carry"),  # JAX 0.10
+    *("ft_in", "ft_out"),  # JAX 0.12
+}
+
+
+class NotUnderstoodError(NotImplementedError):
+    """A program holds something the optimizer does not know; it stays as it is."""
+
+
+@dataclass(frozen=True)
+class ScanParameters:
+    """A scan equation, read."""
+
+    num_constants: int
+    num_carry: int
+    body: Any
+    body_constants: list[Any]
+    length: int
+    reverse: bool
+    unroll: int
+
+
+def read_scan(equation: Any) -> ScanParameters:
+    """Read the parameters of a scan equation of any supported JAX version."""
+    parameters = equation.params
+    unknown = set(parameters) - _SCAN_PARAMETERS
+    if unknown:
+        raise NotUnderstoodError(f"scan has unknown parameters {sorted(unknown)}")
+    if "num_consts" in parameters:
+        num_constants, num_carry = parameters["num_consts"], parameters["num_carry"]
+    else:
+        constants, carry, _ = parameters["ft_in"].unpack()
+        num_constants, num_carry = len(constants), len(carry)
+    body, body_constants = open_jaxpr(parameters["jaxpr"])
+    return ScanParameters(
+        num_constants=num_constants,
+        num_carry=num_carry,
+        body=body,
+        body_constants=body_constants,
+        length=int(parameters["length"]),
+        reverse=bool(parameters["reverse"]),
+        unroll=int(parameters["unroll"]),
+    )
+
+
+def is_scan(equation: Any) -> bool:
+    """Whether the equation is a loop of a known number of steps."""
+    return equation.primitive is primitives.scan_p
+
+
+def is_variable(atom: Atom) -> bool:
+    """Whether an operand is a variable (else it is a literal)."""
+    return not isinstance(atom, Literal)
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Whether an equation's parameter is a program."""
+    return isinstance(value, Jaxpr | ClosedJaxpr)
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """Return a program without constants and its constants."""
+    # From JAX 0.12 on the two classes are one, and it always holds constants.
+    if ClosedJaxpr is Jaxpr or isinstance(jaxpr, ClosedJaxpr):
+        return jaxpr.jaxpr, list(jaxpr.consts)
+    return jaxpr, []
+
+
+def abstract(atom: Atom) -> jax.ShapeDtypeStruct:
+    """Shape and type of an operand, as an argument for tracing."""
+    aval = atom.aval
+    weak = getattr(aval, "weak_type", False)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+
+
+def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
+    """A new variable of the operand's type, of the same or another shape."""
+    aval = atom.aval
+    if shape is None:
+        return Var(aval)
+    return Var(jax.core.ShapedArray(tuple(shape), aval.dtype))
+
+
+def number_of_bytes(atom: Atom) -> int:
+    """Bytes one value of the operand takes."""
+    aval = atom.aval
+    if not hasattr(aval, "shape"):
+        return 8
+    return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize
+
+
+def sub_programs(equation: Any) -> Iterator[Any]:
+    """The programs an equation holds: bodies, branches, called functions."""
+    for value in equation.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if is_jaxpr(item):
+                yield item
+
+
+def every_equation(equation: Any) -> Iterator[Any]:
+    """The equation and all equations of the programs inside it."""
+    yield equation
+    for inner in sub_programs(equation):
+        for nested in open_jaxpr(inner)[0].eqns:
+            yield from every_equation(nested)
+
+
+def holds(equation: Any, names: frozenset[str]) -> bool:
+    """Whether the equation, or a program inside it, uses one of the primitives."""
+    return any(nested.primitive.name in names for nested in every_equation(equation))
+
+
+def free_variables(equations: Iterable[Any]) -> list[Any]:
+    """Variables the equations read and do not define, in order of first use."""
+    defined: set[Any] = set()
+    free: dict[Any, None] = {}
+    for equation in equations:
+        for atom in equation.invars:
+            if is_variable(atom) and atom not in defined:
+                free[atom] = None
+        defined.update(equation.outvars)
+    return list(free)
+
+
+def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
+    """The equations that the roots depend on, and those with effects, in order."""
+    live = {atom for atom in roots if is_variable(atom)}
+    kept = []
+    for equation in reversed(equations):
+        if equation.effects or any(v in live for v in equation.outvars):
+            kept.append(equation)
+            live.update(atom for atom in equation.invars if is_variable(atom))
+    return kept[::-1]
+
+
+def in_order(equations: Sequence[Any]) -> list[Any]:
+    """The equations so that each stands behind those whose results it reads."""
+    producers = {v: e for e in equations for v in e.outvars}
+    placed: dict[int, Any] = {}
+    pending = list(reversed(equations))
+    while pending:
+        equation = pending[-1]
+        first = [
+            producers[v]
+            for v in equation.invars
+            if is_variable(v) and v in producers and id(producers[v]) not in placed
+        ]
+        if first:
+            pending += first
+        else:
+            placed.setdefault(id(equation), pending.pop())
+    return list(placed.values())
+
+
+def unique_variables(atoms: Iterable[Atom]) -> list[Any]:
+    """The variables among the atoms, each once, in order."""
+    return list(dict.fromkeys(atom for atom in atoms if is_variable(atom)))
+
+
+_EMPTY = open_jaxpr(jax.make_jaxpr(lambda: ())())[0]
+
+
+def program(inputs: Sequence[Any], outputs: Sequence[Atom], eqns: Sequence[Any]) -> Any:
+    """An open program computing `outputs` from `inputs`."""
+    effects = frozenset().union(*(equation.effects for equation in eqns))
+    return _EMPTY.replace(
+        constvars=(),
+        invars=list(inputs),
+        outvars=list(outputs),
+        eqns=list(eqns),
+        effects=effects,
+    )
+
+
+def evaluate(
+    equations: Sequence[Any], environment: Environment, outputs: Sequence[Atom]
+) -> list[Any]:
+    """Values of `outputs`; what the equations do not define is in `environment`.
+
+    Source locations and named scopes of the equations are kept.
+    """
+    equations = needed(equations, outputs)
+    wanted = unique_variables(outputs)
+    inputs = free_variables(equations)
+    inputs += [v for v in wanted if v in environment and v not in set(inputs)]
+    jaxpr = program(inputs, wanted, equations)
+    values = jax.core.eval_jaxpr(jaxpr, [], *[environment[v] for v in inputs])
+    found = dict(zip(wanted, values, strict=True))
+    return [found[atom] if is_variable(atom) else atom.val for atom in outputs]
+
+
+def apply(equation: Any, *operands: Any) -> Any:
+    """The single result of one equation on other operands (not variables)."""
+    inputs = [Var(jax.typeof(operand)) for operand in operands]
+    output = Var(equation.outvars[0].aval)
+    jaxpr = program(
+        inputs, [output], [equation.replace(invars=inputs, outvars=[output])]
+    )
+    return jax.core.eval_jaxpr(jaxpr, [], *operands)[0]
+
+
+def splice(function: Callable[..., Any], equation: Any) -> list[Any]:
+    """Equations that compute `function(*operands)` into the equation's outputs.
+
+    It lets a pass write a replacement for one equation as ordinary JAX code.
+    """
+    jaxpr, constants = open_jaxpr(
+        jax.make_jaxpr(function)(*[abstract(atom) for atom in equation.invars])
+    )
+    if constants or len(jaxpr.outvars) != len(equation.outvars):
+        raise NotUnderstoodError("a replacement captured constants")
+    names = dict(zip(jaxpr.invars, equation.invars, strict=True))
+    targets = dict(zip(jaxpr.outvars, equation.outvars, strict=True))
+    return [
+        inner.replace(source_info=equation.source_info, ctx=equation.ctx)
+        for inner in renamed(jaxpr.eqns, names, targets)
+    ]
+
+
+def renamed(
+    equations: Iterable[Any], names: dict[Any, Atom], targets: Environment
+) -> list[Any]:
+    """Copies of the equations on fresh variables.
+
+    `names` maps outside variables to operands and grows by every variable defined
+    here; a variable in `targets` keeps the name given there.
+    """
+    copies = []
+    for equation in equations:
+        outputs = [targets.get(v) or Var(v.aval) for v in equation.outvars]
+        inputs = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
+        names.update(zip(equation.outvars, outputs, strict=True))
+        copies.append(equation.replace(invars=inputs, outvars=outputs))
+    return copies
+
+
+def inline_calls(
+    equations: Sequence[Any], wanted: Callable[[Any], bool]
+) -> tuple[list[Any], dict[Any, Atom]]:
+    """Replace `jit` calls by their bodies where `wanted(equation)`, drop casts to self.
+
+    Returns the flat equations and a map from variables of the old list that are
+    no longer defined to the operands that now hold their value.
+    """
+    names: dict[Any, Atom] = {}
+    flat: list[Any] = []
+    for equation in equations:
+        operands = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
+        equation = equation.replace(invars=operands)
+        if _only_changes_weakness(equation):
+            names[equation.outvars[0]] = operands[0]
+            continue
+        if not (_is_plain_call(equation) and wanted(equation)):
+            flat.append(equation)
+            continue
+        body, _ = open_jaxpr(next(sub_programs(equation)))
+        inner_names = dict(zip(body.invars, operands, strict=True))
+        stack = equation.source_info.name_stack
+        # The body's variables are shared between calls of one function: rename.
+        copies = renamed(body.eqns, inner_names, {})
+        copies = [
+            copy.replace(
+                source_info=copy.source_info.replace(
+                    name_stack=stack + copy.source_info.name_stack
+                )
+            )
+            for copy in copies
+        ]
+        inlined, more = inline_calls(copies, wanted)
+        flat += inlined
+        for old, new in zip(equation.outvars, body.outvars, strict=True):
+            value = inner_names.get(new, new) if is_variable(new) else new
+            names[old] = more.get(value, value) if is_variable(value) else value
+    return flat, names
+
+
+def _only_changes_weakness(equation: Any) -> bool:
+    """A conversion between a type and its weak form: types are inferred again."""
+    if equation.primitive is not primitives.convert_element_type_p:
+        return False
+    (operand,) = equation.invars
+    return (
+        is_variable(operand)
+        and operand.aval.dtype == equation.params["new_dtype"]
+        and equation.params.get("sharding") is None
+    )
+
+
+def _is_plain_call(equation: Any) -> bool:
+    """A `jit` call that only groups equations: no constants, placement or options."""
+    if equation.primitive is not primitives.jit_p:
+        return False
+    parameters = equation.params
+    placed = [
+        *parameters.get("in_shardings", ()),
+        *parameters.get("out_shardings", ()),
+    ]
+    return (
+        not open_jaxpr(parameters["jaxpr"])[1]
+        and all(type(item).__name__ == "UnspecifiedValue" for item in placed)
+        and not parameters.get("compiler_options_kvs")
+    )
+
+
+def new_equation(primitive: Any, inputs: list[Any], output: Any, source: Any) -> Any:
+    """An equation of a primitive without parameters."""
+    no_effects: frozenset[Any] = frozenset()
+    return core.new_jaxpr_eqn(inputs, [output], primitive, {}, no_effects, source)
+
+
+def with_type_of(value: Any, atom: Atom) -> Any:
+    """The value with the operand's type, including whether it is a weak one."""
+    weak = bool(getattr(atom.aval, "weak_type", False))
+    have = jax.typeof(value)
+    if have.shape != atom.aval.shape:
+        raise NotUnderstoodError(f"got shape {have.shape}, expected {atom.aval.shape}")
+    if have.dtype == atom.aval.dtype and getattr(have, "weak_type", False) == weak:
+        return value
+    return primitives.convert_element_type_p.bind(
+        value, new_dtype=atom.aval.dtype, weak_type=weak, sharding=None
+    )

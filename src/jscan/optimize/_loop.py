@@ -1,0 +1,259 @@
+"""The record of one loop that every pass reads and returns changed.
+
+A loop of length T runs `equations` once a step. Its variables are *constants* (one
+value), *sequences* (one row a step) and *carries* (handed from step to step).
+`after` holds equations that were moved out behind the loop, where they run once,
+batched over time. `results` says how each value the program wants is obtained.
+
+Work moved in front of the loop is evaluated when the pass runs (the whole rewrite is
+traced), and its value bound as a constant or a sequence; `hoisted` remembers it for
+the report alone.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from jscan.optimize._jaxpr import (
+    Atom,
+    free_variables,
+    in_order,
+    inline_calls,
+    is_variable,
+    needed,
+    read_scan,
+    unique_variables,
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """One decision of one pass: whether it fired, and why in a plain sentence."""
+
+    pass_name: str
+    fired: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Carry:
+    """State of a loop: its variable in a step, its next value, its first value."""
+
+    variable: Any
+    update: Atom
+    initial: Any
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A carry that adds a constant integer at each step.
+
+    Its rows are known without running the loop, so passes see it as a sequence;
+    inside the loop it is cheaper as a carry, and is written as one.
+    """
+
+    initial: Any
+    increment: int
+
+
+@dataclass(frozen=True)
+class Final:
+    """Result: the last value of a carry."""
+
+    variable: Any
+
+
+@dataclass(frozen=True)
+class Known:
+    """Result: a value known without running the loop."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Result: the rows of an operand at every step, shape `[T, ...]`."""
+
+    atom: Atom
+
+
+@dataclass(frozen=True)
+class Total:
+    """Result: an initial value plus the sum over time of some operands."""
+
+    initial: Any
+    terms: tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Result: an equation of the program around the loop, on another result."""
+
+    equation: Any
+    operand: "Result"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Result: one row `[1, ...]` made of a value without a time axis."""
+
+    operand: "Result"
+
+
+Result: TypeAlias = Final | Known | Stack | Total | Applied | Row
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop. Frozen: a pass returns a changed copy."""
+
+    scope: str
+    length: int
+    reverse: bool
+    unroll: int
+    constants: Mapping[Any, Any]
+    sequences: Mapping[Any, Any]
+    carries: tuple[Carry, ...]
+    equations: tuple[Any, ...]
+    results: Mapping[Any, Result]
+    after: tuple[Any, ...] = ()
+    hoisted: tuple[Any, ...] = ()
+    counters: Mapping[Any, Counter] | None = None
+    zeros: frozenset[Any] = frozenset()
+    chunk: int | None = None
+    notes: tuple[Note, ...] = ()
+
+    def fired(self, pass_name: str, text: str) -> "Loop":
+        """The loop with the note that a pass did something."""
+        return self._noted(Note(pass_name, True, text))
+
+    def refused(self, pass_name: str, text: str) -> "Loop":
+        """The loop with the note that a pass left something alone, and why."""
+        return self._noted(Note(pass_name, False, text))
+
+    def _noted(self, note: Note) -> "Loop":
+        if note in self.notes:
+            return self
+        return replace(self, notes=(*self.notes, note))
+
+    def with_after(self, chosen: Iterable[Any]) -> "Loop":
+        """The loop with equations of the step copied behind it.
+
+        What then no longer has a reader inside is dropped by `merge.drop_unused`; an
+        equation needed on both sides is done twice.
+        """
+        ids = {id(e) for e in chosen} - {id(e) for e in self.after}
+        new = [e for e in self.equations if id(e) in ids]
+        return replace(self, after=tuple(in_order([*new, *self.after])))
+
+    def wanted_rows(self) -> list[Any]:
+        """Variables of which the results need a value per step."""
+        atoms: list[Atom] = []
+        for result in self.results.values():
+            atoms += _row_atoms(result)
+        return unique_variables(atoms)
+
+    def stacked(self) -> list[Any]:
+        """Variables the loop must hand out a row a step for.
+
+        These are the wanted rows and the operands of the work behind the loop,
+        without those that exist as constants or sequences anyway.
+        """
+        known = self.constants.keys() | self.sequences.keys()
+        behind = needed(unknown(self.after, known), self.wanted_rows())
+        made = {v for equation in behind for v in equation.outvars}
+        outside = [*self.wanted_rows(), *free_variables(behind)]
+        return [v for v in dict.fromkeys(outside) if v not in known and v not in made]
+
+    def value(self, atom: Atom) -> Any:
+        """The value of a constant or literal."""
+        return self.constants[atom] if is_variable(atom) else atom.val
+
+
+def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
+    """The equations without those whose results are known anyway."""
+    return [e for e in equations if not all(v in known for v in e.outvars)]
+
+
+def _row_atoms(result: Result) -> list[Atom]:
+    match result:
+        case Stack(atom):
+            return [atom]
+        case Total(_, terms):
+            return list(terms)
+        case Applied(_, operand) | Row(operand):
+            return _row_atoms(operand)
+        case _:
+            return []
+
+
+def final_variables(result: Result) -> list[Any]:
+    """Carries whose last value the result reads."""
+    match result:
+        case Final(variable):
+            return [variable]
+        case Applied(_, operand) | Row(operand):
+            return final_variables(operand)
+        case _:
+            return []
+
+
+def read_loop(
+    equation: Any, operands: list[Any], wanted: set[Any], zeros: list[bool]
+) -> Loop:
+    """Read a scan equation into the record.
+
+    Args:
+        equation: The scan equation.
+        operands: Values of its operands.
+        wanted: The equation's output variables that the program reads.
+        zeros: Which operands are known to be all zeros.
+
+    Returns:
+        The loop with one result for every wanted variable.
+    """
+    scan = read_scan(equation)
+    inputs, first = scan.body.invars, scan.num_constants
+    last = first + scan.num_carry
+    constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
+    constants.update(zip(inputs[:first], operands[:first], strict=True))
+    equations, names = inline_calls(scan.body.eqns, lambda _: True)
+
+    def current(atom: Atom) -> Atom:
+        return names.get(atom, atom) if is_variable(atom) else atom
+
+    updates = [current(atom) for atom in scan.body.outvars]
+    carries = tuple(
+        Carry(variable, update, initial)
+        for variable, update, initial in zip(
+            inputs[first:last],
+            updates[: scan.num_carry],
+            operands[first:last],
+            strict=True,
+        )
+    )
+    recipes: list[Result] = [Final(carry.variable) for carry in carries]
+    recipes += [Stack(atom) for atom in updates[scan.num_carry :]]
+    return Loop(
+        scope=str(equation.source_info.name_stack),
+        length=scan.length,
+        reverse=scan.reverse,
+        unroll=scan.unroll,
+        constants=constants,
+        sequences=dict(zip(inputs[last:], operands[last:], strict=True)),
+        carries=carries,
+        equations=tuple(equations),
+        results={
+            variable: recipe
+            for variable, recipe in zip(equation.outvars, recipes, strict=True)
+            if variable in wanted
+        },
+        zeros=frozenset(
+            v for v, zero in zip(inputs[:first], zeros[:first], strict=True) if zero
+        ),
+    )
+
+
+def has_effects(loop: Loop) -> bool:
+    """Whether a step prints, calls back, or reads or writes a reference."""
+    return any(equation.effects for equation in loop.equations)

@@ -1,0 +1,92 @@
+"""Size of a loop: arithmetic, memory traffic and memory held, from its record.
+
+These are counts of the program as written, not of what XLA makes of it; the report
+adds XLA's own figure for the temporary memory of the whole program.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jscan.optimize._cost import dot_sizes, is_elementwise
+from jscan.optimize._jaxpr import (
+    free_variables,
+    number_of_bytes,
+    open_jaxpr,
+    sub_programs,
+)
+from jscan.optimize._loop import Loop
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a loop costs.
+
+    Attributes:
+        steps: Iterations of the loop that is left; 0 if none is.
+        operations: Equations of one step.
+        batched: Equations done for all steps at once, before or after the loop.
+        flops: Floating point operations of all steps, moved work included.
+        moved_bytes: Bytes read and written by rows, carries and moved work.
+        held_bytes: Bytes of rows that exist only between the loop and what reads them.
+    """
+
+    steps: int
+    operations: int
+    batched: int
+    flops: int
+    moved_bytes: int
+    held_bytes: int
+
+
+def measure(loop: Loop, steps: int | None = None) -> Size:
+    """Measure a loop record.
+
+    Args:
+        loop: The record, before or after the passes.
+        steps: Steps the program asks for, if the loop itself now runs fewer.
+    """
+    total = loop.length if steps is None else steps
+    stacked = loop.stacked()
+    read = set(free_variables([*loop.equations, *loop.after]))
+    rows = [v for v in loop.sequences if v in read]
+    row_bytes = sum(map(number_of_bytes, [*rows, *stacked]))
+    state_bytes = 2 * sum(number_of_bytes(c.variable) for c in loop.carries)
+    moved = [*loop.hoisted, *loop.after]
+    moved_bytes = sum(map(_traffic, moved)) * total
+    runs = bool(loop.equations or loop.carries or stacked)
+    results = set(loop.wanted_rows())
+    held = [v for v in stacked if v not in results]
+    held += [v for e in loop.hoisted for v in e.outvars if v in loop.sequences]
+    return Size(
+        steps=loop.length if runs else 0,
+        operations=len(loop.equations),
+        batched=len(moved),
+        flops=flops(loop.equations) * loop.length + flops(moved) * total,
+        moved_bytes=(row_bytes + state_bytes) * loop.length + moved_bytes,
+        held_bytes=total * sum(map(number_of_bytes, held)),
+    )
+
+
+def flops(equations: Iterable[Any]) -> int:
+    """Floating point operations of running each equation once."""
+    return sum(map(_flops, equations))
+
+
+def _flops(equation: Any) -> int:
+    if equation.primitive.name == "dot_general":
+        return 2 * dot_sizes(equation).multiplications
+    inner = list(sub_programs(equation))
+    if inner and not equation.primitive.name.startswith(("scatter", "reduce")):
+        steps = int(equation.params.get("length", 1))
+        return steps * max(flops(open_jaxpr(program)[0].eqns) for program in inner)
+    if equation.primitive.name.startswith("reduce_"):
+        return math.prod(equation.invars[0].aval.shape)
+    if is_elementwise(equation):
+        return math.prod(equation.outvars[0].aval.shape)
+    return 0
+
+
+def _traffic(equation: Any) -> int:
+    return sum(map(number_of_bytes, [*equation.invars, *equation.outvars]))

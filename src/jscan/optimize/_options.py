@@ -1,0 +1,88 @@
+"""What a caller may choose, and what the passes are told about their surroundings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from jscan.optimize._cost import DEFAULT_BUDGET, Machine, machine_for
+
+Stage: TypeAlias = Literal["trace", "lowering"]
+
+PASS_NAMES = (
+    *("merge", "save_memory", "hoist", "accumulate", "vectorise", "sink"),
+    *("small_dots", "unroll", "associate"),
+)
+"""The names of the passes, in the order in which they first run."""
+
+OPT_IN = frozenset({"associate"})
+"""Passes that run only when asked for by name, because they change rounding more."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The caller's choices.
+
+    Attributes:
+        passes: Names of the passes to run.
+        memory_budget: Bytes that one rewrite of one loop may add.
+    """
+
+    passes: frozenset[str] = frozenset(PASS_NAMES) - OPT_IN
+    memory_budget: int = DEFAULT_BUDGET
+
+
+def make_options(passes: Any = None, memory_budget: int | None = None) -> Options:
+    """Check and complete the arguments of `optimize`.
+
+    Args:
+        passes: `None` for all that keep rounding close, or names from `PASS_NAMES`.
+        memory_budget: Bytes; `None` for 32 MiB.
+
+    Raises:
+        ValueError: If a name is not one of the passes, or the budget is negative.
+        TypeError: If `passes` is a single string.
+    """
+    if isinstance(passes, str):
+        raise TypeError(
+            f"passes must be a collection of names, got the string {passes!r}; "
+            f"write passes=[{passes!r}]"
+        )
+    names = Options.passes if passes is None else frozenset(passes)
+    unknown = sorted(map(str, names - set(PASS_NAMES)))
+    if unknown:
+        raise ValueError(f"unknown passes {unknown}; known are {list(PASS_NAMES)}")
+    budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
+    if budget < 0:
+        raise ValueError(f"memory_budget must be 0 or more bytes, got {budget}")
+    return Options(names, budget)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass sees besides its loop.
+
+    Attributes:
+        options: The caller's choices.
+        platform: Where the program will run (`"cpu"`, `"cuda"`, ...).
+        stage: `"trace"` before differentiation may still follow, `"lowering"` after.
+        consumers: For each result of the loop, the equations that read it, or `None`
+            if something else reads it too (it is returned, or read by an inner
+            program).
+        run: Runs a program with its loops optimized.
+    """
+
+    options: Options
+    platform: str
+    stage: Stage
+    consumers: Mapping[Any, tuple[Any, ...] | None] = field(default_factory=dict)
+    run: Callable[..., list[Any]] | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """The cost constants of the platform."""
+        return machine_for(self.platform)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that one rewrite of one loop may add."""
+        return self.options.memory_budget

@@ -1,0 +1,150 @@
+"""The one ordered list of passes, each with the reason for its position."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jscan.optimize import (
+    _accumulate,
+    _hoist,
+    _merge,
+    _save_memory,
+    _sink,
+    _slices,
+    _small_dots,
+    _unroll,
+    _vectorise,
+)
+from jscan.optimize._loop import Loop
+from jscan.optimize._options import Context, Stage
+
+_EVERYWHERE: tuple[Stage, ...] = ("trace", "lowering")
+_LAST: tuple[Stage, ...] = ("lowering",)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One position in the pipeline.
+
+    Attributes:
+        name: The pass it belongs to, by which it is switched on and off.
+        run: Takes the loop and its surroundings, returns the changed loop.
+        reason: Why it stands here.
+        stages: Before differentiation (`"trace"`), at lowering, or both.
+    """
+
+    name: str
+    run: Callable[[Loop, Context], Loop]
+    reason: str
+    stages: tuple[Stage, ...] = _EVERYWHERE
+
+
+STEPS = (
+    Step(
+        "merge",
+        _merge.run,
+        "first: what is unread, constant or double only hides things from the others",
+    ),
+    Step(
+        "save_memory",
+        _save_memory.run,
+        "before anything asks which rows are stacked: it decides which are wanted",
+    ),
+    Step(
+        "hoist",
+        _hoist.hoist_constants,
+        "before the passes that ask whether a weight is constant: its preparation "
+        "(a reshape, a transpose) may happen in the step",
+        _LAST,
+    ),
+    Step(
+        "vectorise",
+        _vectorise.run,
+        "before sink and hoist, which would take the same loop apart piece by piece",
+    ),
+    Step(
+        "hoist",
+        _slices.run,
+        "before accumulate and hoist: it separates sequence work from state work",
+        _LAST,
+    ),
+    Step(
+        "hoist",
+        _hoist.hoist_constants,
+        "again: cutting the weights made new work on constants",
+        _LAST,
+    ),
+    Step(
+        "accumulate",
+        _accumulate.run,
+        "before sink: the sums it takes out decide which rows are stacked anyway",
+        _LAST,
+    ),
+    Step(
+        "vectorise",
+        _vectorise.run,
+        "again: a loop whose carries were all sums carries nothing now",
+    ),
+    Step(
+        "sink",
+        _sink.run,
+        "before hoist: what leaves behind the loop need not be hoisted before it",
+    ),
+    Step(
+        "hoist",
+        _hoist.hoist_sequences,
+        "after the passes that remove work altogether",
+        _LAST,
+    ),
+    Step(
+        "small_dots",
+        _small_dots.run,
+        "only for the products that stay in the loop after all moves",
+        _LAST,
+    ),
+    Step(
+        "unroll",
+        _unroll.run,
+        "last: it depends on the size of the final step",
+        _LAST,
+    ),
+)
+
+
+def run_passes(loop: Loop, context: Context) -> Loop:
+    """Run every pass that is switched on for this stage, in order.
+
+    A pass that fails is skipped: the loop stays as it was before it, and a note says
+    so. With `JSCAN_DEBUG=1` the error is raised.
+    """
+    if loop.length < 2:
+        return loop.refused(
+            "pipeline", f"a loop of {loop.length} step(s) is left alone"
+        )
+    for step in STEPS:
+        if step.name not in context.options.passes or context.stage not in step.stages:
+            continue
+        try:
+            loop = step.run(loop, context)
+        except Exception as error:
+            if debugging():
+                raise
+            loop = loop.refused(step.name, failure(error))
+    return loop
+
+
+def debugging() -> bool:
+    """Whether errors of the optimizer are raised instead of reported."""
+    return os.environ.get("JSCAN_DEBUG", "0") not in ("", "0")
+
+
+def enabled() -> bool:
+    """Whether `JSCAN_OPTIMIZE` leaves the optimizer on."""
+    return os.environ.get("JSCAN_OPTIMIZE", "1") != "0"
+
+
+def failure(error: Any) -> str:
+    """One line that says what went wrong inside the optimizer."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"failed and was skipped ({type(error).__name__}: {lines[0][:200]})"

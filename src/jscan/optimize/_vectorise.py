@@ -1,0 +1,57 @@
+"""vectorise: a loop that carries nothing is one batched computation.
+
+It runs in chunks of steps when the values between its operations would not fit the
+memory budget all at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from jscan.optimize._cost import is_elementwise, stack_bytes
+from jscan.optimize._dependence import batchable
+from jscan.optimize._loop import Loop, has_effects
+from jscan.optimize._merge import drop_unused
+from jscan.optimize._options import Context
+
+NAME = "vectorise"
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Move the whole step behind the loop, if nothing ties the steps together."""
+    if loop.carries or not loop.equations:
+        return loop
+    if has_effects(loop):
+        return loop.refused(NAME, "a step has an effect, whose order must not change")
+    blocker = next((e for e in loop.equations if not batchable(e)), None)
+    if blocker is not None:
+        name = blocker.primitive.name
+        return loop.refused(
+            NAME, f"{name} in the step: batched, it might compute what no step computes"
+        )
+    step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
+    chunk = None
+    if step_bytes * loop.length > context.budget:
+        chunk = min(context.budget, context.machine.chunk_bytes) // step_bytes
+        if chunk < 2:
+            return loop.refused(
+                NAME,
+                f"one step alone fills the memory of a batch ({step_bytes} bytes)",
+            )
+    loop = replace(loop.with_after(loop.equations), equations=(), chunk=chunk)
+    how = "at once" if chunk is None else f"in chunks of {chunk} steps"
+    return drop_unused(
+        loop.fired(NAME, f"no state is carried: {loop.length} steps run {how}")
+    )
+
+
+def intermediates(loop: Loop, equations: Sequence[Any]) -> list[Any]:
+    """Values that batched equations must hold in memory, besides results."""
+    results = set(loop.wanted_rows())
+    return [
+        v
+        for equation in equations
+        if not is_elementwise(equation)
+        for v in equation.outvars
+        if v not in results
+    ]

@@ -1,0 +1,189 @@
+"""Runs one program through one transform, optimized and as written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from jscan.optimize import PASS_NAMES, _cost, optimize, rewrite
+from optimize.agreement import PROBES, disagreement, perturbed
+from optimize.programs import Arrays, Program
+
+Function = Callable[[Arrays, Arrays], Any]
+Transform = Callable[[Function], Function]
+
+
+def cost(function: Function) -> Callable[[Arrays, Arrays], jax.Array]:
+    """A real number to differentiate: weighted sums of all float results."""
+
+    def total(numbers: Arrays, integers: Arrays) -> jax.Array:
+        result = jnp.zeros(())
+        for leaf in jax.tree.leaves(function(numbers, integers)):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                weight = jnp.linspace(0.5, 1.5, leaf.size).reshape(leaf.shape)
+                result = result + jnp.sum(leaf.real.astype(weight.dtype) * weight)
+        return result
+
+    return total
+
+
+def gradient(function: Function) -> Function:
+    return lambda numbers, integers: jax.grad(cost(function))(numbers, integers)
+
+
+def tangent(function: Function) -> Function:
+    def pushed(numbers: Arrays, integers: Arrays) -> object:
+        tangents = [jnp.ones_like(a) for a in numbers]
+        return jax.jvp(lambda n: function(n, integers), (numbers,), (tangents,))
+
+    return pushed
+
+
+def batched(function: Function) -> Function:
+    def stacked(numbers: Arrays, integers: Arrays) -> object:
+        if not numbers:
+            return function(numbers, integers)
+        pairs = [jnp.stack([a, a * 0.5]) for a in numbers]
+        return jax.vmap(function, (0, None))(pairs, integers)
+
+    return stacked
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """How the optimizer is called.
+
+    Attributes:
+        keen: Whether the cost model finds that everything pays: what is sound must be
+            so whatever it costs, and small programs alone would rarely be rewritten.
+        memory_budget: As `optimize` takes it.
+        passes: As `optimize` takes them.
+    """
+
+    keen: bool = False
+    memory_budget: int | None = None
+    passes: tuple[str, ...] | None = None
+
+    def optimize(self, function: Function) -> Function:
+        """`jscan.optimize` with these options."""
+        return optimize(function, passes=self.passes, memory_budget=self.memory_budget)
+
+    def before_gradient(self, function: Function) -> Function:
+        """The rewrites of a loop that may still be differentiated."""
+
+        def rewritten(numbers: Arrays, integers: Arrays) -> object:
+            traced, shape = jax.make_jaxpr(function, return_shape=True)(
+                numbers, integers
+            )
+            new = rewrite(traced, platform="cpu", stage="trace")
+            leaves = jax.tree.leaves((numbers, integers))
+            results = core.jaxpr_as_fun(new)(*leaves)
+            return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+        return rewritten
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The cost model as keen as asked for."""
+        if not self.keen:
+            yield
+            return
+        machine = dataclasses.replace(
+            _cost.machine_for("cpu"), smallest_outer_product=1, chunk_bytes=200
+        )
+        nothing_is_cheap = dict.fromkeys(
+            ("_CHEAP_ARITHMETIC", "_MOVES_DATA", "_REDUCTIONS"), frozenset()
+        )
+        with mock.patch.multiple(_cost, _CPU=machine, **nothing_is_cheap):
+            yield
+
+
+SETUPS = {
+    "default": Setup(),
+    "keen": Setup(keen=True),
+    "keen-little-memory": Setup(keen=True, memory_budget=500),
+    "associate": Setup(passes=PASS_NAMES),
+}
+
+# `f` is the program, `o` optimizes.
+TRANSFORMS: dict[str, Callable[[Transform], Transform]] = {
+    "value": lambda o: lambda f: o(f),
+    "optimize-grad": lambda o: lambda f: o(gradient(f)),
+    "grad-optimize": lambda o: lambda f: gradient(o(f)),
+    "optimize-grad-optimize": lambda o: lambda f: o(gradient(o(f))),
+    "optimize-jvp": lambda o: lambda f: o(tangent(f)),
+    "jvp-optimize": lambda o: lambda f: tangent(o(f)),
+    "optimize-vmap": lambda o: lambda f: o(batched(f)),
+    "vmap-optimize": lambda o: lambda f: batched(o(f)),
+}
+NAMES = (*TRANSFORMS, "staged-grad")
+
+PLAIN: dict[str, Transform] = {
+    "value": lambda f: f,
+    "grad": gradient,
+    "jvp": tangent,
+    "vmap": batched,
+}
+
+
+def transforms(name: str, setup: Setup) -> tuple[Transform, Transform]:
+    """A transform of a program without and with the optimizer."""
+    if name == "staged-grad":  # what `jscan.scan` does under `jax.grad`
+        staged = lambda f: setup.optimize(gradient(setup.before_gradient(f)))
+        return gradient, staged
+    plain = PLAIN[name.replace("optimize", "").strip("-") or "value"]
+    return plain, TRANSFORMS[name](setup.optimize)
+
+
+def run_both(
+    written: Function, optimized: Function, arguments: tuple[Arrays, Arrays]
+) -> tuple[Any, Any]:
+    """Both results from one executable, compiled fast: LLVM is not under test."""
+    both = jax.jit(lambda n, i: (written(n, i), optimized(n, i)))
+    options = {"xla_backend_optimization_level": 0}
+    return both.lower(*arguments).compile(compiler_options=options)(*arguments)
+
+
+@contextlib.contextmanager
+def strictly() -> Iterator[None]:
+    """Failures inside the optimizer are raised, and 64-bit types exist."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with mock.patch.dict(os.environ, JSCAN_DEBUG="1", JSCAN_OPTIMIZE="1"):
+            yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+@strictly()
+def check(program: Program, transform: str, setup: Setup = SETUPS["default"]) -> None:
+    """Fails where a program optimized and as written differ."""
+    arguments = numbers, integers = program.arguments()
+    plainly, optimized = transforms(transform, setup)
+    written = plainly(program.function)
+    with setup.applied():
+        plain, result = run_both(written, optimized(program.function), arguments)
+
+    def probes() -> Iterator[object]:
+        compiled = jax.jit(written)
+        for seed in range(PROBES):
+            yield compiled(perturbed(numbers, seed), integers)
+        unrolled = dataclasses.replace(program, unroll=max(program.length, 1))
+        yield jax.jit(plainly(unrolled.function))(numbers, integers)
+
+    found = disagreement(plain, result, probes)
+    if found is not None:
+        with setup.applied():
+            loop = jax.make_jaxpr(optimized(program.function))(*arguments)
+        raise AssertionError(
+            f"{transform}, {setup}: {found}\n{program}\noptimized:\n{loop}"
+        )

@@ -1,0 +1,127 @@
+"""What the tests of the optimizer share: counting operations, comparing programs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jscan.optimize import optimize
+
+Function = Callable[..., Any]
+
+
+def _inner_programs(equation: Any) -> list[Any]:
+    found = []
+    for value in equation.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, core.Jaxpr | core.ClosedJaxpr):
+                found.append(getattr(item, "jaxpr", item))
+    return found
+
+
+def operations(fun: Function, *args: Any) -> tuple[list[str], list[str]]:
+    """Names of the primitives outside loops and inside them, calls opened."""
+    outside: list[str] = []
+    inside: list[str] = []
+
+    def walk(jaxpr: Any, names: list[str]) -> None:
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            if name not in ("jit", "pjit"):
+                names.append(name)
+            inner = inside if name == "scan" else names
+            for program in _inner_programs(equation):
+                walk(program, inner)
+
+    walk(jax.make_jaxpr(fun)(*args).jaxpr, outside)
+    return outside, inside
+
+
+def loop_lengths(fun: Function, *args: Any) -> list[int]:
+    """The number of steps of each loop, outer ones first."""
+    lengths: list[int] = []
+
+    def walk(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "scan":
+                lengths.append(equation.params["length"])
+            for program in _inner_programs(equation):
+                walk(program)
+
+    walk(jax.make_jaxpr(fun)(*args).jaxpr)
+    return lengths
+
+
+def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
+    """Shapes of all results of the outermost loops."""
+    jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
+    return [
+        tuple(variable.aval.shape)
+        for equation in jaxpr.eqns
+        if equation.primitive.name == "scan"
+        for variable in equation.outvars
+    ]
+
+
+def assert_same(got: Any, expected: Any, tolerance: float = 2e-5) -> None:
+    """Equal trees: integers exactly, floats within the tolerance, NaN alike."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for left, right in zip(
+        jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
+    ):
+        left, right = np.asarray(left), np.asarray(right)
+        assert left.dtype == right.dtype
+        assert left.shape == right.shape
+        if np.issubdtype(right.dtype, np.inexact):
+            finite = right[np.isfinite(right)]
+            scale = np.abs(finite).max() if finite.size else 1.0
+            np.testing.assert_allclose(
+                left, right, rtol=tolerance, atol=tolerance * float(scale)
+            )
+        else:
+            np.testing.assert_array_equal(left, right)
+
+
+def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) -> None:
+    """`fun` and its gradient agree with and without the optimizer.
+
+    The gradient is with respect to the first argument, of the sum of squares of all
+    results, with the optimizer inside and outside of it; one `vmap` is taken around.
+    """
+
+    def loss(*operands: Any) -> Any:
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(fun(*operands)))
+
+    def loss_inside(*operands: Any) -> Any:
+        results = optimize(fun, **options)(*operands)
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(results))
+
+    plain = jax.jit(lambda *a: (fun(*a), jax.grad(loss)(*a)))
+    after = jax.jit(optimize(lambda *a: (fun(*a), jax.grad(loss)(*a)), **options))
+    before = jax.jit(
+        lambda *a: (optimize(fun, **options)(*a), jax.grad(loss_inside)(*a))
+    )
+    expected = plain(*args)
+    assert_same(after(*args), expected, tolerance)
+    assert_same(before(*args), expected, tolerance)
+    stacked = [jax.tree.map(lambda x: np.stack([x, x]), arg) for arg in args]
+    twice = jax.tree.map(lambda x: np.stack([x, x]), expected[0])
+    inside = jax.jit(jax.vmap(optimize(fun, **options)))
+    outside = jax.jit(optimize(jax.vmap(fun), **options))
+    assert_same(inside(*stacked), twice, tolerance)
+    assert_same(outside(*stacked), twice, tolerance)
+
+
+def reasons(fun: Function, *args: Any, name: str, **options: Any) -> str:
+    """All refusals of one pass, as one text."""
+    from jscan.optimize import explain
+
+    report = explain(fun, **options)(*args)
+    return "\n".join(
+        note.text
+        for loop in report.loops
+        for note in loop.notes
+        if note.pass_name == name and not note.fired
+    )

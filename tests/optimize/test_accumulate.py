@@ -1,0 +1,134 @@
+"""accumulate: carries that are only added to become one sum after the loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jscan.optimize import explain, optimize
+from optimize.loops import assert_same, check, operations, reasons
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+W = jax.random.normal(KEYS[0], (64, 64)) / 8
+U = jax.random.normal(KEYS[1], (64, 64)) / 8
+X = jax.random.normal(KEYS[2], (9, 4, 64))
+
+
+def rnn(weights, x):
+    w, u = weights
+
+    def step(h, x_t):
+        h = jnp.tanh(x_t @ w + h @ u)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros((4, 64), x.dtype), x)[1]
+
+
+def loss(weights, x):
+    return (rnn(weights, x) ** 2).sum()
+
+
+def test_weight_gradients_leave_the_backward_loop():
+    """Of the four products of a backward step one stays: the state's."""
+    _, plain = operations(jax.grad(loss), (W, U), X)
+    outside, inside = operations(optimize(jax.grad(loss)), (W, U), X)
+    assert plain.count("dot_general") == 5
+    # Forward: h @ u. Backward: g @ u.T.
+    assert inside.count("dot_general") == 2
+    assert outside.count("dot_general") == 3
+
+
+def test_numbers_agree():
+    """Value, gradient and batched forms, the optimizer inside and outside."""
+    check(rnn, (W, U), X, tolerance=1e-4)
+
+
+def test_fires_only_where_told():
+    """Without the pass the sums stay."""
+    passes = ["hoist", "sink", "merge"]
+    _, inside = operations(optimize(jax.grad(loss), passes=passes), (W, U), X)
+    assert inside.count("dot_general") == 4
+
+
+def test_initial_value_and_reverse_are_kept():
+    """A sum that starts from something, in a loop that runs backwards."""
+
+    def total(start, x):
+        def step(c, x_t):
+            return c + jnp.outer(x_t[:2], x_t[2:]), None
+
+        return jax.lax.scan(step, start, x, reverse=True)[0]
+
+    start = jnp.full((128, 128), 3.0)
+    assert_same(optimize(total)(start, X), total(start, X))
+    _, inside = operations(optimize(total), start, X)
+    assert inside == []
+
+
+@pytest.mark.parametrize(
+    "rows", [np.array([2, 0, 2, 2, 5]), np.array([7, -1, 9, 3, 3])]
+)
+def test_reading_rows_of_a_table_gives_one_scatter(rows):
+    """The gradient of `table[i]` writes rows once, out of bounds ones clamped."""
+
+    def loss_of(table, indices):
+        def step(h, i):
+            h = jnp.tanh(0.5 * h + jax.lax.dynamic_index_in_dim(table, i, 0, False))
+            return h, h
+
+        return (jax.lax.scan(step, jnp.zeros(3), indices)[1] ** 2).sum()
+
+    table, indices = jnp.arange(24.0).reshape(8, 3) / 9, jnp.asarray(rows)
+    outside, inside = operations(optimize(jax.grad(loss_of)), table, indices)
+    assert "dynamic_update_slice" not in inside
+    assert any(name.startswith("scatter") for name in outside)
+    expected = jax.grad(loss_of)(table, indices)
+    assert_same(jax.jit(optimize(jax.grad(loss_of)))(table, indices), expected)
+
+
+def test_integer_sums_stay():
+    """An integer carry is never taken out."""
+
+    def total(x):
+        return jax.lax.scan(lambda c, v: (c + v[0] * v[1], c), jnp.int32(0), x)
+
+    x = jnp.arange(12, dtype=jnp.int32).reshape(6, 2)
+    assert_same(optimize(total)(x), total(x))
+    assert "accumulate" not in explain(total)(x).loops[0].fired
+
+
+def test_a_sum_read_in_the_loop_stays():
+    """A carry whose value at a step matters is not a sum alone."""
+
+    def total(x):
+        def step(c, x_t):
+            c = c + jnp.outer(x_t[0], x_t[1])
+            return c, c[0, 0]
+
+        return jax.lax.scan(step, jnp.zeros((64, 64)), x)
+
+    assert "accumulate" not in explain(total)(X).loops[0].fired
+    assert_same(optimize(total)(X), total(X))
+
+
+def test_refused_over_the_memory_budget():
+    """The report names the budget."""
+    text = reasons(jax.grad(loss), (W, U), X, name="accumulate", memory_budget=1000)
+    assert "memory budget of 1000 bytes" in text
+    small = optimize(jax.grad(loss), memory_budget=1000)
+    expected = jax.grad(loss)((W, U), X)
+    assert_same(jax.jit(small)((W, U), X), expected, 1e-4)
+
+
+def test_infinities_are_kept():
+    """A term with an infinite factor: scaling does not go through the sum."""
+
+    def total(k, x):
+        def step(c, x_t):
+            return c + jnp.outer(x_t, x_t) * k, None
+
+        return jax.lax.scan(step, jnp.zeros((2, 2)), x)[0]
+
+    x = jnp.asarray([[1.0, -1.0], [0.0, 2.0], [jnp.nan, 1.0]])
+    for k in (jnp.inf, 0.0, -2.0):
+        assert_same(optimize(total)(k, x), total(k, x))

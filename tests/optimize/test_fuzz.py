@@ -1,0 +1,41 @@
+"""Random programs: optimized and as written, the results are the same.
+
+A fixed set runs everywhere. `JSCAN_FUZZ=5000 pytest tests/optimize/test_fuzz.py`
+draws that many new ones for each transform.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from optimize.checking import NAMES, SETUPS, check
+from optimize.generate import programs
+
+LOCAL = int(os.environ.get("JSCAN_FUZZ", "0"))
+
+profile = hypothesis.settings(
+    max_examples=LOCAL or 40,
+    derandomize=not LOCAL,
+    database=None,
+    deadline=None,
+    # The explain phase traces every line of JAX, which takes minutes.
+    phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+    ],
+)
+
+
+@pytest.mark.parametrize("transform", NAMES)
+@profile
+@hypothesis.given(data=st.data())
+def test_random_programs(transform: str, data: st.DataObject):
+    """Optimized and plain agree for every transform, in either order."""
+    program = data.draw(programs(transform))
+    setup = data.draw(st.sampled_from(sorted(SETUPS)))
+    check(program, transform, SETUPS[setup])

@@ -1,0 +1,129 @@
+"""hoist: work that does not depend on the state leaves the loop."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jscan.optimize import optimize
+from optimize.loops import assert_same, check, operations, reasons
+
+KEYS = jax.random.split(jax.random.key(1), 4)
+X = jax.random.normal(KEYS[0], (7, 3, 8))
+W = jax.random.normal(KEYS[1], (8, 16)) / 4
+U = jax.random.normal(KEYS[2], (4, 16)) / 4
+
+
+def test_input_product_is_batched():
+    """`x_t @ W` is done once for all steps; `h @ U` stays."""
+
+    def cell(weights, x):
+        w, u = weights
+        step = lambda h, x_t: ((h := jnp.tanh(x_t @ w[:, :4] + h @ u[:, :4])), h)
+        return jax.lax.scan(step, jnp.zeros((3, 4)), x)[1]
+
+    outside, inside = operations(optimize(cell, passes=["hoist"]), (W, U), X)
+    assert (outside.count("dot_general"), inside.count("dot_general")) == (1, 1)
+    check(cell, (W, U), X)
+
+
+def gated(weights, x):
+    w, u = weights
+
+    def step(state, x_t):
+        h, c = state
+        i, f, g, o = jnp.split(x_t @ w + h @ u, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    return jax.lax.scan(step, (jnp.zeros((3, 4)), jnp.zeros((3, 4))), x)[1]
+
+
+def test_slices_are_pushed_to_the_weights():
+    """A split of gates becomes four products before the loop, one inside."""
+    outside, inside = operations(optimize(gated, passes=["hoist"]), (W, U), X)
+    assert outside.count("dot_general") == 4
+    assert inside.count("dot_general") == 1
+    check(gated, (W, U), X)
+
+
+def test_product_of_a_concatenation_is_taken_apart():
+    """`concatenate([x, h]) @ W` is the sum of a sequence and a state product."""
+
+    def cell(w, x):
+        def step(h, x_t):
+            h = jnp.tanh(jnp.concatenate([x_t, h], -1) @ w)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros((3, 4)), x)[1]
+
+    w = jax.random.normal(KEYS[3], (12, 4)) / 4
+    outside, inside = operations(optimize(cell), w, X)
+    assert outside.count("dot_general") == 1
+    assert "concatenate" not in inside
+    check(cell, w, X)
+
+
+def test_work_on_constants_is_done_once():
+    """A transform of the weights inside the step runs before the loop."""
+
+    def cell(u, x):
+        step = lambda h, x_t: ((h := jnp.tanh(h * jnp.exp(u).sum() + x_t)), h)
+        return jax.lax.scan(step, jnp.zeros((3, 8)), x)[1]
+
+    _, inside = operations(optimize(cell, passes=["hoist"]), U, X)
+    assert "exp" not in inside
+    check(cell, U / 9, X)
+
+
+def test_a_cond_on_sequences_stays():
+    """Batched, it would run the branch a step does not take."""
+
+    def cell(x):
+        def step(h, x_t):
+            y = jax.lax.cond(x_t[0, 0] > 0, jnp.exp, jnp.sin, x_t)
+            return h * 0.5 + y, None
+
+        return jax.lax.scan(step, jnp.zeros((3, 8)), x)[0]
+
+    _, inside = operations(optimize(cell), X)
+    assert "cond" in inside
+    assert "branches that a step does not take" in reasons(cell, X, name="hoist")
+    assert_same(optimize(cell)(X), cell(X))
+
+
+def test_cheap_work_stays():
+    """A bias or a scaling costs less in the loop than one more row in memory."""
+
+    def cell(b, x):
+        step = lambda h, x_t: ((h := jnp.tanh(h + 2.0 * x_t + b)), h)
+        return jax.lax.scan(step, jnp.zeros((3, 8)), x)[1]
+
+    _, inside = operations(optimize(cell), jnp.ones(8).reshape(1, 8), X)
+    assert inside.count("mul") == 1
+
+
+def test_refused_over_the_memory_budget():
+    """The reason gives both numbers."""
+    text = reasons(gated, (W, U), X, name="hoist", memory_budget=100)
+    assert "over the memory budget of 100" in text
+    assert_same(
+        jax.jit(optimize(gated, memory_budget=100))((W, U), X), gated((W, U), X)
+    )
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_random_numbers_are_unchanged(implementation):
+    """Also for the generators whose batched draws differ."""
+    keys = jax.random.split(jax.random.key(3, impl=implementation), 6)
+
+    def walk(keys):
+        step = lambda c, k: (c + jax.random.normal(k, (2,)), c)
+        return jax.lax.scan(step, jnp.zeros(2), keys)
+
+    def draws(keys):
+        step = lambda c, k: (c, jax.random.normal(k, (2,)))
+        return jax.lax.scan(step, jnp.zeros(2), keys)
+
+    assert_same(jax.jit(optimize(walk))(keys), jax.jit(walk)(keys))
+    assert_same(jax.jit(optimize(draws))(keys), jax.jit(draws)(keys))

@@ -1,0 +1,72 @@
+"""Programs the fuzzer found wrong, as it left them; each was fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from optimize.checking import SETUPS, check
+from optimize.programs import Instruction, Output, Program, Slot
+
+LITERAL_FROM_AN_INNER_LOOP = Program(
+    number="float32",
+    integer="int32",
+    length=4,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("scalar"),),
+    sequences=(),
+    invariants=(Slot("scalar"),),
+    body=(Instruction("add", (1, 1, 0)), Instruction("inner_scan")),
+    carried=(0,),
+    outputs=(),
+)
+
+TANGENT_OF_AN_INTEGER = Program(
+    number="float32",
+    integer="int32",
+    length=4,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("square", integer=True),),
+    sequences=(),
+    invariants=(),
+    body=(Instruction("add"),),
+    carried=(0,),
+    outputs=(),
+)
+
+TIED_MAXIMUM = Program(
+    number="float64",
+    integer="int8",
+    length=7,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("vector"),),
+    sequences=(),
+    invariants=(),
+    body=(Instruction("branch", (2, 6, 5), 2),),
+    carried=(8,),
+    outputs=(Output(8, use="unused"), Output(3, use="max")),
+    special="zero",
+    seed=3,
+)
+
+FOUND: dict[str, tuple[Any, ...]] = {
+    # The derivative of a maximum is shared equally among equal rows.
+    "tied-maximum": ("jvp-optimize", TIED_MAXIMUM),
+    "tied-maximum-grad": ("grad-optimize", TIED_MAXIMUM),
+    "tangent-of-an-integer": ("optimize-jvp", TANGENT_OF_AN_INTEGER),
+    "literal-from-an-inner-loop": ("optimize-grad", LITERAL_FROM_AN_INNER_LOOP),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found_by_the_fuzzer(name: str):
+    """The program agrees with itself as it was written."""
+    transform, program, *setup = FOUND[name]
+    check(program, transform, *[SETUPS[key] for key in setup])
