@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, partial_eval
 
-from . import _derive
+from . import _derive, optimize
 from ._program import Program
 from ._types import Leaf, is_traced
 
@@ -83,7 +83,9 @@ def _compiled(key: _RunKey, optimized: bool) -> Callable[..., list[Leaf]]:
     program = key.program
 
     def jscan_loop(*inputs: Leaf) -> list[Leaf]:
-        return lowered(program, optimized)(*inputs)
+        if program.jaxpr.effects:
+            return program(*inputs)
+        return loop_p.bind(*inputs, program=program, joint=None, optimized=optimized)
 
     return jax.jit(jscan_loop)
 
@@ -93,9 +95,16 @@ def executable(program: Program, optimized: bool) -> Callable[..., list[Leaf]]:
     return _compiled(_RunKey(program), optimized)
 
 
-def lowered(program: Program, optimized: bool) -> Callable[..., list[Leaf]]:
-    """The function whose trace reaches XLA; the optimizer's place."""
-    return program
+def lowered(
+    program: Program, optimized: bool, platform: str
+) -> Callable[..., list[Leaf]]:
+    """The program that reaches XLA: rewritten here, after all differentiation."""
+    return _rewritten(program, platform) if optimized else program
+
+
+@_derive.cached
+def _rewritten(program: Program, platform: str) -> Program:
+    return Program(optimize.rewrite(program.jaxpr, platform=platform))
 
 
 def _evaluate(*inputs: Leaf, program: Program, optimized: bool, **_: Any) -> list[Leaf]:
@@ -107,7 +116,8 @@ def _abstract(*_: Any, program: Program, **__: Any) -> list[Any]:
 
 
 def _lower(ctx: Any, *values: Any, program: Program, optimized: bool, **_: Any) -> Any:
-    run = mlir.lower_fun(lowered(program, optimized), multiple_results=True)
+    platform = ctx.module_context.platforms[0]
+    run = mlir.lower_fun(lowered(program, optimized, platform), multiple_results=True)
     return run(ctx, *values)
 
 
@@ -321,6 +331,11 @@ def _prune_rule(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], A
     return list(used), equation.replace(invars=inputs, outvars=outputs, params=params)
 
 
+def _open(params: Any) -> Any:
+    """For the optimizer: the program of a loop it may rewrite, else None."""
+    return params["program"].jaxpr if params["optimized"] else None
+
+
 def _register() -> None:
     for primitive in (loop_p, linear_p):
         primitive.def_impl(_evaluate)
@@ -328,6 +343,7 @@ def _register() -> None:
         mlir.register_lowering(primitive, _lower)
         batching.primitive_batchers[primitive] = _batch_rule(primitive)
         partial_eval.dce_rules[primitive] = _prune_rule
+        optimize.register_call(primitive, _open)
         ad.primitive_transposes[primitive] = _transpose
     ad.primitive_jvps[loop_p] = _differentiate
     ad.primitive_jvps[linear_p] = _differentiate_linear

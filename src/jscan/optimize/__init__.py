@@ -5,6 +5,7 @@ and what was not, and why. `rewrite` is the entry for programs already traced.
 """
 
 from jscan.optimize._api import explain, optimize, rewrite
+from jscan.optimize._jaxpr import register_call
 from jscan.optimize._options import PASS_NAMES, Options, make_options
 from jscan.optimize._report import LoopReport, Report
 
@@ -16,5 +17,6 @@ __all__ = [
     "explain",
     "make_options",
     "optimize",
+    "register_call",
     "rewrite",
 ]

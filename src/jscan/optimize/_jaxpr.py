@@ -120,8 +120,27 @@ def number_of_bytes(atom: Atom) -> int:
     return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize
 
 
+_CALLS: dict[Any, Callable[[Any], Any]] = {}
+
+
+def register_call(primitive: Any, program_of: Callable[[Any], Any]) -> None:
+    """Teach the optimizer a primitive that computes a closed program.
+
+    Args:
+        primitive: The primitive.
+        program_of: Its parameters to the closed jaxpr it computes, or to `None` where
+            the equation is to be left alone.
+    """
+    _CALLS[primitive] = program_of
+
+
 def sub_programs(equation: Any) -> Iterator[Any]:
     """The programs an equation holds: bodies, branches, called functions."""
+    if equation.primitive in _CALLS:
+        called = _CALLS[equation.primitive](equation.params)
+        if called is not None:
+            yield called
+        return
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if is_jaxpr(item):
@@ -319,6 +338,8 @@ def _only_changes_weakness(equation: Any) -> bool:
 
 def _is_plain_call(equation: Any) -> bool:
     """A `jit` call that only groups equations: no constants, placement or options."""
+    if equation.primitive in _CALLS:
+        return _CALLS[equation.primitive](equation.params) is not None
     if equation.primitive is not primitives.jit_p:
         return False
     parameters = equation.params
