@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _frames
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
@@ -355,6 +356,7 @@ def _step_count(
 def _as_count(n_steps: Any, name: str | None) -> int:
     if isinstance(n_steps, SharedVariable):
         n_steps = n_steps.value
+    _frames.need_python(n_steps)
     if is_traced(n_steps):
         raise ScanTypeError(
             explain_error(

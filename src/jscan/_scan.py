@@ -15,8 +15,8 @@ from ._options import check_options
 from ._plan import plan_loop, split, unflatten_all
 from ._results import ScanResult, pack_outputs
 from ._spec import ScanSpec
-from ._streams import hand_on
 from ._step import trace_step
+from ._streams import hand_on
 from ._types import PyTree
 from ._updates import Updates, locked
 
