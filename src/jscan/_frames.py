@@ -25,8 +25,9 @@ from ._errors import ScanValueError
 from ._types import PyTree
 
 if TYPE_CHECKING:
-    from ._random import Draw
+    from ._draw import Draw
     from ._shared import SharedVariable
+    from ._streams import Position, Stream
 
 # Transformations that compute on given values and keep no program.
 _PASSING = ("JVPTrace", "LinearizeTrace", "BatchTrace")
@@ -67,8 +68,8 @@ class Frame:
         self.scope = scope
         self.staged = staged
         self.reads: dict[SharedVariable, PyTree] = {}
-        self.draws: dict[SharedVariable, Any] = {}
-        self.positions: dict[Draw, Any] = {}
+        self.draws: dict[Stream, Any] = {}
+        self.positions: dict[Draw, Position] = {}
         self.samples: dict[Draw, Any] = {}
         self.stored: dict[SharedVariable, PyTree] = {}
         self.integers: dict[int, Any] = {}

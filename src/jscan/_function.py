@@ -6,32 +6,22 @@ import functools
 import inspect
 import threading
 import types
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from . import _donation, _frames
+from . import _frames
+from ._call import Arguments, Kind, Taker
 from ._compiled import Compiled, Settings, compile_function, evaluate
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import NeedsPython, Scope
-from ._operators import ArrayLike
 from ._options import MODES
 from ._shared import SharedVariable
 from ._streams import Stream, take
-from ._types import Leaf, PyTree, is_array, is_number, is_traced
+from ._types import Leaf, PyTree, is_traced
 from ._updates import locked
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a call's arguments look like: equal kinds can share a program."""
-
-    tree: Any
-    types: tuple[Any, ...]
-    wide: bool  # 64-bit types are on
 
 
 class Function:
@@ -59,17 +49,16 @@ class Function:
         self.fn = fn
         self.settings = settings
         self.name = getattr(fn, "__name__", "function")
-        self._static_names = static_argnames
+        self._taker = Taker(fn, settings.owner, inspect.signature(fn), static_argnames)
         self._debug = debug
-        self._signature = inspect.signature(fn)
         self._lock = threading.RLock()
-        self._python: dict[_Kind, frozenset[int]] = {}  # ints that must stay concrete
+        self._python: dict[Kind, frozenset[int]] = {}  # ints that must stay concrete
         self._programs: dict[Any, list[Compiled]] = {}
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
         """Call the function; all new values are stored together when it has ended."""
-        arguments = _Arguments.sort(self, args, kwargs)
+        arguments = Arguments.sort(self._taker, args, kwargs)
         if self._debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         compiled, leaves = self._compiled(arguments)
@@ -103,13 +92,13 @@ class Function:
         Its ``compile().memory_analysis()`` and ``cost_analysis()`` tell what a call
         needs. Nothing is run and nothing stored.
         """
-        compiled, leaves = self._compiled(_Arguments.sort(self, args, kwargs))
+        compiled, leaves = self._compiled(Arguments.sort(self._taker, args, kwargs))
         values = {v: v.value for v in compiled.reads}
         return compiled.run.lower(*compiled.inputs(values, leaves))  # type: ignore[attr-defined]
 
     # -------------------------------------------------------------------- compiling
 
-    def _compiled(self, arguments: _Arguments) -> tuple[Compiled, list[Leaf]]:
+    def _compiled(self, arguments: Arguments) -> tuple[Compiled, list[Leaf]]:
         """The program for these arguments, and the leaves it takes."""
         with self._lock:
             python = self._python.get(arguments.kind, frozenset())
@@ -120,14 +109,14 @@ class Function:
                 self._programs.setdefault(arguments.key(python), []).append(found)
             return found, arguments.traced(python)
 
-    def _lookup(self, arguments: _Arguments, python: frozenset[int]) -> Compiled | None:
+    def _lookup(self, arguments: Arguments, python: frozenset[int]) -> Compiled | None:
         for compiled in self._programs.get(arguments.key(python), ()):
             if compiled.fits({v: v.value for v in compiled.reads}):
                 return compiled
         return None
 
     def _compile(
-        self, arguments: _Arguments, python: frozenset[int]
+        self, arguments: Arguments, python: frozenset[int]
     ) -> tuple[Compiled, frozenset[int]]:
         """Trace with as few concrete ints as the function allows."""
         try:
@@ -145,11 +134,11 @@ class Function:
         return found
 
     def _trace(
-        self, arguments: _Arguments, python: frozenset[int]
+        self, arguments: Arguments, python: frozenset[int]
     ) -> tuple[Compiled, frozenset[int]]:
         while True:
             traced = arguments.traced_places(python)
-            call = functools.partial(arguments.call, self.fn, python)
+            call = functools.partial(arguments.call, self._taker, python)
             ints = [i for i, place in enumerate(traced) if place in arguments.integers]
             try:
                 leaves = arguments.traced(python)
@@ -202,9 +191,9 @@ class Function:
                     )
                 )
 
-    def _run_in_python(self, arguments: _Arguments) -> PyTree:
+    def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
-        call = functools.partial(arguments.call, self.fn, arguments.integers)
+        call = functools.partial(arguments.call, self._taker, arguments.integers)
         leaves = [jnp.asarray(x) for x in arguments.traced(arguments.integers)]
         while True:
             frame = _frames.Frame({}, Scope.FUNCTION, staged=False)
@@ -220,114 +209,6 @@ class Function:
                     for variable, value in new.items():
                         variable.accept(value)
                     return outputs
-
-
-@dataclass(frozen=True)
-class _Arguments:
-    """The arguments of one call, flat, and which of them can be traced.
-
-    Attributes:
-        leaves: All leaves.
-        arrays: Places of arrays and numbers; other leaves are part of the program.
-        integers: Places of Python ints, traced unless the function needs their value.
-    """
-
-    kind: _Kind
-    leaves: tuple[Any, ...]
-    arrays: tuple[int, ...]
-    integers: frozenset[int]
-
-    @classmethod
-    def sort(cls, function: Function, args: Any, kwargs: Any) -> _Arguments:
-        """Bind and flatten arguments; refuses what can neither be traced nor kept."""
-        owner, static = function.settings.owner, function._static_names
-        try:
-            bound = function._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            error.add_note(f"This was a call of {owner}{function._signature}.")
-            raise
-        tree_in = {
-            name: _Whole(value) if name in static else value
-            for name, value in bound.arguments.items()
-        }
-        leaves, tree = jax.tree.flatten(tree_in)
-        places = [index for index, leaf in enumerate(leaves) if _is_array(leaf, owner)]
-        leaves = [x.value if isinstance(x, ArrayLike) else x for x in leaves]
-        _donation.check_alive([leaves[i] for i in places], owner, "an argument")
-        traced = frozenset(places)
-        types = tuple(
-            jax.typeof(jnp.asarray(leaf)) if index in traced else leaf
-            for index, leaf in enumerate(leaves)
-        )
-        integers = {i for i in places if isinstance(leaves[i], int)}
-        wide = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        kind = _Kind(tree, types, wide)
-        try:
-            hash(kind)
-        except TypeError as error:
-            raise ScanTypeError(
-                explain_error(
-                    owner,
-                    "an argument",
-                    needed="arrays, numbers, trees of them or hashable values",
-                    came=str(error),
-                    fix="convert it with jnp.asarray",
-                )
-            ) from error
-        return cls(kind, tuple(leaves), tuple(places), frozenset(integers))
-
-    def traced_places(self, python: frozenset[int]) -> list[int]:
-        """Places of the leaves that are traced when those of `python` are not."""
-        return [place for place in self.arrays if place not in python]
-
-    def traced(self, python: frozenset[int]) -> list[Leaf]:
-        """The leaves that are traced."""
-        return [self.leaves[place] for place in self.traced_places(python)]
-
-    def key(self, python: frozenset[int]) -> Any:
-        """Equal for calls that run the same program."""
-        return self.kind, tuple(sorted((i, self.leaves[i]) for i in python))
-
-    def call(
-        self, fn: Callable[..., Any], python: frozenset[int], traced: Sequence[Leaf]
-    ) -> Any:
-        """Call `fn` with tracers in the places of traced leaves."""
-        leaves = list(self.leaves)
-        for place, value in zip(self.traced_places(python), traced, strict=True):
-            leaves[place] = value
-        arguments = jax.tree.unflatten(self.kind.tree, leaves)
-        bound = inspect.signature(fn).bind_partial()
-        for name, value in arguments.items():
-            bound.arguments[name] = value.value if isinstance(value, _Whole) else value
-        return fn(*bound.args, **bound.kwargs)
-
-
-class _Whole:
-    """An argument that is static as a whole, whatever it holds."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Whole) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-
-def _is_array(leaf: Any, owner: Subject) -> bool:
-    if isinstance(leaf, SharedVariable):
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                "an argument",
-                needed="arrays, numbers or trees of them",
-                came=repr(leaf),
-                fix=f"read the variable in the function's body, or pass "
-                f"{leaf.label}.value",
-            )
-        )
-    return is_array(leaf) or is_number(leaf) or isinstance(leaf, ArrayLike)
 
 
 def function(
