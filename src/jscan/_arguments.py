@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _frames
+from . import _donation, _frames
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
@@ -109,6 +109,7 @@ def _as_array(leaf: Any, place: str, name: str | None) -> Any:
     if is_number_list(leaf):
         return _from_numbers(leaf, place, name)
     if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+        _donation.check_alive(leaf, name, place)
         return jnp.asarray(leaf)
     raise ScanTypeError(_not_numeric(place, name, leaf))
 
