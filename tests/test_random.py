@@ -384,7 +384,7 @@ def test_rows_are_shuffled_one_by_one(rng):
 def test_parameters_are_arrays_variables_and_draws(rng):
     scale = jscan.shared(jnp.array([1.0, 100.0]), name="scale")
     sample = np.asarray(rng.normal(size=(2000, 2), std=scale))
-    assert sample.std(0).round(-1).tolist() == [0.0, 100.0]
+    np.testing.assert_allclose(sample.std(0), [1.0, 100.0], rtol=0.1)
     assert rng.uniform(low=jnp.zeros((3, 1)), high=jnp.ones(4)).shape == (3, 4)
     inner = rng.random_integers(low=5, high=5)
     assert rng.binomial(size=(), n=inner, p=1.0).value == 5

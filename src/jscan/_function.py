@@ -77,7 +77,7 @@ class Function:
             outputs, new = compiled(values, leaves)
             self._check_storable(new)
             for variable, value in new.items():
-                variable.accept(value)
+                variable.stored = value
         return outputs
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -207,7 +207,7 @@ class Function:
                 if all(v.stored is seen for v, seen in frame.reads.items()):
                     self._check_storable(new)
                     for variable, value in new.items():
-                        variable.accept(value)
+                        variable.stored = value
                     return outputs
 
 

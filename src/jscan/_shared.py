@@ -127,7 +127,7 @@ class SharedVariable(ArrayLike):
             self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
 
     def accept(self, value: PyTree) -> None:
-        """Store a value computed for this variable; the caller holds the lock."""
+        """Store a value that `Updates.apply` was given; it holds the lock."""
         self.stored = value
 
     def __getstate__(self) -> dict[str, Any]:
