@@ -168,7 +168,9 @@ def _output(part: PyTree, name: str | None) -> PyTree:
 
 
 def _is_opaque(value: Any) -> bool:
-    return isinstance(value, SharedVariable) or value is None
+    return (
+        isinstance(value, SharedVariable) or value is None or inspect.isgenerator(value)
+    )
 
 
 def _leaf(leaf: Any, name: str | None) -> Any:
