@@ -9,7 +9,6 @@ import pytest
 
 import jscan
 
-
 NO_FUNCTION: Any = 3
 
 
