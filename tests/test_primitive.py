@@ -151,7 +151,9 @@ def test_forward_mode_stores_nothing_per_step():
             return jax.jvp(last, (h,), (h,))[1]
 
         compiled = jax.jit(rate).lower(jnp.ones(1000)).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     rows = 8 * 1000 * 400  # what one more stack of 400 rows would take
     assert temporary_bytes(500) - temporary_bytes(100) < 2.5 * rows

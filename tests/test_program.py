@@ -129,4 +129,5 @@ def test_the_caches_are_bounded():
     from jscan import _derive, _primitive
 
     assert _primitive._compiled.cache_info().maxsize == _derive.CACHE_SIZE
-    assert _derive.linearize.cache_info().maxsize == _derive.CACHE_SIZE
+    derived = _derive.linearize.cache_info()  # type: ignore[attr-defined]
+    assert derived.maxsize == _derive.CACHE_SIZE
