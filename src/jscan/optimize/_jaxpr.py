@@ -14,13 +14,14 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.core import ShapedArray, eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
 
 Var = core.Var
 Literal = core.Literal
 Jaxpr = core.Jaxpr
-ClosedJaxpr = core.ClosedJaxpr
+ClosedJaxpr = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 Equation = core.JaxprEqn
 Atom: TypeAlias = Any  # Var | Literal; both classes are opaque to type checkers
 Environment: TypeAlias = Mapping[Any, Any]
@@ -109,7 +110,7 @@ def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
     aval = atom.aval
     if shape is None:
         return Var(aval)
-    return Var(jax.core.ShapedArray(tuple(shape), aval.dtype))
+    return Var(ShapedArray(tuple(shape), aval.dtype))
 
 
 def number_of_bytes(atom: Atom) -> int:
@@ -215,7 +216,7 @@ def evaluate(
     inputs = free_variables(equations)
     inputs += [v for v in wanted if v in environment and v not in set(inputs)]
     jaxpr = program(inputs, wanted, equations)
-    values = jax.core.eval_jaxpr(jaxpr, [], *[environment[v] for v in inputs])
+    values = eval_jaxpr(jaxpr, [], *[environment[v] for v in inputs])
     found = dict(zip(wanted, values, strict=True))
     return [found[atom] if is_variable(atom) else atom.val for atom in outputs]
 
@@ -227,7 +228,7 @@ def apply(equation: Any, *operands: Any) -> Any:
     jaxpr = program(
         inputs, [output], [equation.replace(invars=inputs, outvars=[output])]
     )
-    return jax.core.eval_jaxpr(jaxpr, [], *operands)[0]
+    return eval_jaxpr(jaxpr, [], *operands)[0]
 
 
 def splice(function: Callable[..., Any], equation: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+from jax.core import eval_jaxpr
 
 from jscan.optimize._emit import emit
 from jscan.optimize._jaxpr import (
@@ -139,7 +140,7 @@ class _Walk:
         inputs = free_variables(self.pending)
         jaxpr = program(inputs, made, self.pending)
         operands = [self.values[v] for v in inputs]
-        values = jax.core.eval_jaxpr(jaxpr, [], *operands)
+        values = eval_jaxpr(jaxpr, [], *operands)
         self.values.update(zip(made, values, strict=True))
         self.pending = []
 
@@ -181,7 +182,7 @@ class _Walk:
         changed = equation.replace(params={**equation.params, **parameters})
         inputs = free_variables([changed])
         jaxpr = program(inputs, changed.outvars, [changed])
-        return jax.core.eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
+        return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
 
     def loop(self, equation: Any) -> None:
         """Run a loop, rewritten; as it is if that fails."""
