@@ -165,6 +165,15 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
     return kept[::-1]
 
 
+def without_dead_code(closed_jaxpr: Any) -> Any:
+    """The program without the equations its results do not need."""
+    opened, _ = open_jaxpr(closed_jaxpr)
+    eqns = needed(opened.eqns, opened.outvars)
+    if ClosedJaxpr is Jaxpr:
+        return closed_jaxpr.replace(eqns=eqns)
+    return closed_jaxpr.replace(jaxpr=opened.replace(eqns=eqns))
+
+
 def in_order(equations: Sequence[Any]) -> list[Any]:
     """The equations so that each stands behind those whose results it reads."""
     producers = {v: e for e in equations for v in e.outvars}

@@ -28,6 +28,7 @@ from jscan.optimize._jaxpr import (
     open_jaxpr,
     program,
     with_type_of,
+    without_dead_code,
 )
 from jscan.optimize._loop import Loop, read_loop
 from jscan.optimize._options import Context
@@ -66,7 +67,9 @@ class Session:
                 for value, atom in zip(values, opened.outvars, strict=True)
             ]
 
-        return jax.make_jaxpr(function)(*map(abstract, opened.invars))
+        return without_dead_code(
+            jax.make_jaxpr(function)(*map(abstract, opened.invars))
+        )
 
     def rewritten_like(self, jaxpr: Any) -> Any:
         """As `rewritten`, and open if `jaxpr` is open."""
