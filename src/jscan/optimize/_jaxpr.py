@@ -268,7 +268,7 @@ def renamed(
 def inline_calls(
     equations: Sequence[Any], wanted: Callable[[Any], bool]
 ) -> tuple[list[Any], dict[Any, Atom]]:
-    """Replace `jit` calls by their bodies where `wanted(equation)`.
+    """Replace `jit` calls by their bodies where `wanted(equation)`, drop casts to self.
 
     Returns the flat equations and a map from variables of the old list that are
     no longer defined to the operands that now hold their value.
@@ -278,6 +278,9 @@ def inline_calls(
     for equation in equations:
         operands = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
         equation = equation.replace(invars=operands)
+        if _only_changes_weakness(equation):
+            names[equation.outvars[0]] = operands[0]
+            continue
         if not (_is_plain_call(equation) and wanted(equation)):
             flat.append(equation)
             continue
@@ -300,6 +303,18 @@ def inline_calls(
             value = inner_names.get(new, new) if is_variable(new) else new
             names[old] = more.get(value, value) if is_variable(value) else value
     return flat, names
+
+
+def _only_changes_weakness(equation: Any) -> bool:
+    """A conversion between a type and its weak form: types are inferred again."""
+    if equation.primitive is not primitives.convert_element_type_p:
+        return False
+    (operand,) = equation.invars
+    return (
+        is_variable(operand)
+        and operand.aval.dtype == equation.params["new_dtype"]
+        and equation.params.get("sharding") is None
+    )
 
 
 def _is_plain_call(equation: Any) -> bool:
