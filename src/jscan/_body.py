@@ -44,7 +44,7 @@ class Slices(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a loop's program, sorted; initials are rows ``[span, ...]``."""
+    """The inputs of a loop's program, sorted; initials as `plan_loop` gives them."""
 
     captured: list[Leaf]
     reads: list[PyTree]
@@ -97,10 +97,14 @@ class Body:
 
     def first_carry(self) -> Carry:
         """The carry before the first step."""
-        layouts = self.plan.carry.layouts
         windows = tuple(
-            layout.first(rows)
-            for layout, rows in zip(layouts, self.inputs.initials, strict=True)
+            layout.first(initial) if state.has_rows else (initial,)
+            for layout, state, initial in zip(
+                self.plan.carry.layouts,
+                self.plan.states,
+                self.inputs.initials,
+                strict=True,
+            )
         )
         shared = tuple(self.inputs.reads[index] for index in self.plan.updated)
         last = [
@@ -251,6 +255,8 @@ def _rows(leaf: Leaf, start: int, count: int) -> Leaf:
     """``leaf[start : start + count]``; the whole array stays uncopied."""
     if start == 0 and count == leaf.shape[0]:
         return leaf
+    if count == 0:  # no steps: the taps may reach beyond a short sequence
+        start = 0
     return jax.lax.slice_in_dim(leaf, start, start + count)
 
 
