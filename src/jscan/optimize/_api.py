@@ -33,7 +33,8 @@ def rewrite(
         closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
         platform: Where it will run: `"cpu"`, `"cuda"`, ...
         options: Passes and memory budget; `None` for the defaults.
-        stage: `"trace"` if it may still be differentiated, else `"lowering"`.
+        stage: `"lowering"` if no derivative can follow, `"trace"` if one probably
+            will, `"whole"` for all passes that leave derivatives as they are.
 
     Returns:
         A program with the same inputs and outputs, weak types included.
@@ -94,7 +95,7 @@ def optimize(
     def optimized(*args: Any, **kwargs: Any) -> Any:
         traced, leaves, structure = _trace(fun, args, kwargs)
         platform = jax.default_backend()
-        new = rewrite(traced, platform=platform, options=options, stage="lowering")
+        new = rewrite(traced, platform=platform, options=options, stage="whole")
         opened, constants = open_jaxpr(new)
         results = eval_jaxpr(opened, constants, *leaves)
         return jax.tree.unflatten(structure, results)
@@ -133,7 +134,7 @@ def explain(
 
     def explained(*args: Any, **kwargs: Any) -> Report:
         traced, leaves, _ = _trace(fun, args, kwargs)
-        session = Session(Context(options, jax.default_backend(), "lowering"))
+        session = Session(Context(options, jax.default_backend(), "whole"))
         new, failed = _rewrite(traced, session)
         loops = tuple(
             LoopReport(

@@ -129,6 +129,20 @@ def sub_programs(equation: Any) -> Iterator[Any]:
                 yield item
 
 
+def fills_with_zero(equation: Any) -> bool:
+    """Whether the equation makes an array of zeros."""
+    if equation.primitive is not primitives.broadcast_in_dim_p:
+        return False
+    return is_zero_literal(equation.invars[0])
+
+
+def is_zero_literal(atom: Atom) -> bool:
+    """Whether an operand is the number zero."""
+    if is_variable(atom) or atom.aval.dtype == jax.dtypes.float0:
+        return False
+    return bool(atom.val == 0)
+
+
 def every_equation(equation: Any) -> Iterator[Any]:
     """The equation and all equations of the programs inside it."""
     yield equation

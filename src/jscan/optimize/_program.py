@@ -18,6 +18,7 @@ from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
     abstract,
+    fills_with_zero,
     free_variables,
     holds,
     inline_calls,
@@ -108,13 +109,7 @@ class _Walk:
                     readers.append(equation)
         for atom in filter(is_variable, self.outputs):
             self.readers[atom] = None
-        self.zeros = {
-            e.outvars[0]
-            for e in self.equations
-            if e.primitive.name == "broadcast_in_dim"
-            and not is_variable(e.invars[0])
-            and bool(e.invars[0].val == 0)
-        }
+        self.zeros = {e.outvars[0] for e in self.equations if fills_with_zero(e)}
         self.pending: list[Any] = []
 
     def run(self) -> list[Any]:
@@ -149,8 +144,8 @@ class _Walk:
 
     def _opens(self, equation: Any) -> bool:
         name = equation.primitive.name
-        at_lowering = self.session.context.stage == "lowering"
-        known = name in _OPENED or (at_lowering and name in _CALLED_AT_LOWERING)
+        final = not self.session.context.differentiable
+        known = name in _OPENED or (final and name in _CALLED_AT_LOWERING)
         return known and holds(equation, _LOOP)
 
     def opened(self, equation: Any) -> None:
@@ -167,8 +162,10 @@ class _Walk:
 
     def _run_opened(self, equation: Any, operands: list[Any]) -> list[Any]:
         session = self.session
-        at_lowering = session.context.stage == "lowering"
-        if at_lowering and equation.primitive.name in _CALLED_AT_LOWERING:
+        if (
+            not session.context.differentiable
+            and equation.primitive.name in _CALLED_AT_LOWERING
+        ):
             called, constants = open_jaxpr(equation.params["call_jaxpr"])
             return session.run(called, constants, operands)
 
