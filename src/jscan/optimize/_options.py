@@ -72,6 +72,7 @@ class Context:
             if something else reads it too (it is returned, or read by an inner
             program).
         run: Runs a program with its loops optimized.
+        finish: Runs all passes on a part of a loop, and then the part.
     """
 
     options: Options
@@ -79,6 +80,7 @@ class Context:
     stage: Stage
     consumers: Mapping[Any, tuple[Any, ...] | None] = field(default_factory=dict)
     run: Callable[..., list[Any]] | None = None
+    finish: Callable[[Any], dict[Any, Any]] | None = None
 
     @property
     def differentiable(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jscan.optimize import (
     _accumulate,
+    _fewer_rows,
     _hoist,
     _merge,
     _save_memory,
@@ -50,6 +51,11 @@ STEPS = (
         "save_memory",
         _save_memory.run,
         "before anything asks which rows are stacked: it decides which are wanted",
+    ),
+    Step(
+        "save_memory",
+        _fewer_rows.run,
+        "after the rule that keeps single rows: it cuts the loop into parts",
     ),
     Step(
         "hoist",

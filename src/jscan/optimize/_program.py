@@ -210,7 +210,9 @@ class _Walk:
             self.session.context,
             consumers={v: None if e is None else tuple(e) for v, e in readers.items()},
             run=self.session.run,
+            finish=lambda part: emit(run_passes(part, inner), inner),
         )
+        inner = replace(context, consumers={}, finish=None)
         before = self._read(equation)
         scope = jax.named_scope(before.scope) if before.scope else nullcontext()
         with scope:

@@ -40,8 +40,6 @@ def run(loop: Loop, context: Context) -> Loop:
                 loop = loop.refused(NAME, "a derivative would share ties differently")
                 continue
             loop = _reduce(loop, name, result, readers, context)
-        elif any(e.primitive is primitives.slice_p for e in readers):
-            loop = loop.refused(NAME, f"an output of {_rows(result)} is read in full")
     return drop_unused(loop)
 
 
