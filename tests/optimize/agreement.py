@@ -93,7 +93,7 @@ def perturbed(arguments: object, seed: int) -> object:
             return a
         sign = random.choice([-1.0, 1.0], a.shape)
         step = 4 * float(jnp.finfo(a.dtype).eps)
-        return (a * (1 + step * sign)).astype(a.dtype)
+        return a * jnp.asarray(1 + step * sign).astype(a.dtype)
 
     return jax.tree.map(move, arguments)
 
