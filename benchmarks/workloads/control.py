@@ -94,7 +94,7 @@ def carried_key(length: int) -> Problem:
 
         return lax.scan(step, (key, jnp.zeros(64)), None, length=length)[1]
 
-    return Problem(function, normal(64, scale=0.5), jax.random.key(2), length)
+    return Problem(function, jnp.full(64, 0.9), jax.random.key(2), length)
 
 
 @workload("control/noise from one constant key", 500)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core
 
 from jscan.optimize import optimize
 
@@ -16,7 +15,7 @@ def _inner_programs(equation: Any) -> list[Any]:
     found = []
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.Jaxpr | core.ClosedJaxpr):
+            if hasattr(item, "eqns"):
                 found.append(getattr(item, "jaxpr", item))
     return found
 
@@ -58,7 +57,7 @@ def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
     """Shapes of all results of the outermost loops."""
     jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
     return [
-        tuple(variable.aval.shape)
+        np.shape(variable.aval)
         for equation in jaxpr.eqns
         if equation.primitive.name == "scan"
         for variable in equation.outvars

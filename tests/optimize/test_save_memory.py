@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan.optimize import explain, optimize
+from jscan.optimize import explain, optimize, rewrite
 from optimize.loops import assert_same, check, operations, reasons, stacked_shapes
 
 X = jax.random.normal(jax.random.key(0), (12, 5))
@@ -43,14 +43,16 @@ def test_temporary_memory_does_not_grow_with_the_steps():
         step = lambda r, _: (r * a, r * a)
         return jax.lax.scan(step, jnp.ones_like(a), length=2000)[1][-1]
 
-    before, after = explain(last)(jnp.full(500, 0.999)).temporary_bytes
+    temporary_bytes = explain(last)(jnp.full(500, 0.999)).temporary_bytes
+    assert temporary_bytes is not None
+    before, after = temporary_bytes
     assert before > 2000 * 500 * 4
     assert after < before // 100
 
 
-@pytest.mark.parametrize("name", ["sum", "max", "min", "mean"])
-def test_reductions_over_time_are_carried(name):
-    """A reduced output of the state is kept in the carry, other axes included."""
+@pytest.mark.parametrize("name", ["sum", "mean"])
+def test_sums_over_time_are_carried(name):
+    """A sum of rows of the state is kept in the carry, other axes included."""
 
     def reduced(a, x):
         step = lambda r, x_t: ((r := r * a + x_t), r)
@@ -60,14 +62,23 @@ def test_reductions_over_time_are_carried(name):
     check(reduced, A, X)
 
 
-def test_nan_goes_through_a_maximum():
-    """A NaN row makes the maximum NaN, as it did."""
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_extremes_are_carried_once_no_derivative_follows(name):
+    """Before that, rows that tie would share the derivative differently."""
 
     def reduced(x):
-        return jax.lax.scan(lambda r, v: (r + v, r + v), jnp.zeros(5), x)[1].max(0)
+        step = lambda r, x_t: ((r := r * 0.5 + x_t), r)
+        return getattr(jnp, name)(jax.lax.scan(step, jnp.ones(5), x)[1], axis=0)
 
-    x = X.at[3, 2].set(jnp.nan)
-    assert_same(optimize(reduced)(x), reduced(x))
+    closed = jax.make_jaxpr(reduced)(X)
+    new = rewrite(closed, platform="cpu", stage="lowering")
+    run = lambda x: jax.core.eval_jaxpr(new.jaxpr, new.consts, x)[0]
+    assert (12, 5) not in stacked_shapes(run, X)
+    assert_same(run(X), reduced(X))
+    nan = X.at[3, 2].set(jnp.nan)
+    assert_same(run(nan), reduced(nan))
+    assert "ties" in reasons(reduced, X, name="save_memory")
+    check(reduced, jnp.ones((12, 5)))
 
 
 def test_integer_and_boolean_reductions():
@@ -79,11 +90,13 @@ def test_integer_and_boolean_reductions():
         return values.max(), values.min(), values.sum(), signs.any(), signs.all()
 
     x = jnp.asarray([5, 100, 100, 7], jnp.int8)
-    assert_same(optimize(reduced)(x), reduced(x))
+    new = rewrite(jax.make_jaxpr(reduced)(x), platform="cpu", stage="lowering")
+    got = jax.core.eval_jaxpr(new.jaxpr, new.consts, x)
+    assert_same(tuple(got), reduced(x))
 
 
 def test_an_output_read_in_full_stays():
-    """One reader of all rows keeps them, and the report says so."""
+    """One reader of all rows keeps them."""
 
     def both(a, x):
         ys = powers(a, x)
@@ -91,8 +104,6 @@ def test_an_output_read_in_full_stays():
 
     assert_same(optimize(both)(A, X), both(A, X))
     assert (12, 5) in stacked_shapes(optimize(both, passes=["save_memory"]), A, X)
-    ys_and_slice = lambda a, x: (lambda ys: (ys[-1], ys[3]))(powers(a, x))
-    assert "is read in full" in reasons(ys_and_slice, A, X, name="save_memory")
 
 
 def test_unread_outputs_go():

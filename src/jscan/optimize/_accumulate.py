@@ -13,7 +13,12 @@ import jax.numpy as jnp
 
 from jscan.optimize._cost import is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
-from jscan.optimize._jaxpr import Atom, is_variable
+from jscan.optimize._jaxpr import (
+    Atom,
+    fills_with_zero,
+    is_variable,
+    is_zero_literal,
+)
 from jscan.optimize._loop import Carry, Final, Loop, Result, Total
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
@@ -276,13 +281,8 @@ def _of(equation: Any) -> _Plan:
 def is_zero(atom: Atom, dependence: Dependence, loop: Loop) -> bool:
     """Whether an operand is known to be all zeros."""
     if not is_variable(atom):
-        return bool(atom.val == 0)
+        return is_zero_literal(atom)
     if atom in loop.zeros:
         return True
     equation = dependence.producers.get(atom)
-    return (
-        equation is not None
-        and equation.primitive.name == "broadcast_in_dim"
-        and not is_variable(equation.invars[0])
-        and bool(equation.invars[0].val == 0)
-    )
+    return equation is not None and fills_with_zero(equation)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import jax
+from jax.core import eval_jaxpr
 
 from jscan.optimize._jaxpr import open_jaxpr
 from jscan.optimize._measure import measure
@@ -32,7 +33,8 @@ def rewrite(
         closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
         platform: Where it will run: `"cpu"`, `"cuda"`, ...
         options: Passes and memory budget; `None` for the defaults.
-        stage: `"trace"` if it may still be differentiated, else `"lowering"`.
+        stage: `"lowering"` if no derivative can follow, `"trace"` if one probably
+            will, `"whole"` for all passes that leave derivatives as they are.
 
     Returns:
         A program with the same inputs and outputs, weak types included.
@@ -93,9 +95,9 @@ def optimize(
     def optimized(*args: Any, **kwargs: Any) -> Any:
         traced, leaves, structure = _trace(fun, args, kwargs)
         platform = jax.default_backend()
-        new = rewrite(traced, platform=platform, options=options, stage="lowering")
+        new = rewrite(traced, platform=platform, options=options, stage="whole")
         opened, constants = open_jaxpr(new)
-        results = jax.core.eval_jaxpr(opened, constants, *leaves)
+        results = eval_jaxpr(opened, constants, *leaves)
         return jax.tree.unflatten(structure, results)
 
     return optimized  # pyright: ignore[reportReturnType]
@@ -132,7 +134,7 @@ def explain(
 
     def explained(*args: Any, **kwargs: Any) -> Report:
         traced, leaves, _ = _trace(fun, args, kwargs)
-        session = Session(Context(options, jax.default_backend(), "lowering"))
+        session = Session(Context(options, jax.default_backend(), "whole"))
         new, failed = _rewrite(traced, session)
         loops = tuple(
             LoopReport(
@@ -144,9 +146,11 @@ def explain(
             )
             for position, (_, before, after) in enumerate(session.records.values(), 1)
         )
-        old_bytes, new_bytes = (_temporary_bytes(p, leaves) for p in (traced, new))
-        known = old_bytes is not None and new_bytes is not None
-        return Report(loops, (old_bytes, new_bytes) if known else None, failed)
+        old_bytes = _temporary_bytes(traced, leaves)
+        new_bytes = _temporary_bytes(new, leaves)
+        if old_bytes is None or new_bytes is None:
+            return Report(loops, None, failed)
+        return Report(loops, (old_bytes, new_bytes), failed)
 
     return explained
 
@@ -167,6 +171,6 @@ def _trace(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any, A
 
 def _temporary_bytes(closed_jaxpr: Any, leaves: Any) -> int | None:
     opened, constants = open_jaxpr(closed_jaxpr)
-    run = jax.jit(lambda *values: jax.core.eval_jaxpr(opened, constants, *values))
+    run = jax.jit(lambda *values: eval_jaxpr(opened, constants, *values))
     analysis = run.lower(*leaves).compile().memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)

@@ -112,6 +112,7 @@ class Machine:
     smallest_outer_product: int = 0
     unroll: int = 1
     chunk_bytes: int = 4 * MEBIBYTE
+    split_bytes: int = MEBIBYTE // 4
 
     def pays_as_sum(self, equation: Any, new_bytes: int, budget: int) -> bool:
         """Whether a product summed over time pays as one contraction.

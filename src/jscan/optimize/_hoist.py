@@ -13,7 +13,7 @@ from typing import Any
 from jscan.optimize._batch import batched
 from jscan.optimize._cost import is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
-from jscan.optimize._jaxpr import evaluate, free_variables, is_variable
+from jscan.optimize._jaxpr import evaluate, fills_with_zero, free_variables
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
@@ -32,13 +32,7 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
     ]
     if not fixed:
         return loop
-    zeros = {
-        e.outvars[0]
-        for e in fixed
-        if e.primitive.name == "broadcast_in_dim"
-        and not is_variable(e.invars[0])
-        and bool(e.invars[0].val == 0)
-    }
+    zeros = {e.outvars[0] for e in fixed if fills_with_zero(e)}
     made = {v for e in fixed for v in e.outvars}
     kept = [e for e in loop.equations if dependence.level_of(e) > Level.CONSTANT]
     read = {*dependence.read_outside(), *loop.wanted_rows()}

@@ -14,13 +14,14 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.core import ShapedArray, eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
 
 Var = core.Var
 Literal = core.Literal
 Jaxpr = core.Jaxpr
-ClosedJaxpr = core.ClosedJaxpr
+ClosedJaxpr = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 Equation = core.JaxprEqn
 Atom: TypeAlias = Any  # Var | Literal; both classes are opaque to type checkers
 Environment: TypeAlias = Mapping[Any, Any]
@@ -109,7 +110,7 @@ def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
     aval = atom.aval
     if shape is None:
         return Var(aval)
-    return Var(jax.core.ShapedArray(tuple(shape), aval.dtype))
+    return Var(ShapedArray(tuple(shape), aval.dtype))
 
 
 def number_of_bytes(atom: Atom) -> int:
@@ -147,6 +148,20 @@ def sub_programs(equation: Any) -> Iterator[Any]:
                 yield item
 
 
+def fills_with_zero(equation: Any) -> bool:
+    """Whether the equation makes an array of zeros."""
+    if equation.primitive is not primitives.broadcast_in_dim_p:
+        return False
+    return is_zero_literal(equation.invars[0])
+
+
+def is_zero_literal(atom: Atom) -> bool:
+    """Whether an operand is the number zero."""
+    if is_variable(atom) or atom.aval.dtype == jax.dtypes.float0:
+        return False
+    return bool(atom.val == 0)
+
+
 def every_equation(equation: Any) -> Iterator[Any]:
     """The equation and all equations of the programs inside it."""
     yield equation
@@ -181,6 +196,15 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
             kept.append(equation)
             live.update(atom for atom in equation.invars if is_variable(atom))
     return kept[::-1]
+
+
+def without_dead_code(closed_jaxpr: Any) -> Any:
+    """The program without the equations its results do not need."""
+    opened, _ = open_jaxpr(closed_jaxpr)
+    eqns = needed(opened.eqns, opened.outvars)
+    if ClosedJaxpr is Jaxpr:
+        return closed_jaxpr.replace(eqns=eqns)
+    return closed_jaxpr.replace(jaxpr=opened.replace(eqns=eqns))
 
 
 def in_order(equations: Sequence[Any]) -> list[Any]:
@@ -234,7 +258,7 @@ def evaluate(
     inputs = free_variables(equations)
     inputs += [v for v in wanted if v in environment and v not in set(inputs)]
     jaxpr = program(inputs, wanted, equations)
-    values = jax.core.eval_jaxpr(jaxpr, [], *[environment[v] for v in inputs])
+    values = eval_jaxpr(jaxpr, [], *[environment[v] for v in inputs])
     found = dict(zip(wanted, values, strict=True))
     return [found[atom] if is_variable(atom) else atom.val for atom in outputs]
 
@@ -246,7 +270,7 @@ def apply(equation: Any, *operands: Any) -> Any:
     jaxpr = program(
         inputs, [output], [equation.replace(invars=inputs, outvars=[output])]
     )
-    return jax.core.eval_jaxpr(jaxpr, [], *operands)[0]
+    return eval_jaxpr(jaxpr, [], *operands)[0]
 
 
 def splice(function: Callable[..., Any], equation: Any) -> list[Any]:

@@ -6,7 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from jscan.optimize._cost import DEFAULT_BUDGET, Machine, machine_for
 
-Stage: TypeAlias = Literal["trace", "lowering"]
+Stage: TypeAlias = Literal["trace", "whole", "lowering"]
+"""Which rewrites are allowed: see `Context.stage`."""
 
 PASS_NAMES = (
     *("merge", "save_memory", "hoist", "accumulate", "vectorise", "sink"),
@@ -64,11 +65,14 @@ class Context:
     Attributes:
         options: The caller's choices.
         platform: Where the program will run (`"cpu"`, `"cuda"`, ...).
-        stage: `"trace"` before differentiation may still follow, `"lowering"` after.
+        stage: `"trace"`: a derivative will probably follow, so only what gains for it
+            too. `"whole"`: all passes, but a derivative may follow and must stay what
+            it is. `"lowering"`: no derivative can follow.
         consumers: For each result of the loop, the equations that read it, or `None`
             if something else reads it too (it is returned, or read by an inner
             program).
         run: Runs a program with its loops optimized.
+        finish: Runs all passes on a part of a loop, and then the part.
     """
 
     options: Options
@@ -76,6 +80,12 @@ class Context:
     stage: Stage
     consumers: Mapping[Any, tuple[Any, ...] | None] = field(default_factory=dict)
     run: Callable[..., list[Any]] | None = None
+    finish: Callable[[Any], dict[Any, Any]] | None = None
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a derivative may still be taken of what is written."""
+        return self.stage != "lowering"
 
     @property
     def machine(self) -> Machine:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jscan.optimize import (
     _accumulate,
+    _fewer_rows,
     _hoist,
     _merge,
     _save_memory,
@@ -19,8 +20,8 @@ from jscan.optimize import (
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context, Stage
 
-_EVERYWHERE: tuple[Stage, ...] = ("trace", "lowering")
-_LAST: tuple[Stage, ...] = ("lowering",)
+_ALWAYS: tuple[Stage, ...] = ("trace", "whole", "lowering")
+_NOT_BEFORE_AD: tuple[Stage, ...] = ("whole", "lowering")
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Step:
         name: The pass it belongs to, by which it is switched on and off.
         run: Takes the loop and its surroundings, returns the changed loop.
         reason: Why it stands here.
-        stages: Before differentiation (`"trace"`), at lowering, or both.
+        stages: At which stages it runs (see `Context.stage`).
     """
 
     name: str
     run: Callable[[Loop, Context], Loop]
     reason: str
-    stages: tuple[Stage, ...] = _EVERYWHERE
+    stages: tuple[Stage, ...] = _ALWAYS
 
 
 STEPS = (
@@ -52,11 +53,16 @@ STEPS = (
         "before anything asks which rows are stacked: it decides which are wanted",
     ),
     Step(
+        "save_memory",
+        _fewer_rows.run,
+        "after the rule that keeps single rows: it cuts the loop into parts",
+    ),
+    Step(
         "hoist",
         _hoist.hoist_constants,
         "before the passes that ask whether a weight is constant: its preparation "
         "(a reshape, a transpose) may happen in the step",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
     Step(
         "vectorise",
@@ -67,19 +73,19 @@ STEPS = (
         "hoist",
         _slices.run,
         "before accumulate and hoist: it separates sequence work from state work",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
     Step(
         "hoist",
         _hoist.hoist_constants,
         "again: cutting the weights made new work on constants",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
     Step(
         "accumulate",
         _accumulate.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
     Step(
         "vectorise",
@@ -95,19 +101,19 @@ STEPS = (
         "hoist",
         _hoist.hoist_sequences,
         "after the passes that remove work altogether",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
     Step(
         "small_dots",
         _small_dots.run,
         "only for the products that stay in the loop after all moves",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
     Step(
         "unroll",
         _unroll.run,
         "last: it depends on the size of the final step",
-        _LAST,
+        _NOT_BEFORE_AD,
     ),
 )
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+from jax.core import eval_jaxpr
 
 from jscan.optimize._emit import emit
 from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
     abstract,
+    fills_with_zero,
     free_variables,
     holds,
     inline_calls,
@@ -27,6 +29,7 @@ from jscan.optimize._jaxpr import (
     open_jaxpr,
     program,
     with_type_of,
+    without_dead_code,
 )
 from jscan.optimize._loop import Loop, read_loop
 from jscan.optimize._options import Context
@@ -65,7 +68,9 @@ class Session:
                 for value, atom in zip(values, opened.outvars, strict=True)
             ]
 
-        return jax.make_jaxpr(function)(*map(abstract, opened.invars))
+        return without_dead_code(
+            jax.make_jaxpr(function)(*map(abstract, opened.invars))
+        )
 
     def rewritten_like(self, jaxpr: Any) -> Any:
         """As `rewritten`, and open if `jaxpr` is open."""
@@ -104,13 +109,7 @@ class _Walk:
                     readers.append(equation)
         for atom in filter(is_variable, self.outputs):
             self.readers[atom] = None
-        self.zeros = {
-            e.outvars[0]
-            for e in self.equations
-            if e.primitive.name == "broadcast_in_dim"
-            and not is_variable(e.invars[0])
-            and bool(e.invars[0].val == 0)
-        }
+        self.zeros = {e.outvars[0] for e in self.equations if fills_with_zero(e)}
         self.pending: list[Any] = []
 
     def run(self) -> list[Any]:
@@ -139,14 +138,14 @@ class _Walk:
         inputs = free_variables(self.pending)
         jaxpr = program(inputs, made, self.pending)
         operands = [self.values[v] for v in inputs]
-        values = jax.core.eval_jaxpr(jaxpr, [], *operands)
+        values = eval_jaxpr(jaxpr, [], *operands)
         self.values.update(zip(made, values, strict=True))
         self.pending = []
 
     def _opens(self, equation: Any) -> bool:
         name = equation.primitive.name
-        at_lowering = self.session.context.stage == "lowering"
-        known = name in _OPENED or (at_lowering and name in _CALLED_AT_LOWERING)
+        final = not self.session.context.differentiable
+        known = name in _OPENED or (final and name in _CALLED_AT_LOWERING)
         return known and holds(equation, _LOOP)
 
     def opened(self, equation: Any) -> None:
@@ -163,8 +162,10 @@ class _Walk:
 
     def _run_opened(self, equation: Any, operands: list[Any]) -> list[Any]:
         session = self.session
-        at_lowering = session.context.stage == "lowering"
-        if at_lowering and equation.primitive.name in _CALLED_AT_LOWERING:
+        if (
+            not session.context.differentiable
+            and equation.primitive.name in _CALLED_AT_LOWERING
+        ):
             called, constants = open_jaxpr(equation.params["call_jaxpr"])
             return session.run(called, constants, operands)
 
@@ -181,7 +182,7 @@ class _Walk:
         changed = equation.replace(params={**equation.params, **parameters})
         inputs = free_variables([changed])
         jaxpr = program(inputs, changed.outvars, [changed])
-        return jax.core.eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
+        return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
 
     def loop(self, equation: Any) -> None:
         """Run a loop, rewritten; as it is if that fails."""
@@ -209,7 +210,9 @@ class _Walk:
             self.session.context,
             consumers={v: None if e is None else tuple(e) for v, e in readers.items()},
             run=self.session.run,
+            finish=lambda part: emit(run_passes(part, inner), inner),
         )
+        inner = replace(context, consumers={}, finish=None)
         before = self._read(equation)
         scope = jax.named_scope(before.scope) if before.scope else nullcontext()
         with scope:

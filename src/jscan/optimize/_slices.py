@@ -172,10 +172,8 @@ def _push_once(loop: Loop) -> tuple[Loop, int]:
     for equation in loop.equations:
         if id(equation) in gone:
             continue
-        output = equation.outvars[0]
-        cuts = dependence.users.get(output, [])
-        single = len(equation.outvars) == 1 and output not in outside
-        if not single or not cuts or not all(map(_is_plain_slice, cuts)):
+        cuts = _slices_of(equation, dependence)
+        if not cuts or equation.outvars[0] in outside:
             equations.append(equation)
             continue
         if _cuts_elementwise(equation):
@@ -192,6 +190,14 @@ def _push_once(loop: Loop) -> tuple[Loop, int]:
             gone.add(id(cut))
         count += 1
     return replace(loop, equations=tuple(equations)), count
+
+
+def _slices_of(equation: Any, dependence: Dependence) -> list[Any]:
+    """The readers of an equation's one result, if all of them slice it."""
+    if len(equation.outvars) != 1:
+        return []
+    readers = dependence.users.get(equation.outvars[0], [])
+    return readers if all(map(_is_plain_slice, readers)) else []
 
 
 def _is_plain_slice(equation: Any) -> bool:

@@ -112,7 +112,9 @@ def _contract(sums: TimeSum, equation: Any) -> Any | None:
     left, right = equation.invars
     if not (sums.changes(left) and sums.changes(right)):
         return None
-    contracted, batch = equation.params["dimension_numbers"]
+    (left_axes, right_axes), (left_batch, right_batch) = equation.params[
+        "dimension_numbers"
+    ]
 
     def behind_time(axes: Any) -> tuple[int, ...]:
         return tuple(axis + 1 for axis in axes)
@@ -121,8 +123,8 @@ def _contract(sums: TimeSum, equation: Any) -> Any | None:
         sums.rows(left),
         sums.rows(right),
         (
-            tuple((0, *behind_time(axes)) for axes in contracted),
-            tuple(map(behind_time, batch)),
+            ((0, *behind_time(left_axes)), (0, *behind_time(right_axes))),
+            (behind_time(left_batch), behind_time(right_batch)),
         ),
         precision=equation.params["precision"],
         preferred_element_type=equation.params["preferred_element_type"],

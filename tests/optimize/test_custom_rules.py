@@ -1,0 +1,41 @@
+"""A derivative rule the user wrote is the one used, optimizer or not."""
+
+import jax
+import jax.numpy as jnp
+
+from jscan.optimize import optimize, rewrite
+from optimize.loops import loop_lengths
+
+X = jnp.arange(5.0)
+
+
+@jax.custom_vjp
+def total(x):
+    return jax.lax.scan(lambda c, v: (c + v, c), 0.0, x)[0]
+
+
+total.defvjp(lambda x: (total(x), None), lambda _, g: (jnp.full(5, 7.0) * g,))
+
+
+@jax.custom_jvp
+def last(x):
+    return jax.lax.scan(lambda c, v: (c * 0.5 + v, c), 0.0, x)[1][-1]
+
+
+@last.defjvp
+def _(primals, tangents):
+    return last(*primals), tangents[0].sum() * 3.0
+
+
+def test_rules_are_kept():
+    """Wrong on purpose, so that losing one would show."""
+    assert jax.grad(optimize(total))(X).tolist() == [7.0] * 5
+    assert jax.grad(jax.jit(optimize(last)))(X).tolist() == [3.0] * 5
+
+
+def test_bodies_are_rewritten_once_no_derivative_follows():
+    """At lowering the rule has been used: the body is an ordinary program."""
+    new = rewrite(jax.make_jaxpr(total)(X), platform="cpu", stage="lowering")
+    run = lambda x: jax.core.eval_jaxpr(new.jaxpr, new.consts, x)[0]
+    assert loop_lengths(run, X) == []
+    assert float(run(X)) == 10.0

@@ -1,0 +1,176 @@
+"""The pipeline: order, switches, failures, and what must survive a rewrite."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jscan.optimize import (
+    PASS_NAMES,
+    explain,
+    make_options,
+    optimize,
+    rewrite,
+)
+from jscan.optimize import _pipeline as pipeline
+from optimize.loops import assert_same, check, loop_lengths, operations
+
+X = jax.random.normal(jax.random.key(6), (6, 4, 32))
+W = jax.random.normal(jax.random.key(7), (32, 32)) / 6
+
+
+def cell(w, x):
+    step = lambda h, x_t: ((h := jnp.tanh(x_t @ w + h @ w.T)), h)
+    return jax.lax.scan(step, jnp.zeros((4, 32), x.dtype), x)[1]
+
+
+def loss(w, x):
+    return (cell(w, x)[-1] ** 2).sum() + cell(w, x).mean()
+
+
+PROGRAMS = {
+    "gradient": (jax.grad(loss), W, X),
+    "chunks": (lambda x: jax.lax.map(lambda r: jnp.cumsum(r @ W, 0).sum(), x), X),
+    "counter": (
+        lambda x: jax.lax.fori_loop(0, 6, lambda i, a: a * 0.5 + x[i] @ W, X[0]),
+        X,
+    ),
+    "nested": (lambda x: jax.vmap(lambda r: cell(W, r))(x[:, None, :1]), X),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_idempotent(name):
+    """Optimizing what is optimized changes nothing."""
+    fun, *args = PROGRAMS[name]
+    once = optimize(fun, memory_budget=20_000)
+    twice = optimize(once, memory_budget=20_000)
+    assert operations(twice, *args) == operations(once, *args)
+    assert loop_lengths(twice, *args) == loop_lengths(once, *args)
+
+
+def test_deterministic():
+    """Two rewrites of one program read the same."""
+    closed = jax.make_jaxpr(jax.grad(loss))(W, X)
+    texts = {str(rewrite(closed, platform="cpu")) for _ in range(2)}
+    assert len(texts) == 1
+
+
+def test_every_step_is_named_and_gives_a_reason():
+    """The names of the pipeline are the public ones."""
+    assert {step.name for step in pipeline.STEPS} <= set(PASS_NAMES)
+    assert all(step.reason for step in pipeline.STEPS)
+
+
+def test_options_are_checked():
+    """Unknown names, a single string, a negative budget."""
+    with pytest.raises(ValueError, match=r"unknown passes \['fuse'\]; known are"):
+        optimize(loss, passes=["fuse"])
+    with pytest.raises(TypeError, match=r"write passes=\['hoist'\]"):
+        optimize(loss, passes="hoist")
+    with pytest.raises(ValueError, match="memory_budget must be 0 or more"):
+        optimize(loss, memory_budget=-1)
+    assert make_options().memory_budget == 32 * 2**20
+
+
+def test_switched_off_by_the_environment(monkeypatch):
+    """`JSCAN_OPTIMIZE=0` returns the very program, and the report says so."""
+    monkeypatch.setenv("JSCAN_OPTIMIZE", "0")
+    closed = jax.make_jaxpr(cell)(W, X)
+    assert rewrite(closed, platform="cpu") is closed
+    assert "JSCAN_OPTIMIZE=0" in str(explain(cell)(W, X))
+
+
+def broken(*_):
+    raise RuntimeError("a pass that cannot")
+
+
+def test_a_failing_pass_is_skipped_and_reported(monkeypatch):
+    """The other passes run, the numbers are right, the report has the error."""
+    monkeypatch.delenv("JSCAN_DEBUG", raising=False)
+    steps = [
+        replace(step, run=broken) if step.name == "hoist" else step
+        for step in pipeline.STEPS
+    ]
+    monkeypatch.setattr(pipeline, "STEPS", tuple(steps))
+    text = str(explain(cell)(W, X))
+    assert "hoist: failed and was skipped (RuntimeError: a pass that cannot)" in text
+    check(cell, W, X, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("place", ["emit", "read_loop"])
+def test_a_failing_rewrite_runs_the_original(monkeypatch, place):
+    """Whatever breaks inside, the program runs as it was written."""
+    monkeypatch.delenv("JSCAN_DEBUG", raising=False)
+    monkeypatch.setattr(f"jscan.optimize._program.{place}", broken)
+    assert_same(optimize(cell)(W, X), cell(W, X))
+    assert "a pass that cannot" in str(explain(cell)(W, X)) or place == "emit"
+    monkeypatch.setenv("JSCAN_DEBUG", "1")
+    with pytest.raises((RuntimeError, TypeError)):
+        optimize(cell)(W, X)
+
+
+def test_types_survive_with_their_weakness():
+    """Inputs, outputs and their weak types are those of the program given."""
+
+    def loop(start, x):
+        (number, count), rows = jax.lax.scan(
+            lambda c, v: ((c[0] * 2, c[1] + 1), c[0]), (start, 0), x
+        )
+        return number, count, rows
+
+    closed = jax.make_jaxpr(loop)(1.0, X)
+    new = rewrite(closed, platform="cpu")
+    assert [str(a) for a in new.in_avals] == [str(a) for a in closed.in_avals]
+    assert new.out_avals == closed.out_avals
+    assert [a.weak_type for a in new.out_avals] == [
+        a.weak_type for a in closed.out_avals
+    ]
+
+
+def test_named_scopes_and_source_lines_survive():
+    """Work inside and outside the loop keeps its scope and the user's line."""
+
+    def scoped(w, x):
+        def step(h, x_t):
+            with jax.named_scope("gate"):
+                h = jnp.tanh(x_t @ w + h)
+            return h, h
+
+        with jax.named_scope("encoder"):
+            return jax.lax.scan(step, jnp.zeros((4, 32)), x)[1]
+
+    text = jax.jit(optimize(scoped)).lower(W, X).as_text(debug_info=True)
+    assert "encoder/vmap(gate)/dot_general" in text  # hoisted before the loop
+    assert "gate/tanh" in text
+    assert "test_pipeline.py" in text
+
+
+def test_inside_cond_while_remat_and_custom_rules():
+    """Loops inside other control flow are rewritten, and agree."""
+
+    def program(w, x):
+        branch = jax.lax.cond(x[0, 0, 0] > 0, cell, lambda w, x: -cell(w, x), w, x)
+        again = jax.checkpoint(cell)(w, x)
+        return branch.sum() + again.sum() + jax.jit(cell)(w, x).max()
+
+    def repeated(w, x):
+        body = lambda s: (s[0] + 1, jnp.tanh(cell(w, s[1])))
+        return jax.lax.while_loop(lambda s: s[0] < 3, body, (0, x))[1]
+
+    check(program, W, X, tolerance=1e-4)
+    assert_same(jax.jit(optimize(repeated))(W, X), repeated(W, X), 1e-4)
+    for fun in (program, repeated):
+        _, inside = operations(optimize(fun, passes=["hoist"]), W, X)
+        _, plain = operations(fun, W, X)
+        assert inside.count("dot_general") < plain.count("dot_general")
+
+
+def test_empty_and_single_step_loops():
+    """Zero and one step are left alone."""
+    for length in (0, 1):
+        assert_same(
+            optimize(jax.grad(lambda w, x: cell(w, x).sum()))(W, X[:length]),
+            jax.grad(lambda w, x: cell(w, x).sum())(W, X[:length]),
+        )
