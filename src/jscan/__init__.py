@@ -10,16 +10,24 @@ from ._errors import (
     ScanValueError,
     UpdateCollision,
 )
+from ._function import Function, function
+from ._grad import grad, value_and_grad
+from ._random import MRG_RandomStreams, RandomStreams
 from ._results import ScanResult
 from ._scan import scan
-from ._shared import SharedVariable, Updates, shared
+from ._shared import SharedVariable, shared
 from ._until import until
+from ._updates import OrderedUpdates, Updates
 from ._views import foldl, foldr, map, reduce
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Function",
+    "MRG_RandomStreams",
     "NonFiniteError",
+    "OrderedUpdates",
+    "RandomStreams",
     "ScanError",
     "ScanNotImplementedError",
     "ScanResult",
@@ -30,9 +38,12 @@ __all__ = [
     "Updates",
     "foldl",
     "foldr",
+    "function",
+    "grad",
     "map",
     "reduce",
     "scan",
     "shared",
     "until",
+    "value_and_grad",
 ]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _donation, _frames
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
@@ -119,6 +120,7 @@ def _as_array(leaf: Any, place: str, name: str | None) -> Any:
     if is_number_list(leaf):
         return _from_numbers(leaf, place, name)
     if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+        _donation.check_alive(leaf, name, place)
         return jnp.asarray(leaf)
     raise ScanTypeError(_not_numeric(place, name, leaf))
 
@@ -377,6 +379,7 @@ def _step_count(
 def _as_count(n_steps: Any, name: str | None) -> int:
     if isinstance(n_steps, SharedVariable):
         n_steps = n_steps.value
+    _frames.need_python(n_steps)
     if is_traced(n_steps):
         raise ScanTypeError(
             explain_error(

@@ -36,10 +36,13 @@ class Slices(NamedTuple):
     Attributes:
         sequences: For every sequence, for every tap, the leaves of the slice.
         past: For every state, for every tap that reads an earlier block, the row.
+        number: Number of the step in the order of iteration, ``uint32``; None in a
+            loop that draws no random numbers.
     """
 
     sequences: list[list[list[Leaf]]]
     past: list[list[PyTree]]
+    number: Leaf | None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,17 @@ class Body:
         ]
         return Carry(windows, shared, last)
 
+    def slices(self) -> Slices:
+        """What all steps read, stacked ``[T, ...]`` in the order of time."""
+        return Slices(self.sequence_slices(), self.no_blocks(), self.step_numbers())
+
+    def step_numbers(self) -> Leaf | None:
+        """For every row in the order of time, the number of the step that reads it."""
+        if not self.plan.draws:
+            return None
+        steps = jax.lax.iota("uint32", self.plan.n_steps)
+        return jax.lax.rev(steps, (0,)) if self.plan.options.go_backwards else steps
+
     def sequence_slices(self) -> list[list[list[Leaf]]]:
         """Every tap's rows ``[T, ...]``; a plain sequence is used as it is."""
         steps = self.plan.n_steps
@@ -142,6 +156,10 @@ class Body:
         reads = list(self.inputs.reads)
         for index, value in zip(plan.updated, carry.shared, strict=True):
             reads[index] = value
+        if slices.number is not None:
+            for draw in plan.draws:
+                # Every step has its own part of the stream, whatever other steps do.
+                reads[draw.read] = reads[draw.read].moved(draw.count * slices.number)
         arguments = (self.inputs.captured, reads, slices.sequences)
         past = self._past(carry, slices)
         results = plan.step(

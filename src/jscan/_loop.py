@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._body import Body, Carry, Inputs, Slices, sort_inputs
+from ._body import Body, Carry, Inputs, sort_inputs
 from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program
@@ -63,7 +63,7 @@ def _scan(body: Body) -> tuple[Carry, Any]:
     carry, rows = jax.lax.scan(
         body.step,
         body.first_carry(),
-        Slices(body.sequence_slices(), body.no_blocks()),
+        body.slices(),
         length=plan.n_steps,
         reverse=backwards,
         unroll=plan.options.unroll or 1,
@@ -75,7 +75,7 @@ def _scan(body: Body) -> tuple[Carry, Any]:
 def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
     """Long lags read whole blocks of earlier rows, sliced once per block."""
     plan = body.plan
-    slices = body.sequence_slices()
+    slices = body.slices()
     slices = _flip(slices) if plan.options.go_backwards else slices
     unroll = plan.options.unroll or 1
 
@@ -83,7 +83,7 @@ def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
         carry, history = state
         past = body.block_slices(history, length)
         carry, rows = jax.lax.scan(
-            body.step, carry, Slices(slices, past), length=length, unroll=unroll
+            body.step, carry, slices._replace(past=past), length=length, unroll=unroll
         )
         return (carry, body.advance_history(history, rows)), rows
 

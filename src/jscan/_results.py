@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._shared import Updates
 from ._types import PyTree
+from ._updates import Updates
 
 
 @jax.tree_util.register_pytree_node_class

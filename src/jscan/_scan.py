@@ -14,10 +14,11 @@ from ._loop import run_loop
 from ._options import check_options
 from ._plan import plan_loop, split, unflatten_all
 from ._results import ScanResult, pack_outputs
-from ._shared import Updates
 from ._spec import ScanSpec
 from ._step import trace_step
+from ._streams import hand_on
 from ._types import PyTree
+from ._updates import Updates, locked
 
 
 def scan(
@@ -150,11 +151,13 @@ def _run_compiled(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
                 fix="return no until, or run the loop with mode='DEBUG'",
             )
         )
-    plan, inputs = plan_loop(spec, step)
-    leaves = run_loop(plan, inputs)
+    with locked(step.draws):  # the loop takes its numbers in one piece
+        plan, inputs = plan_loop(spec, step)
+        leaves = run_loop(plan, inputs)
+        positions = hand_on(step.draws, spec.n_steps, spec.n_steps)
     rows = sum(output.tree.num_leaves for output in plan.outputs)
     stacked, shared = split(leaves, [rows, len(leaves) - rows])
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
     trees = [plan.read_trees[index] for index in plan.updated]
     updates = Updates(zip(step.updated, unflatten_all(trees, shared), strict=True))
-    return outputs, updates, spec.n_steps
+    return outputs, updates + positions, spec.n_steps
