@@ -76,7 +76,7 @@ def test_loop_updates_returned_or_not(c):
         (lambda: ({"a": 1.0}, {}), {"a": 1.0}),
         (lambda: ([(1.0, 2.0)], {}), [(1.0, 2.0)]),
         (lambda: None, None),
-        (dict, None),
+        (lambda: {}, None),
     ],
     ids=["number", "list", "tuple", "one", "dict", "pair", "tree", "none", "empty"],
 )
@@ -202,7 +202,7 @@ def test_exception_changes_nothing(fail, mode, c):
         noise = rng.uniform().value
         return fail(c) + noise.astype(int), {c: c + 1}
 
-    with pytest.raises(Exception):  # noqa: B017 (JAX wraps it)
+    with pytest.raises(Exception):  # noqa: B017, PT011 (JAX wraps it)
         jscan.function(f, mode=mode)()
     assert c.value == 0
     assert rng.state.value.counter == 0
