@@ -1,11 +1,15 @@
 """`jscan.function`: compiled functions that read and update shared variables."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jscan
+
+NO_FUNCTION: Any = 3
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def test_loop_updates_returned_or_not(c):
         (lambda: ({"a": 1.0}, {}), {"a": 1.0}),
         (lambda: ([(1.0, 2.0)], {}), [(1.0, 2.0)]),
         (lambda: None, None),
-        (lambda: {}, None),
+        (dict, None),
     ],
     ids=["number", "list", "tuple", "one", "dict", "pair", "tree", "none", "empty"],
 )
@@ -96,7 +100,7 @@ def test_keywords_defaults_and_decorator(c):
     assert affine(scale=3.0, x=2.0, shift=1.0) == 7.0
     assert affine(1.0, 2.0, 3.0, 4.0, a=5.0) == 14.0
     assert affine.__name__ == "affine"
-    with pytest.raises(TypeError, match="missing a required argument"):
+    with pytest.raises(TypeError, match=r"missing a required argument"):
         affine()
 
 
@@ -177,7 +181,7 @@ def test_functions_called_from_a_function(c):
         jscan.scan(lambda: add(1), n_steps=2)
 
 
-# -------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------- errors
 
 
 def in_tracing(c):
@@ -202,7 +206,7 @@ def test_exception_changes_nothing(fail, mode, c):
         noise = rng.uniform().value
         return fail(c) + noise.astype(int), {c: c + 1}
 
-    with pytest.raises(Exception):  # noqa: B017, PT011 (JAX wraps it)
+    with pytest.raises(Exception):  # noqa: B017 (JAX wraps it)
         jscan.function(f, mode=mode)()
     assert c.value == 0
     assert rng.state.value.counter == 0
@@ -235,7 +239,7 @@ def test_debug_finds_a_nan_and_changes_nothing(c):
         (lambda c: jscan.function(lambda: {c: jnp.ones(2, int)})(), r"got int64\[2\]"),
         (lambda c: jscan.function(lambda: {c: 1, 3: 2})(), "target 3"),
         (lambda c: jscan.function(lambda x: x)(c), r"Variable c>.*pass c\.value"),
-        (lambda c: jscan.function(3), "needed a Python function"),
+        (lambda c: jscan.function(NO_FUNCTION), "needed a Python function"),
         (lambda c: jscan.function(lambda x: x)(jnp.ones), None),
         (lambda c: jscan.function(lambda x: 0)(np.array(["a"])), "hashable"),
     ],
@@ -248,9 +252,9 @@ def test_bad_use(call, message, c):
 
 
 def test_until_and_modes_are_refused(c):
-    with pytest.raises(ValueError, match="until"):
+    with pytest.raises(ValueError, match=r"until"):
         jscan.function(lambda: (c.value, jscan.until(c > 3)))()
-    with pytest.raises(ValueError, match="mode"):
+    with pytest.raises(ValueError, match=r"mode"):
         jscan.function(lambda: 1, mode="FAST")
 
 
@@ -259,7 +263,7 @@ def test_local_variable_cannot_be_updated():
         local = jscan.shared(x, name="local")
         return {local: local + 1.0}
 
-    with pytest.raises(TypeError, match="<SharedVariable local>.*function itself"):
+    with pytest.raises(TypeError, match=r"<SharedVariable local>.*function itself"):
         jscan.function(f)(1.0)
 
 
@@ -275,11 +279,11 @@ def test_modes_agree(mode, c):
         first, second = f(x), f(x)
     keys = [jax.random.fold_in(jax.random.key(5), i) for i in range(8)]
     noise = np.array([jax.random.normal(key) for key in keys])
-    np.testing.assert_allclose(first, [0, 1, 4, 9] + noise[:4])
-    np.testing.assert_allclose(second, [0, 5, 12, 21] + noise[4:])
+    np.testing.assert_allclose(first, noise[:4] + np.array([0, 1, 4, 9]))
+    np.testing.assert_allclose(second, noise[4:] + np.array([0, 5, 12, 21]))
 
 
-# ------------------------------------------------------------------------------ donation
+# ----------------------------------------------------------------------------- donation
 
 
 def test_donation_aliases_the_buffer_and_names_stale_references():
@@ -316,10 +320,12 @@ def test_donating_a_buffer_that_is_wanted_twice():
     W = jscan.shared(array, name="W", borrow=True)
     V = jscan.shared(array, name="V", borrow=True)
     both = jscan.function(lambda: {W: W + 1.0, V: V + 1.0}, donate=True, name="both")
-    with pytest.raises(ValueError, match="'both': <SharedVariable W> with donate=True"):
+    with pytest.raises(
+        ValueError, match=r"'both': <SharedVariable W> with donate=True"
+    ):
         both()
     add = jscan.function(lambda x: {W: W + x}, donate=True)
-    with pytest.raises(ValueError, match="<SharedVariable W> with donate=True"):
+    with pytest.raises(ValueError, match=r"<SharedVariable W> with donate=True"):
         add(W.value)
     assert W.get_value().tolist() == [0.0] * 3
 
@@ -335,7 +341,7 @@ def test_variables_never_share_a_buffer_after_an_update():
 def test_variable_deleted_by_other_code():
     W = jscan.shared(jnp.zeros(3), name="W")
     W.value.delete()
-    with pytest.raises(ValueError, match="shared variable 'W'.*still exists"):
+    with pytest.raises(ValueError, match=r"shared variable 'W'.*still exists"):
         W.value  # noqa: B018
-    with pytest.raises(ValueError, match="shared variable 'W'.*still exists"):
+    with pytest.raises(ValueError, match=r"shared variable 'W'.*still exists"):
         jscan.function(lambda: W + 1.0)()

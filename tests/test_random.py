@@ -1,5 +1,7 @@
 """Random streams: distributions, and where a draw is sampled."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,7 @@ def test_drawn_outside_as_a_sequence(rng):
     loop = jscan.function(lambda: jscan.scan(lambda d: d, sequences=draw))
     key = jax.random.key(SEED)
     for call in range(2):
-        expected = jax.random.uniform(jax.random.fold_in(key, call), 4)
+        expected = jax.random.uniform(jax.random.fold_in(key, call), (4,))
         np.testing.assert_array_equal(loop(), expected)
 
 
@@ -117,7 +119,7 @@ def test_one_step(rng):
     assert two_calls(rng, loop) == (draws(0, 1), draws(1, 2))
 
 
-# --------------------------------------------------------------------- where it is drawn
+# -------------------------------------------------------------------- where it is drawn
 
 
 def test_top_level_draw_is_fixed_once_drawn(rng):
@@ -246,7 +248,7 @@ def test_streams_restart_and_seeds(rng):
 
 def test_plain_jit_with_a_stream_from_outside_is_refused(rng):
     draw = rng.uniform()
-    with pytest.raises(ValueError, match="read inside jax.jit"):
+    with pytest.raises(ValueError, match=r"read inside jax.jit"):
         jax.jit(lambda: draw.value)()
     assert rng.state.value.counter == 0
     fixed = draw.value
@@ -273,7 +275,7 @@ def test_bad_use(call, message, rng):
         call(rng)
 
 
-# ------------------------------------------------------------------------- distributions
+# ------------------------------------------------------------------------ distributions
 
 N = 20_000
 
@@ -289,11 +291,11 @@ def chi_square(sample: np.ndarray, probabilities: np.ndarray) -> float:
     return scipy.stats.chisquare(observed[keep], expected[keep]).pvalue
 
 
-CONTINUOUS = {
+CONTINUOUS: dict[str, Any] = {
     "uniform": (dict(low=-1.0, high=3.0), scipy.stats.uniform(-1, 4)),
     "normal": (dict(avg=2.0, std=3.0), scipy.stats.norm(2, 3)),
 }
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "bernoulli": (dict(p=0.3), scipy.stats.bernoulli(0.3), 2),
     "binomial": (dict(n=9, p=0.4), scipy.stats.binom(9, 0.4), 10),
     "poisson": (dict(lam=4.0), scipy.stats.poisson(4.0), 40),

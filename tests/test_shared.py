@@ -177,15 +177,15 @@ def test_set_value_may_change_the_length():
     ids=["none", "text", "list", "object", "empty"],
 )
 def test_values_that_cannot_be_stored(value):
-    with pytest.raises(TypeError, match="needed an array, a number"):
+    with pytest.raises(TypeError, match=r"needed an array, a number"):
         jscan.shared(value)
 
 
 def test_methods_that_need_a_stored_value_are_refused_in_a_trace():
     W = jscan.shared(1.0, name="W")
-    with pytest.raises(TypeError, match="'W': set_value.*outside"):
+    with pytest.raises(TypeError, match=r"'W': set_value.*outside"):
         jscan.function(lambda: W.set_value(2.0))()
-    with pytest.raises(TypeError, match="'W': get_value.*outside"):
+    with pytest.raises(TypeError, match=r"'W': get_value.*outside"):
         jscan.scan(lambda: W.get_value(), n_steps=2)
 
 
@@ -199,7 +199,7 @@ def test_pickling_keeps_name_value_and_identity():
     assert copy.deepcopy(W).get_value()["a"].tolist() == [0, 1, 2]
 
 
-# ------------------------------------------------------------------------------ in loops
+# ----------------------------------------------------------------------------- in loops
 
 
 def test_step_sees_the_value_before_its_update():
@@ -319,7 +319,7 @@ def test_update_of_a_variable_that_the_step_makes():
         local = jscan.shared(0.0, name="local")
         return {local: local + 1.0}
 
-    with pytest.raises(ValueError, match="<SharedVariable local>.*the step itself"):
+    with pytest.raises(ValueError, match=r"<SharedVariable local>.*the step itself"):
         jscan.scan(step, n_steps=2)
 
 

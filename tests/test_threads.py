@@ -89,7 +89,6 @@ def test_set_value_waits_for_a_running_function():
         else:
             for _ in range(CALLS):
                 c.set_value(1000.0)
-        return None
 
     in_threads(work, 2)
     # The last set_value is followed by whatever additions came after it.

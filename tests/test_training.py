@@ -1,4 +1,4 @@
-"""Training: gradients as updates, optax, whole epochs in one loop, and going on later."""
+"""Training: gradients as updates, optax, an epoch as one loop, going on later."""
 
 import pickle
 

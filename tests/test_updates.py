@@ -33,7 +33,7 @@ def test_order_is_kept(variables):
     ids=["sum", "dict on the left", "update", "pairs", "in a step"],
 )
 def test_clash(clash, variables):
-    with pytest.raises(KeyError, match="Collision") as caught:
+    with pytest.raises(KeyError, match=r"Collision") as caught:
         clash(variables[0])
     assert caught.value.args == ("Collision", variables[0])
 
@@ -53,7 +53,7 @@ def test_same_value_twice_is_no_clash(variables):
 
 
 def test_target_must_be_a_shared_variable():
-    with pytest.raises(TypeError, match="needed a SharedVariable; got 3 of type int"):
+    with pytest.raises(TypeError, match=r"needed a SharedVariable; got 3 of type int"):
         jscan.Updates({3: 4})
 
 
@@ -62,16 +62,16 @@ def test_apply_stores_all_or_nothing(variables):
     jscan.Updates({c: 5, d: jnp.ones(2)}).apply()
     assert c.value == 5
     assert d.value.tolist() == [1, 1]
-    with pytest.raises(TypeError, match="<SharedVariable d>: needed float64"):
+    with pytest.raises(TypeError, match=r"<SharedVariable d>: needed float64"):
         jscan.Updates({c: 6, d: jnp.ones((2, 2))}).apply()
     assert c.value == 5
 
 
 def test_apply_inside_a_trace_is_refused(variables):
     c, _ = variables
-    with pytest.raises(TypeError, match="Updates.apply.*outside"):
+    with pytest.raises(TypeError, match=r"Updates.apply.*outside"):
         jscan.function(lambda: jscan.Updates({c: c + 1}).apply())()
-    with pytest.raises(TypeError, match="Updates.apply.*outside"):
+    with pytest.raises(TypeError, match=r"Updates.apply.*outside"):
         jax.jit(lambda x: jscan.Updates({c: x}).apply())(3)
     assert c.value == 0
 

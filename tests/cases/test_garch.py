@@ -13,7 +13,7 @@ arch = pytest.importorskip("arch")
 
 @pytest.fixture(scope="module")
 def returns() -> np.ndarray:
-    """Daily returns of the S&P 500 in percent, three years, as the package ships them."""
+    """Daily returns of the S&P 500 in percent, three years of the package's data."""
     from arch.data import sp500
 
     prices = sp500.load()["Adj Close"]

@@ -80,10 +80,9 @@ def test_gradients_through_a_shared_state():
 
 def test_binomial_noise_has_the_recorded_shape_and_values(standard_promotion):
     """A draw at each step: every number is kept as it is, or replaced by zero."""
-    inputs = recorded.part("tut_binomial", "in")
+    inputs = {name: np.asarray(x) for name, x in arguments("tut_binomial").items()}
     answer = recorded.outputs("tut_binomial")[0]
-    program = STATE_CASES["tut_binomial"]
-    rows = np.asarray(program(jscan, jnp, **arguments("tut_binomial"))[0])
+    rows = np.asarray(STATE_CASES["tut_binomial"](jscan, jnp, **inputs)[0])
     assert rows.shape == answer.shape
     kept = np.tanh(inputs["X"] @ inputs["W"] + inputs["b"])
     for values in (rows, answer):
