@@ -251,6 +251,7 @@ def _abstract(*_: Any, loop: BoundedLoop) -> tuple[list[Any], Any]:
     return avals, loop.body.jaxpr.effects
 
 
+# The derivative, batching and pruning rules are registered by `_bounded_rules`.
 bounded_p.def_impl(_evaluate)
 bounded_p.def_effectful_abstract_eval(_abstract)
 mlir.register_lowering(bounded_p, mlir.lower_fun(run, multiple_results=True))

@@ -1,4 +1,4 @@
-"""Stage 4: run the loop. The only file that calls `jax.lax.scan`.
+"""Stage 4: run the loop, in the way its plan asks for.
 
 `run_loop` gets a plan and flat inputs and returns flat results. The plan's program is
 traced once per plan and handed to `_primitive`, which evaluates, differentiates,
@@ -14,11 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._body import Body, Carry, Inputs, Slices, sort_inputs
+from ._body import Body, Carry, Slices, sort_inputs
+from . import _bounded_rules  # noqa: F401  (registers the rules of bounded_p)
+from ._chunks import bounded_chunks, scan_chunks
 from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program
 from ._program import Program, as_structs
+from ._truncate import bounded_truncated, scan_truncated
 from ._types import Leaf
 
 
@@ -27,7 +30,8 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
 
     Returns:
         Leaf by leaf: the stacked rows ``[T, ...]`` of every output (the last row only
-        where the plan says so), then the final values of the updated variables.
+        where the plan says so), then the final values of the updated variables, and the
+        number of steps that ran where it is not known before.
     """
     optimized = plan.options.mode == "FAST_RUN"
     return run_program(_program(plan), inputs, optimized=optimized)
@@ -37,23 +41,55 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
 def _program(plan: LoopPlan) -> Program:
     def named_loop(*inputs: Leaf) -> list[Leaf]:
         if not plan.options.name:
-            return _loop(plan, sort_inputs(plan, inputs))
+            return _loop(plan, inputs)
         with jax.named_scope(plan.options.name):
-            return _loop(plan, sort_inputs(plan, inputs))
+            return _loop(plan, inputs)
 
     return Program.trace(named_loop, *as_structs(plan.inputs))
 
 
-def _loop(plan: LoopPlan, inputs: Inputs) -> list[Leaf]:
-    """The loop as JAX code: slices and carry, `lax.scan`, results."""
-    body = Body(plan, inputs)
-    if plan.carry.block:
+def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
+    """The loop as JAX code: slices and carry, the steps, results."""
+    body = Body(plan, sort_inputs(plan, inputs))
+    if plan.is_bounded:
+        return _bounded(body, inputs)
+    if plan.kept_steps is not None:
+        carry, rows = scan_truncated(plan, inputs, plan.kept_steps)
+    elif plan.levels:
+        carry, rows = scan_chunks(
+            body.step,
+            body.first_carry(),
+            body.slices(),
+            length=plan.n_steps,
+            levels=plan.levels,
+            unroll=plan.options.unroll or 1,
+        )
+    elif plan.carry.block:
         carry, rows = _scan_in_blocks(body, plan.carry.block)
     else:
         carry, rows = _scan(body)
     if plan.options.last_only:
         rows = body.last_rows(carry, rows)
     return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
+
+
+def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
+    """A loop that may end early."""
+    plan = body.plan
+    if plan.kept_steps is not None:
+        rows, shared, executed = bounded_truncated(plan, inputs, plan.kept_steps)
+        return [*jax.tree.leaves(rows), *jax.tree.leaves(shared), executed]
+    carry, rows, executed = bounded_chunks(
+        body.step_until,
+        body.first_carry(),
+        body.slices(),
+        length=plan.n_steps,
+        steps=body.most_steps(),
+        levels=plan.levels,
+    )
+    if plan.options.last_only:
+        rows = body.last_rows(carry, rows)
+    return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared), executed]
 
 
 def _scan(body: Body) -> tuple[Carry, Any]:
@@ -75,8 +111,7 @@ def _scan(body: Body) -> tuple[Carry, Any]:
 def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
     """Long lags read whole blocks of earlier rows, sliced once per block."""
     plan = body.plan
-    slices = body.sequence_slices()
-    slices = _flip(slices) if plan.options.go_backwards else slices
+    slices = body.slices().sequences
     unroll = plan.options.unroll or 1
 
     def run(state: Any, slices: Any, length: int) -> tuple[Any, Any]:

@@ -49,7 +49,7 @@ def check_options(
         return_list=return_list is True,
         profile=_unsupported(profile, "profile", name),
         unroll=_unroll(unroll, name),
-        checkpoint=_unsupported(checkpoint, "checkpoint", name),
+        checkpoint=_checkpoint(checkpoint, name),
         progress=_unsupported(progress, "progress", name),
     )
 
@@ -99,8 +99,23 @@ def _truncation(steps: Any, name: str | None) -> int:
                 fix="for a loop without any gradient use jax.lax.stop_gradient",
             )
         )
-    if count != -1:
-        _unsupported(count, "truncate_gradient", name)
+    return count
+
+
+def _checkpoint(value: Any, name: str | None) -> int | str | None:
+    if value is None or (isinstance(value, str) and value in ("sqrt", "recursive")):
+        return value
+    needed = "None, a number of steps, 'sqrt' or 'recursive'"
+    fix = "checkpoint=100 saves the state every 100 steps"
+    if isinstance(value, str):
+        raise ScanValueError(
+            explain_error(name, "checkpoint", needed=needed, came=repr(value), fix=fix)
+        )
+    count = _integer(value, "checkpoint", name)
+    if count < 1:
+        raise ScanValueError(
+            explain_error(name, "checkpoint", needed=needed, came=str(count), fix=fix)
+        )
     return count
 
 

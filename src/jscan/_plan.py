@@ -14,6 +14,7 @@ import jax
 
 from . import _frames
 from ._carry import CarryPlan, plan_carry
+from ._chunks import Level, plan_levels
 from ._program import Program
 from ._spec import Options, ScanSpec
 from ._step import Step
@@ -52,8 +53,21 @@ class LoopPlan:
     carry: CarryPlan
     constants: int
     has_stop: bool
+    has_limit: bool  # the last input is the number of steps
+    levels: tuple[Level, ...]
     options: Options
     inputs: tuple[Any, ...]  # types of the flat inputs
+
+    @property
+    def is_bounded(self) -> bool:
+        """True when only the running program knows how many steps there are."""
+        return self.has_stop or self.has_limit
+
+    @property
+    def kept_steps(self) -> int | None:
+        """The last steps that are differentiated, or None for all of them."""
+        steps = self.options.truncate_gradient
+        return steps if 0 < steps < self.n_steps else None
 
     @property
     def states(self) -> tuple[OutputPlan, ...]:
@@ -65,7 +79,8 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     """The plan of a loop and the flat inputs of its program.
 
     The inputs are, leaf by leaf: captured arrays, values of the variables read, whole
-    sequences, initial rows ``[span, ...]`` of every state, non_sequences.
+    sequences, initial rows ``[span, ...]`` of every state, non_sequences, and the number
+    of steps where it is traced.
     """
     states = [output for output in step.outputs if output.is_state]
     initials = [state.initial_rows() for state in states]
@@ -75,7 +90,11 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         *spec.sequence_leaves(),
         *jax.tree.leaves(initials),
         *spec.non_sequence_leaves(),
+        *([] if spec.limit is None else [spec.limit]),
     ]
+    levels = plan_levels(spec.n_steps, spec.options)
+    whole = not (step.has_stop or spec.limit is not None or levels)
+    whole = whole and spec.options.truncate_gradient == -1
     outer = _frames.current()
     plan = LoopPlan(
         step=step.program,
@@ -87,9 +106,11 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         updated=tuple(step.reads.index(variable) for variable in step.updated),
         sequences=tuple(_plan_sequence(s, spec) for s in spec.sequences),
         outputs=_plan_outputs(step),
-        carry=plan_carry(states, spec.n_steps, blocks=not step.has_stop),
+        carry=plan_carry(states, spec.n_steps, blocks=whole),
         constants=len(spec.non_sequence_leaves()),
         has_stop=step.has_stop,
+        has_limit=spec.limit is not None,
+        levels=levels,
         options=spec.options,
         inputs=tuple(jax.typeof(leaf) for leaf in inputs),
     )

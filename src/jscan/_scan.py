@@ -9,15 +9,14 @@ import jax
 
 from ._arguments import normalise
 from ._debug import run_in_python
-from ._errors import ScanNotImplementedError, explain_error
 from ._loop import run_loop
 from ._options import check_options
 from ._plan import plan_loop, split, unflatten_all
-from ._results import ScanResult, pack_outputs
+from ._results import ScanResult, cut_rows, hold_rows, pack_outputs
 from ._shared import Updates
 from ._spec import ScanSpec
 from ._step import trace_step
-from ._types import PyTree
+from ._types import PyTree, is_traced
 
 
 def scan(
@@ -122,39 +121,50 @@ def scan(
         checkpoint=checkpoint,
         progress=progress,
     )
-    spec = normalise(fn, sequences, outputs_info, non_sequences, n_steps, options)
+    spec = normalise(
+        fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
+    )
     return run_scan(spec)
 
 
 def run_scan(spec: ScanSpec) -> ScanResult:
     """Run a validated call; the views of scan enter here."""
     if spec.options.mode == "DEBUG" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        outputs, updates, executed = run_in_python(spec)
-        if spec.options.last_only:
-            outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
-    else:
-        outputs, updates, executed = _run_compiled(spec)
-    packed = pack_outputs(outputs, return_list=spec.options.return_list)
-    return ScanResult(packed, updates, executed, rows=spec.n_steps)
-
-
-def _run_compiled(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
+        return _run_in_python(spec)
     step = trace_step(spec)
-    if step.has_stop:
-        raise ScanNotImplementedError(
-            explain_error(
-                spec.options.name,
-                "until",
-                needed="mode='DEBUG', in this version",
-                came=f"mode={spec.options.mode!r}",
-                fix="return no until, or run the loop with mode='DEBUG'",
-            )
-        )
     plan, inputs = plan_loop(spec, step)
     leaves = run_loop(plan, inputs)
     rows = sum(output.tree.num_leaves for output in plan.outputs)
-    stacked, shared = split(leaves, [rows, len(leaves) - rows])
+    shared_trees = [plan.read_trees[index] for index in plan.updated]
+    shared_leaves = sum(tree.num_leaves for tree in shared_trees)
+    stacked, shared, ends = split(leaves, [rows, shared_leaves, int(plan.is_bounded)])
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
-    trees = [plan.read_trees[index] for index in plan.updated]
-    updates = Updates(zip(step.updated, unflatten_all(trees, shared), strict=True))
-    return outputs, updates, spec.n_steps
+    values = unflatten_all(shared_trees, shared)
+    updates = Updates(zip(step.updated, values, strict=True))
+    if not ends:
+        return _pack(spec, outputs, updates, spec.n_steps, spec.n_steps)
+    executed = ends[0]
+    traced = any(map(is_traced, (*inputs, executed)))
+    if not is_traced(executed):
+        executed = int(executed)
+    if spec.options.last_only:
+        return _pack(spec, outputs, updates, executed, executed)
+    if not traced:
+        outputs = cut_rows(outputs, executed)
+        return _pack(spec, outputs, updates, executed, executed)
+    outputs = hold_rows(outputs, executed)
+    return _pack(spec, outputs, updates, executed, spec.n_steps)
+
+
+def _pack(
+    spec: ScanSpec, outputs: list[PyTree], updates: Updates, executed: Any, rows: int
+) -> ScanResult:
+    packed = pack_outputs(outputs, return_list=spec.options.return_list)
+    return ScanResult(packed, updates, executed, rows=rows)
+
+
+def _run_in_python(spec: ScanSpec) -> ScanResult:
+    outputs, updates, executed = run_in_python(spec)
+    if spec.options.last_only:
+        outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
+    return _pack(spec, outputs, updates, executed, executed)

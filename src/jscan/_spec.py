@@ -100,7 +100,8 @@ class ScanSpec:
     Attributes:
         outputs: One entry per output, or None when `outputs_info` was not given and
             every output is a map output.
-        n_steps: Number of steps (with `until`: at most that many).
+        n_steps: Number of steps (with `until` or a `limit`: at most that many).
+        limit: The number of steps where only the running program knows it, or None.
     """
 
     fn: Callable[..., Any]
@@ -109,6 +110,7 @@ class ScanSpec:
     non_sequences: tuple[NonSequenceSpec, ...]
     n_steps: int
     options: Options = field(default_factory=Options)
+    limit: Leaf | None = None
 
     @property
     def states(self) -> tuple[OutputSpec, ...]:
