@@ -44,7 +44,7 @@ class Slices(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a loop's program, sorted; initials are rows ``[span, ...]``."""
+    """The inputs of a loop's program, sorted; initials as `plan_loop` gives them."""
 
     captured: list[Leaf]
     reads: list[PyTree]
@@ -100,10 +100,14 @@ class Body:
 
     def first_carry(self) -> Carry:
         """The carry before the first step."""
-        layouts = self.plan.carry.layouts
         windows = tuple(
-            layout.first(rows)
-            for layout, rows in zip(layouts, self.inputs.initials, strict=True)
+            layout.first(initial) if state.has_rows else (initial,)
+            for layout, state, initial in zip(
+                self.plan.carry.layouts,
+                self.plan.states,
+                self.inputs.initials,
+                strict=True,
+            )
         )
         shared = tuple(self.inputs.reads[index] for index in self.plan.updated)
         last = [

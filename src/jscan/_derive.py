@@ -157,24 +157,27 @@ def _residual_sources(
 
 
 @cached
-def transpose(program: Program, known: int, wanted: tuple[bool, ...]) -> Program:
-    """``(known inputs, cotangents of the wanted outputs) -> cotangents of the rest``.
+def transpose(
+    program: Program, linear: tuple[bool, ...], wanted: tuple[bool, ...]
+) -> Program:
+    """``(other inputs, cotangents of wanted outputs) -> cotangents of linear inputs``.
 
-    `program` is linear in its inputs after the first `known`; outputs that are not
-    `wanted` have cotangent zero and are left out of the computation altogether.
+    `program` is linear in its inputs marked `linear`; outputs that are not `wanted`
+    have cotangent zero and are left out of the computation altogether.
     """
     inputs = as_structs(program.in_avals)
     cotangents = _pick(as_structs(program.out_avals), wanted)
+    known = [not is_linear for is_linear in linear]
     pruned, used = prune(program, wanted)
 
-    def pull(residuals: Sequence[Leaf], incoming: Sequence[Leaf]) -> list[Leaf]:
+    def pull(values: Sequence[Leaf], incoming: Sequence[Leaf]) -> list[Leaf]:
         def push(*rates: Leaf) -> list[Leaf]:
-            return pruned(*_pick([*residuals, *rates], used))
+            return pruned(*_pick(_merge(rates, values, linear), used))
 
-        pulled = jax.linear_transpose(push, *inputs[known:])(list(incoming))
+        pulled = jax.linear_transpose(push, *_pick(inputs, linear))(list(incoming))
         return list(pulled)
 
-    return Program.trace(pull, inputs[:known], cotangents)
+    return Program.trace(pull, _pick(inputs, known), cotangents)
 
 
 # ---------------------------------------------------------------------- batch and prune
@@ -267,7 +270,7 @@ def _fill(
 
 
 def _merge(
-    smooth: Sequence[Leaf], discrete: Sequence[Leaf], mask: Sequence[bool]
+    marked: Sequence[Leaf], others: Sequence[Leaf], mask: Sequence[bool]
 ) -> list[Leaf]:
-    first, second = iter(smooth), iter(discrete)
-    return [next(first) if inexact else next(second) for inexact in mask]
+    first, second = iter(marked), iter(others)
+    return [next(first) if is_marked else next(second) for is_marked in mask]

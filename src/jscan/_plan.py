@@ -37,6 +37,7 @@ class OutputPlan:
     tree: Any
     row: tuple[Any, ...]
     is_state: bool
+    has_rows: bool = False  # the initial has a time axis, [span, ...]
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     """The plan of a loop and the flat inputs of its program.
 
     The inputs are, leaf by leaf: captured arrays, values of the variables read, whole
-    sequences, initial rows ``[span, ...]`` of every state, non_sequences, and the number
-    of steps where it is traced.
+    sequences, initials of every state (a one-tap state's without time axis, else the
+    ``[span, ...]`` rows), non_sequences, and the number of steps where it is traced.
     """
     states = [output for output in step.outputs if output.is_state]
-    initials = [state.initial_rows() for state in states]
+    initials = [s.initial_rows() if s.has_rows else s.initial for s in states]
     inputs = [
         *step.captured,
         *step.read_values,
@@ -138,7 +139,7 @@ def _plan_outputs(step: Step) -> tuple[OutputPlan, ...]:
                 aval.update(dtype=leaf.dtype)
                 for aval, leaf in zip(row, initial, strict=True)
             ]
-        plans.append(OutputPlan(tree, tuple(row), output.is_state))
+        plans.append(OutputPlan(tree, tuple(row), output.is_state, output.has_rows))
     return tuple(plans)
 
 

@@ -223,26 +223,26 @@ def _split_checkpointed(
     return forward, equation, unknown_outputs, every, saved
 
 
-def _transpose_linear(
-    cotangents: Sequence[Any],
-    *inputs: Any,
-    program: Program,
-    known: int,
-    optimized: bool,
+def _transpose(
+    cotangents: Sequence[Any], *inputs: Any, program: Program, optimized: bool, **_: Any
 ) -> list[Any]:
-    if any(ad.is_undefined_primal(value) for value in inputs[:known]):
-        raise NotImplementedError("jscan: transposing a loop at its known inputs")
+    """Pull cotangents back to the inputs in which the program is linear."""
+    linear = tuple(ad.is_undefined_primal(value) for value in inputs)
     wanted = _moving(cotangents)
     if not any(wanted):
-        return [None] * known + [ad.Zero(value.aval) for value in inputs[known:]]
+        return [
+            ad.Zero(v.aval) if lin else None
+            for v, lin in zip(inputs, linear, strict=True)
+        ]
     pulled = loop_p.bind(
-        *inputs[:known],
+        *[value for value, lin in zip(inputs, linear, strict=True) if not lin],
         *[ct for ct, wants in zip(cotangents, wanted, strict=True) if wants],
-        program=_derive.transpose(program, known, wanted),
+        program=_derive.transpose(program, linear, wanted),
         joint=None,
         optimized=optimized,
     )
-    return [None] * known + list(pulled)
+    results = iter(pulled)
+    return [next(results) if lin else None for lin in linear]
 
 
 def _differentiate_linear(
@@ -328,9 +328,10 @@ def _register() -> None:
         mlir.register_lowering(primitive, _lower)
         batching.primitive_batchers[primitive] = _batch_rule(primitive)
         partial_eval.dce_rules[primitive] = _prune_rule
+        ad.primitive_transposes[primitive] = _transpose
     ad.primitive_jvps[loop_p] = _differentiate
     ad.primitive_jvps[linear_p] = _differentiate_linear
-    ad.primitive_transposes[linear_p] = _transpose_linear
+
     partial_eval.custom_partial_eval_rules[loop_p] = _split_known
     partial_eval.partial_eval_jaxpr_custom_rules[loop_p] = _split_checkpointed
 

@@ -8,7 +8,7 @@ batched form, its executable) is looked up by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,12 +62,13 @@ class Program:
             for leaf in captured
         )
         body = open_jaxpr(jaxpr)
-
-        def explicit(constants: Sequence[Leaf], inputs: Sequence[Leaf]) -> Any:
-            return eval_jaxpr(body, constants, *inputs)
-
-        avals = ([v.aval for v in body.constvars], [v.aval for v in body.invars])
-        return cls(jax.make_jaxpr(explicit)(*as_structs(avals))), captured
+        names = ("",) * len(body.constvars) + tuple(body.debug_info.arg_names or ())
+        explicit = body.replace(
+            constvars=(),
+            invars=[*body.constvars, *body.invars],
+            debug_info=body.debug_info._replace(arg_names=names),
+        )
+        return cls(ClosedJaxpr(explicit, ())), captured
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]:
         """Run the computation on flat inputs; under a trace, in-line."""
@@ -93,6 +94,9 @@ class Program:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __repr__(self) -> str:
+        return f"Program({len(open_jaxpr(self.jaxpr).eqns)} equations)"
 
 
 def open_jaxpr(jaxpr: Any) -> Any:
@@ -183,7 +187,7 @@ class _KeyWriter:
             return (type(value), repr(value))
         if is_traced(value):
             return _Identity(value)
-        if hasattr(value, "dtype") and hasattr(value, "shape"):
+        if hasattr(value, "__array__") and not isinstance(value, type):
             return self._array_key(value)
         try:
             hash(value)
@@ -195,10 +199,11 @@ class _KeyWriter:
         if getattr(value, "nbytes", _SMALL + 1) > _SMALL or not _is_numeric(value):
             return _Identity(value)
         array = np.asarray(value)
-        return (str(value.dtype), array.shape, array.tobytes())
+        return (type(value), str(value.dtype), array.shape, array.tobytes())
 
 
 def _is_numeric(value: Any) -> bool:
+    """False for random keys, whose bits are not to be read as numbers."""
     return not jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
 
 

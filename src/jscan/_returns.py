@@ -182,7 +182,7 @@ def _leaf(leaf: Any, name: str | None) -> Any:
 def _bad_output(value: Any, name: str | None) -> ScanValueError:
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
-        fix = "return the new value; did the step forget its return statement?"
+        fix = "return the new value (did the step forget its return statement?)"
     if inspect.isgenerator(value):
         fix = "return a list instead of a generator"
     return ScanValueError(
