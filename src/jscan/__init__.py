@@ -10,16 +10,21 @@ from ._errors import (
     ScanValueError,
     UpdateCollision,
 )
+from ._random import MRG_RandomStreams, RandomStreams
 from ._results import ScanResult
 from ._scan import scan
-from ._shared import SharedVariable, Updates, shared
+from ._shared import SharedVariable, shared
 from ._until import until
+from ._updates import OrderedUpdates, Updates
 from ._views import foldl, foldr, map, reduce
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MRG_RandomStreams",
     "NonFiniteError",
+    "OrderedUpdates",
+    "RandomStreams",
     "ScanError",
     "ScanNotImplementedError",
     "ScanResult",

@@ -36,10 +36,13 @@ class Slices(NamedTuple):
     Attributes:
         sequences: For every sequence, for every tap, the leaves of the slice.
         past: For every state, for every tap that reads an earlier block, the row.
+        index: Number of the step in the order of iteration, ``uint32``; None in a
+            loop that draws no random numbers.
     """
 
     sequences: list[list[list[Leaf]]]
     past: list[list[PyTree]]
+    index: Leaf | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,17 @@ class Body:
         ]
         return Carry(windows, shared, last)
 
+    def slices(self) -> Slices:
+        """What all steps read, stacked ``[T, ...]`` in the order of time."""
+        return Slices(self.sequence_slices(), self.no_blocks(), self.indices())
+
+    def indices(self) -> Leaf | None:
+        """For every row in the order of time, the number of the step that reads it."""
+        if not self.plan.draws:
+            return None
+        steps = jax.lax.iota("uint32", self.plan.n_steps)
+        return jax.lax.rev(steps, (0,)) if self.plan.options.go_backwards else steps
+
     def sequence_slices(self) -> list[list[list[Leaf]]]:
         """Every tap's rows ``[T, ...]``; a plain sequence is used as it is."""
         steps = self.plan.n_steps
@@ -134,12 +148,12 @@ class Body:
         """The number of steps unless the loop stops before."""
         return self.inputs.limit[0] if self.inputs.limit else self.plan.n_steps
 
-    def slices(self) -> Slices:
-        """What all steps read, ``[T, ...]``, in the order of iteration."""
-        rows = self.sequence_slices()
-        if self.plan.options.go_backwards:
-            rows = jax.tree.map(lambda leaf: jax.lax.rev(leaf, (0,)), rows)
-        return Slices(rows, self.no_blocks())
+    def slices_in_order(self) -> Slices:
+        """What all steps read, stacked ``[T, ...]`` in the order of iteration."""
+        slices = self.slices()
+        if not self.plan.options.go_backwards:
+            return slices
+        return jax.tree.map(lambda leaf: jax.lax.rev(leaf, (0,)), slices)
 
     # ------------------------------------------------------------------------ the step
 
@@ -161,6 +175,9 @@ class Body:
         reads = list(self.inputs.reads)
         for index, value in zip(plan.updated, carry.shared, strict=True):
             reads[index] = value
+        for draw in plan.draws:
+            # Every step has its own part of the stream, whatever other steps do.
+            reads[draw.read] = reads[draw.read].moved(slices.index * draw.count)
         arguments = (self.inputs.captured, reads, slices.sequences)
         past = self._past(carry, slices)
         results = plan.step(
@@ -253,12 +270,15 @@ class Body:
     def carry_at(self, index: Leaf, rows: Any, history: tuple[PyTree, ...]) -> Carry:
         """The carry before step `index`, from all rows and all earlier shared values."""
         windows = []
-        for layout, initial, produced in zip(
+        for layout, state, initial, produced in zip(
             self.plan.carry.layouts,
+            self.plan.states,
             self.inputs.initials,
             self._state_rows(rows),
             strict=True,
         ):
+            if not state.has_rows:
+                initial = jax.tree.map(lambda leaf: leaf[None], initial)
             lagged = jax.tree.map(
                 lambda first, later, span=layout.span: (
                     jax.lax.dynamic_slice_in_dim(

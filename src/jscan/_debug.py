@@ -17,18 +17,19 @@ from . import _frames
 from ._errors import NonFiniteError, ScanValueError, explain_error
 from ._promote import promote_states
 from ._returns import Returned
-from ._shared import SharedVariable, Updates
+from ._shared import SharedVariable
 from ._signature import argument_names, check_arity
 from ._spec import OutputSpec, ScanSpec
 from ._step import (
     call_step,
-    checked_update,
     complete_outputs,
     row_type,
     stop_condition,
     trace_step,
 )
+from ._streams import Position, Stream, hand_on
 from ._types import Leaf, PyTree, is_traced, tree_text
+from ._updates import Updates, checked_update
 
 
 def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
@@ -58,8 +59,8 @@ def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
         for tree in step.output_trees
     ]
     empty = jax.tree.map(lambda aval: jnp.zeros((0, *aval.shape), aval.dtype), rows)
-    values = {v: v.value for v in step.updated}
-    return empty, Updates(values), 0
+    values = Updates({v: v.value for v in step.updated})
+    return empty, values + hand_on(step.draws, 0, 0), 0
 
 
 class _Run:
@@ -74,6 +75,8 @@ class _Run:
         ]
         self.rows: list[list[PyTree]] = []
         self.shared = Updates()
+        self.draws: dict[Stream, int] = {}  # per step
+        self.positions: dict[Stream, Position] = {}  # before the loop
 
     def first_step(self) -> tuple[OutputSpec, ...] | None:
         """Run step 0; promoted specs when the states' types do not close yet."""
@@ -99,7 +102,8 @@ class _Run:
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
             for rows in zip(*self.rows, strict=True)
         ]
-        return stacks, self.shared, step
+        positions = hand_on(self.draws, step, self.spec.n_steps)
+        return stacks, self.shared + positions, step
 
     def _step(self, index: int) -> tuple[Returned, bool]:
         spec = self.spec
@@ -112,17 +116,44 @@ class _Run:
             ),
             *(constant.value for constant in spec.non_sequences),
         ]
-        with _frames.enter(_frames.Frame(self.shared)):
+        with _frames.enter(self._frame(index)) as frame:
             returned = call_step(spec, arguments)
             self.fresh = {
                 variable: _new_value(variable, value, spec.options.name)
                 for variable, value in returned.updates.items()
             }
-        returned.outputs[:] = [jax.tree.map(jnp.asarray, o) for o in returned.outputs]
+            returned.outputs[:] = [
+                jax.tree.map(jnp.asarray, o) for o in returned.outputs
+            ]
+        self._note_draws(frame, index)
         stop = returned.stop
         stopped = stop is not None and bool(stop_condition(stop, spec.options.name))
         self._check_finite(returned, index, arguments)
         return returned, stopped
+
+    def _frame(self, index: int) -> _frames.Frame:
+        """What the step sees: updated variables, and its own part of every stream."""
+        positions = {
+            stream: position.moved(index * self.draws[stream])
+            for stream, position in self.positions.items()
+        }
+        return _frames.Frame({**self.shared, **positions}, staged=False)
+
+    def _note_draws(self, frame: _frames.Frame, index: int) -> None:
+        draws = {stream: count for stream, count in frame.draws.items() if count}
+        if index == 0:
+            self.draws = draws
+            self.positions = {stream: stream.value for stream in draws}
+        elif draws != self.draws:
+            raise ScanValueError(
+                explain_error(
+                    self.spec.options.name,
+                    f"random draws at step {index}",
+                    needed="the draws of step 0, so that compiled loops agree",
+                    came="another number of draws",
+                    fix="draw in every step, and use the sample where it is wanted",
+                )
+            )
 
     def _record(self, returned: Returned) -> None:
         assert self.outputs is not None

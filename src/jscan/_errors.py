@@ -97,8 +97,16 @@ class NonFiniteError(ScanError, FloatingPointError):
         self.inputs = inputs
 
 
+class Subject(str):
+    """Who complains, ready to print, where a loop would give its name."""
+
+    __slots__ = ()
+
+
 def loop_label(name: str | None) -> str:
     """How errors, bars and reports call a loop: ``scan 'rnn'`` or ``scan``."""
+    if isinstance(name, Subject):
+        return str(name)
     return f"scan {name!r}" if name else "scan"
 
 

@@ -1,38 +1,94 @@
 """What the code being traced right now sees of the shared variables.
 
-A *frame* is one trace (of a step or of a compiled function) in progress. It holds the
-values its shared variables have there and remembers which variables were read, so
-that the tracer of the step can turn every read into an input of the loop. Frames form
-a stack, one per thread.
+A *frame* is one trace (of a step, of a compiled function, of a cost) in progress. It
+holds the values its shared variables have there and remembers which variables were
+read, so that the tracer can turn every read into an input of what it traces. Frames
+form a stack, one per thread.
+
+A value read in a frame belongs to JAX's trace of that frame. Code that JAX traces on
+its own account (`jax.jit`, the branches of `lax.cond`) may be kept and run again with
+other values of the variable, so that reading one in there would silently freeze it:
+`value_of` refuses it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jax.extend.core import find_top_trace
+
+from ._errors import ScanValueError
 from ._types import PyTree
 
 if TYPE_CHECKING:
+    from ._random import Draw
     from ._shared import SharedVariable
+
+# Transformations that compute on given values and keep no program.
+_PASSING = ("JVPTrace", "LinearizeTrace", "BatchTrace")
+
+
+class Scope(enum.Enum):
+    """What a frame is the trace of."""
+
+    STEP = "step"  # one step of a loop
+    FUNCTION = "function"  # a compiled function
+    COST = "cost"  # a cost being differentiated: binds variables, nothing else
 
 
 class Frame:
-    """The values of shared variables inside one trace, and the variables it read."""
+    """The values of shared variables inside one trace, and the variables it read.
 
-    def __init__(self, bound: Mapping[SharedVariable, PyTree]) -> None:
+    Attributes:
+        scope: What is being traced.
+        staged: True when the trace is repeated until every variable it reads is one
+            of its inputs; false when the code runs on values as they are (DEBUG).
+        bound: Values of variables here.
+        reads: Variables read here, in order.
+        draws: For every random stream, the number of draws made here.
+        positions: For every draw sampled here, the stream's value it used.
+        samples: Samples of draws, as they are worth here.
+        stored: New values that functions called here have stored.
+    """
+
+    def __init__(
+        self,
+        bound: Mapping[SharedVariable, PyTree],
+        scope: Scope = Scope.STEP,
+        *,
+        staged: bool = True,
+    ) -> None:
         self.bound = dict(bound)
+        self.scope = scope
+        self.staged = staged
         self.reads: dict[SharedVariable, None] = {}
+        self.draws: dict[SharedVariable, Any] = {}
+        self.positions: dict[Draw, Any] = {}
+        self.samples: dict[Draw, Any] = {}
+        self.stored: dict[SharedVariable, PyTree] = {}
+        self.integers: tuple[Any, ...] = ()  # tracers that could be Python ints
+        self.trace: Any = None
         self.parent = current()
 
     def read(self, variable: SharedVariable) -> PyTree:
         """The variable's value here; an unbound one has that of the frame around."""
+        if variable.birth is self:
+            return self.bound.get(variable, variable.stored)
         self.reads[variable] = None
         if variable in self.bound:
             return self.bound[variable]
-        return outer_value(variable, self.parent)
+        if not self.staged:
+            _check_readable(variable, self.trace, self.parent)
+        return _seen_from(self.parent, variable)
+
+    def set(self, variable: SharedVariable, value: PyTree) -> None:
+        """Give the variable a new value for the rest of this frame."""
+        self.read(variable)  # a variable that changes is an input
+        self.bound[variable] = value
 
 
 class _Stack(threading.local):
@@ -48,16 +104,44 @@ def current() -> Frame | None:
     return _stack.frames[-1] if _stack.frames else None
 
 
-def outer_value(variable: SharedVariable, frame: Frame | None) -> PyTree:
-    """The variable's value as seen from `frame` (None: the stored value)."""
-    return variable.stored if frame is None else frame.read(variable)
+def value_of(variable: SharedVariable) -> PyTree:
+    """The variable's value where the caller stands."""
+    frame = current()
+    _check_readable(variable, staging_trace(), frame)
+    return _seen_from(frame, variable)
 
 
 @contextlib.contextmanager
 def enter(frame: Frame) -> Iterator[Frame]:
     """Make `frame` the innermost one for the length of a `with` block."""
+    frame.trace = staging_trace()
     _stack.frames.append(frame)
     try:
         yield frame
     finally:
         _stack.frames.pop()
+
+
+def staging_trace() -> Any:
+    """JAX's trace that records operations right now, or None when they are computed."""
+    trace: Any = find_top_trace(())
+    while type(trace).__name__ in _PASSING:
+        trace = trace.parent_trace
+    return trace if hasattr(trace, "parent_trace") else None
+
+
+def _seen_from(frame: Frame | None, variable: SharedVariable) -> PyTree:
+    return variable.stored if frame is None else frame.read(variable)
+
+
+def _check_readable(variable: SharedVariable, here: Any, frame: Frame | None) -> None:
+    """Refuse a read in a trace of JAX's own, which would keep the value for good."""
+    if here is (frame.trace if frame else None) or here is variable.home:
+        return
+    raise ScanValueError(
+        f"{variable!r} is read inside jax.jit or another construct that JAX traces on "
+        "its own (lax.cond, lax.scan, jax.checkpoint). JAX would keep the value of "
+        "this moment and never see a later one. Fix: compile with jscan.function in "
+        f"place of jax.jit, or read {variable.label}.value before and pass it in as "
+        "an argument."
+    )

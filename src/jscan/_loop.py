@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._body import Body, Carry, Slices, sort_inputs
 from . import _bounded_rules  # noqa: F401  (registers the rules of bounded_p)
+from ._body import Body, Carry, Slices, sort_inputs
 from ._chunks import bounded_chunks, scan_chunks
 from ._derive import cached
 from ._plan import LoopPlan
@@ -59,7 +59,7 @@ def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
         carry, rows = scan_chunks(
             body.step,
             body.first_carry(),
-            body.slices(),
+            body.slices_in_order(),
             length=plan.n_steps,
             levels=plan.levels,
             unroll=plan.options.unroll or 1,
@@ -82,7 +82,7 @@ def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
     carry, rows, executed = bounded_chunks(
         body.step_until,
         body.first_carry(),
-        body.slices(),
+        body.slices_in_order(),
         length=plan.n_steps,
         steps=body.most_steps(),
         levels=plan.levels,
@@ -99,7 +99,7 @@ def _scan(body: Body) -> tuple[Carry, Any]:
     carry, rows = jax.lax.scan(
         body.step,
         body.first_carry(),
-        Slices(body.sequence_slices(), body.no_blocks()),
+        body.slices(),
         length=plan.n_steps,
         reverse=backwards,
         unroll=plan.options.unroll or 1,
@@ -111,14 +111,14 @@ def _scan(body: Body) -> tuple[Carry, Any]:
 def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
     """Long lags read whole blocks of earlier rows, sliced once per block."""
     plan = body.plan
-    slices = body.slices().sequences
+    slices = body.slices_in_order()
     unroll = plan.options.unroll or 1
 
     def run(state: Any, slices: Any, length: int) -> tuple[Any, Any]:
         carry, history = state
         past = body.block_slices(history, length)
         carry, rows = jax.lax.scan(
-            body.step, carry, Slices(slices, past), length=length, unroll=unroll
+            body.step, carry, slices._replace(past=past), length=length, unroll=unroll
         )
         return (carry, body.advance_history(history, rows)), rows
 

@@ -41,6 +41,14 @@ class OutputPlan:
 
 
 @dataclass(frozen=True)
+class DrawPlan:
+    """A random stream the step draws from: its place among the reads, and how often."""
+
+    read: int
+    count: int
+
+
+@dataclass(frozen=True)
 class LoopPlan:
     """Everything about a loop but its arrays."""
 
@@ -49,6 +57,7 @@ class LoopPlan:
     captured: int
     read_trees: tuple[Any, ...]
     updated: tuple[int, ...]  # positions among the reads
+    draws: tuple[DrawPlan, ...]
     sequences: tuple[SequencePlan, ...]
     outputs: tuple[OutputPlan, ...]
     carry: CarryPlan
@@ -96,15 +105,16 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     levels = plan_levels(spec.n_steps, spec.options)
     whole = not (step.has_stop or spec.limit is not None or levels)
     whole = whole and spec.options.truncate_gradient == -1
-    outer = _frames.current()
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
         captured=len(step.captured),
-        read_trees=tuple(
-            jax.tree.structure(_frames.outer_value(v, outer)) for v in step.reads
-        ),
+        read_trees=tuple(jax.tree.structure(_frames.value_of(v)) for v in step.reads),
         updated=tuple(step.reads.index(variable) for variable in step.updated),
+        draws=tuple(
+            DrawPlan(step.reads.index(stream), count)
+            for stream, count in step.draws.items()
+        ),
         sequences=tuple(_plan_sequence(s, spec) for s in spec.sequences),
         outputs=_plan_outputs(step),
         carry=plan_carry(states, spec.n_steps, blocks=whole),

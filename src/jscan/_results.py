@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._shared import Updates
 from ._types import Leaf, PyTree
+from ._updates import Updates
 
 
 @jax.tree_util.register_pytree_node_class

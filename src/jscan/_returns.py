@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._operators import ArrayLike
 from ._results import ScanResult
-from ._shared import SharedVariable, Updates, as_updates
+from ._shared import SharedVariable
 from ._types import PyTree, is_array, is_number, is_plain_sequence
 from ._until import until
+from ._updates import Updates
 
 PLACE = "the step's return value"
 
@@ -133,7 +136,7 @@ def _updates(part: Any, name: str | None) -> Updates:
                     fix="leave the variable out of the updates to keep its value",
                 )
             )
-    return as_updates(part)
+    return Updates(part)
 
 
 # ---------------------------------------------------------------------------- outputs
@@ -172,10 +175,12 @@ def _is_opaque(value: Any) -> bool:
 
 
 def _leaf(leaf: Any, name: str | None) -> Any:
-    if isinstance(leaf, SharedVariable):
+    if isinstance(leaf, ArrayLike):
         return leaf.value
-    if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+    if is_array(leaf) or is_number(leaf):
         return leaf
+    if hasattr(leaf, "__jax_array__"):
+        return jnp.asarray(leaf)
     raise _bad_output(leaf, name)
 
 

@@ -13,10 +13,11 @@ from ._loop import run_loop
 from ._options import check_options
 from ._plan import plan_loop, split, unflatten_all
 from ._results import ScanResult, cut_rows, hold_rows, pack_outputs
-from ._shared import Updates
 from ._spec import ScanSpec
+from ._streams import hand_on
 from ._step import trace_step
 from ._types import PyTree, is_traced
+from ._updates import Updates, locked
 
 
 def scan(
@@ -132,25 +133,23 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     if spec.options.mode == "DEBUG" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _run_in_python(spec)
     step = trace_step(spec)
-    plan, inputs = plan_loop(spec, step)
-    leaves = run_loop(plan, inputs)
+    with locked(step.draws):  # the loop takes its numbers in one piece
+        plan, inputs = plan_loop(spec, step)
+        leaves = run_loop(plan, inputs)
+        executed = leaves.pop() if plan.is_bounded else spec.n_steps
+        positions = hand_on(step.draws, executed, spec.n_steps)
     rows = sum(output.tree.num_leaves for output in plan.outputs)
-    shared_trees = [plan.read_trees[index] for index in plan.updated]
-    shared_leaves = sum(tree.num_leaves for tree in shared_trees)
-    stacked, shared, ends = split(leaves, [rows, shared_leaves, int(plan.is_bounded)])
+    stacked, shared = split(leaves, [rows, len(leaves) - rows])
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
-    values = unflatten_all(shared_trees, shared)
-    updates = Updates(zip(step.updated, values, strict=True))
-    if not ends:
-        return _pack(spec, outputs, updates, spec.n_steps, spec.n_steps)
-    executed = ends[0]
-    traced = any(map(is_traced, (*inputs, executed)))
+    values = unflatten_all([plan.read_trees[index] for index in plan.updated], shared)
+    updates = Updates(zip(step.updated, values, strict=True)) + positions
+    if not plan.is_bounded:
+        return _pack(spec, outputs, updates, executed, spec.n_steps)
+    exact = not any(map(is_traced, (*inputs, executed)))
     if not is_traced(executed):
         executed = int(executed)
-    if spec.options.last_only:
-        return _pack(spec, outputs, updates, executed, executed)
-    if not traced:
-        outputs = cut_rows(outputs, executed)
+    if spec.options.last_only or exact:
+        outputs = outputs if spec.options.last_only else cut_rows(outputs, executed)
         return _pack(spec, outputs, updates, executed, executed)
     outputs = hold_rows(outputs, executed)
     return _pack(spec, outputs, updates, executed, spec.n_steps)

@@ -1,104 +1,266 @@
-"""State that lives between calls: shared variables and the updates of them."""
+"""State that lives between calls: shared variables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import itertools
+import threading
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from . import _frames
-from ._errors import UpdateCollision
-from ._types import PyTree
+from . import _donation, _frames
+from ._errors import ScanTypeError, Subject, explain_error
+from ._operators import ArrayLike
+from ._types import Leaf, PyTree, is_array, is_number, is_traced, type_text
+
+_serials = itertools.count()
 
 
-class SharedVariable:
+class SharedVariable(ArrayLike):
     """A value with identity: read anywhere, updated by what a step or function returns.
 
-    Make one with `shared`.
+    Make one with `shared`. Arithmetic, ``<``, indexing and ``@`` work on the variable
+    and give arrays; functions of `jax.numpy` need ``variable.value``. ``==`` and `hash`
+    go by identity, so that variables can be keys of `Updates`.
+
+    Inside a step or a `function`, `value` is the traced value there: before the update
+    that the step or function returns. Inside plain `jax.jit` reading a variable is an
+    error, because JAX would keep the value of the first call.
+
+    Variables pickle with their name and value. `function` and `set_value` may be called
+    from several threads.
 
     Example:
         >>> import jscan
         >>> counter = jscan.shared(0, name="counter")
-        >>> int(counter.value)
-        0
+        >>> int(counter.value), int(counter + 1)
+        (0, 1)
+        >>> counter.set_value(5)
+        >>> counter.get_value()
+        array(5, dtype=int32)
     """
 
-    def __init__(self, value: PyTree, name: str | None = None) -> None:
-        self.stored: PyTree = jax.tree.map(_strong, value)
+    def __init__(
+        self, value: PyTree, name: str | None = None, borrow: bool = False
+    ) -> None:
         self.name = name
+        leaves = jax.tree.leaves(value, is_leaf=_is_variable)
+        if not leaves or not all(map(_is_storable, leaves)):
+            wrong = next((leaf for leaf in leaves if not _is_storable(leaf)), value)
+            raise ScanTypeError(
+                explain_error(
+                    self.subject,
+                    "value",
+                    needed="an array, a number, a random key or a pytree of them",
+                    came=f"{wrong!r:.60} of type {type(wrong).__name__}",
+                    fix="convert it with jnp.asarray, or take the .value of a variable",
+                )
+            )
+        _donation.check_alive(value, self.subject, "value")
+        self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
+        self._prepare()
+        # A variable made inside a trace belongs to it and ends with it.
+        self.home = _frames.staging_trace()
+        self.birth = _frames.current()
+
+    def _prepare(self) -> None:
+        """What pickling does not keep: the lock, and its place in the lock order."""
+        self.lock = threading.RLock()
+        self.serial = next(_serials)
+        self.donated = False  # True once a function updates the variable in place
+        self.home: Any = None
+        self.birth: _frames.Frame | None = None
 
     @property
     def value(self) -> PyTree:
         """The current value: stored outside, traced inside a step or a function."""
-        return _frames.outer_value(self, _frames.current())
+        value = _frames.value_of(self)
+        if _frames.current() is None:
+            _donation.check_alive(value, self.subject, "its stored value")
+        return value
+
+    @property
+    def subject(self) -> Subject:
+        """How errors begin: ``shared variable 'W'``."""
+        return Subject(f"shared variable {self.name!r}" if self.name else "shared")
+
+    @property
+    def label(self) -> str:
+        """How errors call the variable in code."""
+        return self.name or "variable"
+
+    def get_value(self, borrow: bool = False) -> PyTree:
+        """The stored value in NumPy arrays.
+
+        Args:
+            borrow: True: the arrays may be read-only views of the stored ones.
+
+        Returns:
+            A tree of NumPy arrays (random keys stay JAX arrays); by default copies.
+
+        Raises:
+            ScanValueError: Inside a trace, where there is no value yet.
+        """
+        value = self.value
+        if any(map(is_traced, jax.tree.leaves(value))):
+            raise_traced(self, "get_value")
+        return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
+
+    def set_value(self, value: PyTree, borrow: bool = False) -> None:
+        """Store a new value; calls of compiled functions see it without retracing.
+
+        Args:
+            value: A value of the same tree, dtypes and ranks; shapes may change.
+            borrow: True: a JAX array is stored itself, not a copy of it.
+
+        Raises:
+            ScanTypeError: Another tree, dtype or rank.
+            ScanValueError: Inside a trace; return an update there.
+        """
+        if _frames.staging_trace() is not self.home or _frames.current():
+            raise_traced(self, "set_value")
+        with self.lock:
+            leaves = check_value(self, value, self.subject, "set_value")
+            leaves = [strong(leaf, copy=not borrow) for leaf in leaves]
+            self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
+
+    def accept(self, value: PyTree) -> None:
+        """Store a value computed for this variable; the caller holds the lock."""
+        self.stored = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
+        return {"name": self.name, "value": value}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.name = state["name"]
+        self.stored = jax.tree.map(strong, state["value"])
+        self._prepare()
 
     def __repr__(self) -> str:
         return f"<SharedVariable {self.name or 'unnamed'}>"
 
 
-def _strong(leaf: Any) -> jax.Array:
-    """An array of the leaf's own dtype: stored numbers do not stay weakly typed."""
-    array = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(array, array.dtype)
-
-
-def shared(value: PyTree, name: str | None = None) -> SharedVariable:
+def shared(
+    value: PyTree, name: str | None = None, borrow: bool = False
+) -> SharedVariable:
     """Make a shared variable.
 
     Args:
-        value: An array, a number or a pytree of them.
+        value: An array, a number, a random key or a pytree of them.
         name: Used in errors and reports.
+        borrow: True: a JAX array is stored itself; by default a copy is.
 
     Returns:
-        The variable, holding a copy of `value` with strong types.
+        The variable. Python numbers are stored with JAX's default types.
+
+    Raises:
+        ScanTypeError: `value` is or holds something else.
+
+    Works in every transform: a step, a `function`, `jscan.grad`; not in plain
+    `jax.jit`. Source: Theano 0.9, ``theano.shared``.
 
     Example:
         >>> import jscan
         >>> jscan.shared(1.0, name="scale")
         <SharedVariable scale>
     """
-    return SharedVariable(value, name)
+    return SharedVariable(value, name, borrow)
 
 
-class Updates(dict[SharedVariable, Any]):
-    """New values of shared variables, in the order in which they were given.
+def strong(leaf: Any, copy: bool = True) -> jax.Array:
+    """An array of the leaf's own dtype: stored numbers do not stay weakly typed."""
+    array = jnp.array(leaf) if copy else jnp.asarray(leaf)
+    if jax.typeof(array).weak_type:
+        return jax.lax.convert_element_type(array, array.dtype)
+    return array
 
-    Example:
-        >>> import jscan
-        >>> counter = jscan.shared(0, name="counter")
-        >>> updates = jscan.Updates({counter: 5})
-        >>> updates.apply()
-        >>> int(counter.value)
-        5
+
+def check_value(
+    variable: SharedVariable,
+    value: Any,
+    owner: str | None,
+    place: str,
+    *,
+    same_shape: bool = False,
+) -> list[Leaf]:
+    """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
+
+    Args:
+        variable: Whose value is to change.
+        value: The new one; Python numbers take the variable's dtype.
+        owner: Who asks, for the error text: a loop's name or a `Subject`.
+        place: Where the value came from, for the error text.
+        same_shape: True inside loops, whose carry cannot change its shape.
     """
+    if isinstance(value, SharedVariable):
+        value = value.value
+    _donation.check_alive(value, owner, place)
+    old, tree = jax.tree.flatten(_frames.value_of(variable))
+    new, new_tree = jax.tree.flatten(value)
+    if tree != new_tree:
+        raise ScanTypeError(
+            explain_error(
+                owner,
+                place,
+                needed=f"a value of the variable's tree, {tree}",
+                came=str(new_tree),
+                fix="give the whole tree, with every entry",
+            )
+        )
+    leaves = []
+    for before, after in zip(old, new, strict=True):
+        if not _is_storable(after) and not isinstance(after, ArrayLike):
+            raise _misfit(before, after, owner, place, "convert it with jnp.asarray")
+        after = jnp.asarray(after)
+        if after.dtype != before.dtype and jax.typeof(after).weak_type:
+            after = after.astype(jnp.result_type(after, before))
+        fits = after.shape == before.shape or (
+            after.ndim == before.ndim and not same_shape
+        )
+        if not fits or after.dtype != before.dtype:
+            fix = f"give a value of that shape with .astype({str(before.dtype)!r})"
+            raise _misfit(before, after, owner, place, fix)
+        leaves.append(after)
+    return leaves
 
-    def __add__(self, other: Mapping[SharedVariable, Any] | None) -> Updates:
-        merged = Updates(self)
-        for variable, value in (other or {}).items():
-            if variable in merged and merged[variable] is not value:
-                raise UpdateCollision("Collision", variable)
-            merged[variable] = value
-        return merged
 
-    def apply(self) -> None:
-        """Store every new value in its variable."""
-        for variable, value in self.items():
-            variable.stored = jax.tree.map(_strong, value)
-
-
-def as_updates(pairs: Mapping[SharedVariable, Any] | Iterable[Any]) -> Updates:
-    """`Updates` from a mapping or from pairs."""
-    return Updates(dict(pairs))
+def raise_traced(variable: SharedVariable, method: str) -> NoReturn:
+    """Refuse a method that needs stored values, inside a trace."""
+    raise ScanTypeError(
+        explain_error(
+            variable.subject,
+            method,
+            needed="a call outside of steps, compiled functions and jax.jit",
+            came="a call while they are traced",
+            fix=f"read {variable.label}.value there, and return "
+            f"{{{variable.label}: new_value}} to update",
+        )
+    )
 
 
-def _flatten(updates: Updates) -> tuple[tuple[Any, ...], tuple[SharedVariable, ...]]:
-    return tuple(updates.values()), tuple(updates)
+def _misfit(
+    before: Leaf, after: Any, owner: str | None, place: str, fix: str
+) -> ScanTypeError:
+    return ScanTypeError(
+        explain_error(
+            owner, place, needed=type_text(before), came=type_text(after), fix=fix
+        )
+    )
 
 
-def _unflatten(keys: tuple[SharedVariable, ...], values: Iterable[Any]) -> Updates:
-    return Updates(zip(keys, values, strict=True))
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)
 
 
-jax.tree_util.register_pytree_node(Updates, _flatten, _unflatten)
+def _is_storable(leaf: Any) -> bool:
+    return is_array(leaf) or is_number(leaf)
+
+
+def _as_numpy(leaf: Leaf, copy: bool) -> Any:
+    """A NumPy array, where the leaf has such a form (random keys do not)."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        return leaf
+    return np.array(leaf) if copy else np.asarray(leaf)

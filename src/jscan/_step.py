@@ -7,7 +7,7 @@ variables it read are inputs like any other, so that nothing is baked into the l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ from ._returns import Returned, parse_return
 from ._shared import SharedVariable
 from ._signature import captured_names, check_arity
 from ._spec import OutputSpec, ScanSpec
+from ._streams import Stream, without_streams
 from ._types import Leaf, abstract, abstract_row, type_text
+from ._updates import Updates, checked_update
 
 TreeDef = Any  # jax.tree_util.PyTreeDef
 
@@ -40,6 +42,7 @@ class Step:
         captured: Arrays and tracers the step closes over.
         reads: Shared variables the step reads or updates, in order.
         updated: Those it updates; they live in the carry.
+        draws: Random streams it draws from, and how many draws it makes.
         outputs: The completed `outputs_info`: one entry per output, states with their
             final types.
         output_trees: The tree structure of one row of each output.
@@ -50,6 +53,7 @@ class Step:
     captured: tuple[Leaf, ...]
     reads: tuple[SharedVariable, ...]
     updated: tuple[SharedVariable, ...]
+    draws: dict[Stream, int]
     outputs: tuple[OutputSpec, ...]
     output_trees: tuple[TreeDef, ...]
     has_stop: bool
@@ -57,8 +61,7 @@ class Step:
     @property
     def read_values(self) -> list[Leaf]:
         """The values, before the loop, of the variables read: leaves in order."""
-        frame = _frames.current()
-        return jax.tree.leaves([_frames.outer_value(v, frame) for v in self.reads])
+        return jax.tree.leaves([_frames.value_of(v) for v in self.reads])
 
 
 @dataclass
@@ -68,6 +71,7 @@ class _Trace:
     rows: list[Any] = dataclasses.field(default_factory=list)  # types of the outputs
     updated: tuple[SharedVariable, ...] = ()
     reads: tuple[SharedVariable, ...] = ()
+    draws: dict[Stream, int] = dataclasses.field(default_factory=dict)
     has_stop: bool = False
 
 
@@ -96,8 +100,7 @@ def _trace_once(
     """One `jax.make_jaxpr` of the step with `reads` as explicit inputs."""
     trace = _Trace()
     states = [o for o in outputs or () if o.is_state]
-    outer = _frames.current()
-    read_values = [_frames.outer_value(variable, outer) for variable in reads]
+    read_values = [_frames.value_of(variable) for variable in reads]
     inputs = (
         jax.tree.map(abstract, read_values),
         [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
@@ -109,11 +112,12 @@ def _trace_once(
         with _frames.enter(_frames.Frame(dict(zip(reads, bound, strict=True)))) as seen:
             returned = call_step(spec, [*slices, *past, *constants])
             leaves = _flatten_returned(returned, spec.options.name)
-        trace.rows = [jax.tree.map(row_type, row) for row in returned.outputs]
+            trace.rows = [jax.tree.map(row_type, row) for row in returned.outputs]
         trace.updated = tuple(returned.updates)
         trace.has_stop = returned.stop is not None
         new = [v for v in (*returned.updates, *seen.reads) if v not in reads]
         trace.reads = (*reads, *dict.fromkeys(new))
+        trace.draws = {**seen.draws}
         return leaves
 
     return jax.make_jaxpr(flat)(*inputs), trace
@@ -126,7 +130,10 @@ def call_step(spec: ScanSpec, arguments: Sequence[Any]) -> Returned:
     except Exception as error:
         error.add_note(f"This happened in the step of {loop_label(spec.options.name)}.")
         raise
-    return parse_return(value, spec.options.name)
+    returned = parse_return(value, spec.options.name)
+    updates = without_streams(returned.updates)
+    _refuse_local(updates, spec.options.name)
+    return dataclasses.replace(returned, updates=Updates(updates))
 
 
 def state_row(state: OutputSpec) -> Any:
@@ -164,42 +171,20 @@ def stop_condition(stop: Any, name: str | None) -> Leaf:
     return condition != 0
 
 
-def checked_update(
-    variable: SharedVariable, value: Any, name: str | None
-) -> list[Leaf]:
-    """Leaves of an update, of exactly the variable's tree, shapes and dtypes."""
-    if isinstance(value, SharedVariable):
-        value = value.value
-    old, tree = jax.tree.flatten(variable.value)
-    new, new_tree = jax.tree.flatten(value)
-    place = f"the update of {variable!r}"
-    if tree != new_tree:
-        raise ScanTypeError(
-            explain_error(
-                name,
-                place,
-                needed=f"a value of the variable's tree, {tree}",
-                came=str(new_tree),
-                fix="return the whole tree, with every entry",
-            )
-        )
-    leaves = []
-    for before, after in zip(old, new, strict=True):
-        after = jnp.asarray(after)
-        if after.dtype != before.dtype and after.aval.weak_type:
-            after = after.astype(jnp.result_type(after, before))
-        if (after.shape, after.dtype) != (before.shape, before.dtype):
-            raise ScanTypeError(
+def _refuse_local(updates: Mapping[SharedVariable, Any], name: str | None) -> None:
+    """A variable made in this very step has no value before it."""
+    frame = _frames.current()
+    for variable in updates:
+        if variable.birth is not None and variable.birth is frame:
+            raise ScanValueError(
                 explain_error(
                     name,
-                    place,
-                    needed=type_text(before),
-                    came=type_text(after),
-                    fix=f"return a value of that shape with .astype({before.dtype})",
+                    f"the update of {variable!r}",
+                    needed="a variable that exists before the loop",
+                    came="one that the step itself makes",
+                    fix="call jscan.shared outside of the step",
                 )
             )
-        leaves.append(after)
-    return leaves
 
 
 def complete_outputs(
@@ -233,6 +218,7 @@ def _finish(
         captured=captured,
         reads=trace.reads,
         updated=trace.updated,
+        draws=trace.draws,
         outputs=outputs,
         output_trees=tuple(jax.tree.structure(row) for row in trace.rows),
         has_stop=trace.has_stop,
@@ -248,7 +234,7 @@ def _refuse_captured(
         next((key for key, value in known.items() if value is leaf), "an array")
         + f" ({type_text(leaf)})"
         for leaf in captured
-    ] + [repr(variable) for variable in reads]
+    ] + [repr(v) for v in reads if not isinstance(v, Stream)]  # as in Theano
     if found:
         raise ScanTypeError(
             explain_error(

@@ -34,7 +34,7 @@ def scan_truncated(
     constant = Body(plan, sort_inputs(plan, jax.lax.stop_gradient(list(inputs))))
     unroll = plan.options.unroll or 1
     cut = plan.n_steps - kept
-    slices = body.slices()
+    slices = body.slices_in_order()
     head = jax.lax.stop_gradient(jax.tree.map(lambda leaf: leaf[:cut], slices))
     carry, before = jax.lax.stop_gradient(
         jax.lax.scan(
@@ -86,7 +86,7 @@ def _forward(body: Body) -> tuple[PyTree, PyTree, Leaf, PyTree]:
     carry, (rows, history), executed = bounded_chunks(
         step,
         body.first_carry(),
-        body.slices(),
+        body.slices_in_order(),
         length=body.plan.n_steps,
         steps=body.most_steps(),
         levels=(),
@@ -101,7 +101,7 @@ def _tail(body: Body, known: Any, kept: int) -> tuple[PyTree, PyTree, Leaf, PyTr
     carry, after, _ = bounded_chunks(
         lambda carry, slices: (*body.step(carry, slices), None),
         body.carry_at(cut, rows, history),
-        jax.tree.map(lambda leaf: _rows(leaf, cut, kept), body.slices()),
+        jax.tree.map(lambda leaf: _rows(leaf, cut, kept), body.slices_in_order()),
         length=kept,
         steps=executed - cut,
         levels=plan_levels(kept, body.plan.options),

@@ -1,0 +1,43 @@
+"""Buffers given away: who took them, so that a later use of one can be explained.
+
+`function(..., donate=True)` updates variables in place. An array somebody read from
+such a variable before the call is gone after it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import jax
+
+from ._errors import ScanValueError, explain_error
+from ._types import PyTree, is_traced
+
+_takers: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+
+def note_taken(tree: PyTree, text: str) -> None:
+    """Remember what became of the arrays of `tree`, as long as somebody holds them."""
+    for leaf in jax.tree.leaves(tree):
+        key = id(leaf)
+        reference = weakref.ref(leaf, lambda _, key=key: _takers.pop(key, None))
+        _takers[key] = (reference, text)
+
+
+def check_alive(tree: PyTree, owner: str | None, place: str) -> None:
+    """Refuse arrays whose buffers are deleted."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.is_deleted():
+            known = _takers.get(id(leaf))
+            text = known[1] if known else "a function that donates its arguments"
+            raise ScanValueError(
+                explain_error(
+                    owner,
+                    place,
+                    needed="an array that still exists",
+                    came=f"one whose buffer was reused in place by {text}",
+                    fix="read the variable's .value again after each call, copy what "
+                    "you keep with get_value(), or drop donate=True",
+                )
+            )

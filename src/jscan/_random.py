@@ -1,0 +1,426 @@
+"""`RandomStreams`: random draws that are fresh at every step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _distributions, _frames
+from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
+from ._operators import ArrayLike
+from ._streams import IMPLEMENTATION, Position, Stream, sampling_frame, take
+from ._types import is_traced
+
+_SUBJECT = Subject("RandomStreams")
+
+
+class Draw(ArrayLike):
+    """One random draw, which is sampled where it is used.
+
+    Used in a step, made there or outside, it is a fresh sample at every step, and one
+    sample however often the step reads it. Passed through ``non_sequences`` it is one
+    sample for the whole loop. In a `function` it is fresh at every call. Outside of
+    all these it is one sample, fixed when it is first used.
+
+    It acts as an array in arithmetic; functions of `jax.numpy` need ``draw.value``.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        distribution: Callable[..., Any],
+        dtype: Any,
+        size: tuple[int, ...] | None,
+        parameters: dict[str, Any],
+        batch_rank: dict[str, int],
+    ) -> None:
+        self.stream = stream
+        self.distribution = distribution
+        self.requested_dtype = dtype
+        self.size_given = size
+        self.parameters = parameters
+        self.batch_rank = batch_rank  # of parameters that are vectors: trailing axes
+        self._place: Position | None = None  # at top level: in the stream,
+        self._fixed: Any = None  # and the sample there
+
+    @property
+    def value(self) -> jax.Array:
+        """The sample where the caller stands, ``[*size, ...]``."""
+        frame = _frames.current()
+        if frame is None:
+            with self.stream.lock:
+                if self._fixed is None:
+                    self._fixed = self._sample(self._position())
+                return self._fixed
+        _frames.value_of(self.stream)  # refuses a use where JAX would freeze it
+        if self not in frame.samples:
+            frame.samples[self] = self._sample(self._position())
+        return frame.samples[self]
+
+    @property
+    def label(self) -> str:
+        """How errors call the draw in code."""
+        return "draw"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the sample; asking for it does not draw."""
+        return self._type().shape
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the sample; asking for it does not draw."""
+        return self._type().dtype
+
+    def __repr__(self) -> str:
+        return f"<Draw {self.distribution.__name__} from {self.stream!r}>"
+
+    def _position(self) -> Position:
+        """The draw's place in the stream, one per step or call of a function."""
+        frame = sampling_frame()
+        if frame is None:
+            with self.stream.lock:
+                if self._place is None:
+                    self._place = take(self.stream, 1)
+                return self._place
+        if self not in frame.positions:
+            frame.positions[self] = take(self.stream, 1)
+        return frame.positions[self]
+
+    def _sample(self, position: Position) -> jax.Array:
+        return self._compute(position.sample_key(), self._resolved())
+
+    def _type(self) -> Any:
+        key = jax.eval_shape(lambda: jax.random.key(0, impl=IMPLEMENTATION))
+        return jax.eval_shape(self._compute, key, self._resolved())
+
+    def _resolved(self) -> dict[str, Any]:
+        """Parameters as they are worth here."""
+        return {
+            name: value.value if isinstance(value, ArrayLike) else value
+            for name, value in self.parameters.items()
+        }
+
+    def _compute(self, key: Any, parameters: dict[str, Any]) -> jax.Array:
+        arrays = {
+            name: None if value is None else jnp.asarray(value)
+            for name, value in parameters.items()
+        }
+        shape = self.size_given
+        if shape is None:
+            shape = jnp.broadcast_shapes(
+                *(
+                    array.shape[: array.ndim - self.batch_rank.get(name, 0)]
+                    for name, array in arrays.items()
+                    if array is not None and self.batch_rank.get(name, 0) >= 0
+                )
+            )
+        dtype = self.requested_dtype
+        if dtype is None:
+            dtype = next(iter(arrays.values())).dtype
+        return self.distribution(key, shape, dtype, **arrays)
+
+
+class RandomStreams:
+    """A source of random draws; each is a `Draw`, sampled where it is used.
+
+    The numbers depend on the seed and on how many draws came before, and on nothing
+    else: not on unrolling, checkpoints, early stop, `jit` or the backend. They differ
+    from those of Theano's generators. A loop of ``T`` steps with ``d`` draws moves the
+    stream on by ``T*d``; the loop's `updates` report it, and it happens whether or not
+    they are used. (Inside a step of an outer loop, a loop that stops early moves it by
+    its bound.)
+
+    Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for
+    different ones make a stream from each lane's key: ``RandomStreams(key)``. Samples
+    are differentiable in ``low``, ``high``, ``avg`` and ``std``.
+
+    Parameters may be arrays, shared variables or other draws. Without `size` the
+    sample has the shape of its parameters; `ndim`, where given, must be its rank.
+    Whole numbers have JAX's default integer type, others its default float type.
+
+    Args:
+        seed: An integer, or a JAX random key (also a traced one); None: from the
+            operating system.
+
+    Source: Theano 0.9, ``shared_randomstreams.RandomStreams``; works in `jit`
+    (`function`), `grad`, `jvp`, `vmap` and `hessian`.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> rng = jscan.RandomStreams(1)
+        >>> noise = rng.normal()
+        >>> walk, _ = jscan.scan(lambda s: s + noise, outputs_info=0., n_steps=100)
+        >>> len(set(jnp.diff(walk).tolist())) > 90  # fresh at every step
+        True
+    """
+
+    def __init__(self, seed: Any = None) -> None:
+        self.state = Stream(_first_position(seed), "RandomStreams")
+
+    def seed(self, seed: Any = None) -> None:
+        """Start again from a seed."""
+        self.state.set_value(_first_position(seed))
+
+    def uniform(
+        self,
+        size: Any = None,
+        low: Any = 0.0,
+        high: Any = 1.0,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Evenly on ``[low, high)``."""
+        return self._draw(
+            _distributions.uniform, size, ndim, dtype, float, low=low, high=high
+        )
+
+    def normal(
+        self,
+        size: Any = None,
+        avg: Any = 0.0,
+        std: Any = 1.0,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Gaussian with mean `avg` and standard deviation `std`."""
+        return self._draw(
+            _distributions.normal, size, ndim, dtype, float, avg=avg, std=std
+        )
+
+    def bernoulli(
+        self, size: Any = None, p: Any = 0.5, ndim: int | None = None, dtype: Any = None
+    ) -> Draw:
+        """One with probability `p`, else zero."""
+        return self._draw(_distributions.bernoulli, size, ndim, dtype, int, p=p)
+
+    def binomial(
+        self,
+        size: Any = None,
+        n: Any = 1,
+        p: Any = 0.5,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Number of successes among `n` trials of probability `p`."""
+        if isinstance(n, int) and n == 1:  # the usual case, and much cheaper
+            return self._draw(_distributions.bernoulli, size, ndim, dtype, int, p=p)
+        return self._draw(_distributions.binomial, size, ndim, dtype, int, n=n, p=p)
+
+    def multinomial(
+        self,
+        size: Any = None,
+        n: Any = 1,
+        pvals: Any = (0.5, 0.5),
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Counts ``[*size, k]`` of `n` trials over ``pvals[..., k]``."""
+        return self._draw(
+            _distributions.multinomial,
+            size,
+            ndim,
+            dtype,
+            int,
+            {"pvals": 1},
+            n=n,
+            pvals=pvals,
+        )
+
+    def poisson(
+        self,
+        size: Any = None,
+        lam: Any = 1.0,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Number of events at the rate `lam`."""
+        return self._draw(_distributions.poisson, size, ndim, dtype, int, lam=lam)
+
+    def random_integers(
+        self,
+        size: Any = None,
+        low: Any = 0,
+        high: Any = 1,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Whole numbers from `low` to `high`, both included."""
+        return self._draw(
+            _distributions.random_integers, size, ndim, dtype, int, low=low, high=high
+        )
+
+    def choice(
+        self,
+        size: Any = None,
+        a: Any = 2,
+        replace: bool = True,
+        p: Any = None,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Elements of the vector `a` (a number: of ``arange(a)``).
+
+        Args:
+            size: Shape of the sample; None: one element.
+            a: What to choose from.
+            replace: False: no element twice in one sample.
+            p: Probability of every element; None: all alike.
+            ndim: Rank of the sample, to check `size`.
+            dtype: Dtype of the sample; None: that of `a`.
+        """
+        if isinstance(a, int | np.integer):
+            a = jnp.arange(a, dtype=jnp.result_type(int))
+        size = () if size is None else size
+        return self._draw(
+            _Choice(bool(replace)),
+            size,
+            ndim,
+            dtype,
+            None,
+            {"a": -1, "p": -1},
+            a=a,
+            p=p,
+        )
+
+    def permutation(
+        self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: Any = None
+    ) -> Draw:
+        """Orders ``[*size, n]`` of the numbers below `n`."""
+        size = () if size is None else size
+        return self._draw(_Permutation(operator.index(n)), size, ndim, dtype, int)
+
+    def shuffle_row_elements(self, input: Any) -> Draw:
+        """``input[..., k]`` with every row in an order of its own."""
+        return self._draw(
+            _distributions.shuffle_row_elements, None, None, None, None, rows=input
+        )
+
+    def _draw(
+        self,
+        distribution: Callable[..., Any],
+        size: Any,
+        ndim: int | None,
+        dtype: Any,
+        kind: type | None,
+        batch_rank: dict[str, int] | None = None,
+        **parameters: Any,
+    ) -> Draw:
+        if dtype is None and kind is not None:
+            dtype = jnp.result_type(kind)
+        shape = _shape(size)
+        draw = Draw(
+            self.state, distribution, dtype, shape, parameters, batch_rank or {}
+        )
+        if ndim is not None and ndim != draw.ndim - _vector_rank(distribution):
+            raise ScanValueError(
+                explain_error(
+                    _SUBJECT,
+                    "ndim",
+                    needed=f"the rank of the sample, {draw.ndim}",
+                    came=str(ndim),
+                    fix="leave ndim out, or make it agree with size",
+                )
+            )
+        return draw
+
+
+MRG_RandomStreams = RandomStreams
+
+
+class _Choice:
+    """`choice` with its Python option, under the name of the distribution."""
+
+    __name__ = "choice"
+
+    def __init__(self, replace: bool) -> None:
+        self.replace = replace
+
+    def __call__(self, key: Any, shape: Any, dtype: Any, a: Any, p: Any) -> Any:
+        return _distributions.choice(key, shape, dtype, a, p, replace=self.replace)
+
+
+class _Permutation:
+    """`permutation` of so many elements."""
+
+    __name__ = "permutation"
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self, key: Any, shape: Any, dtype: Any) -> Any:
+        return _distributions.permutation(key, shape, dtype, n=self.n)
+
+
+def _vector_rank(distribution: Any) -> int:
+    """Axes that a sample has beyond `size`."""
+    return int(distribution.__name__ in ("multinomial", "permutation"))
+
+
+def _first_position(seed: Any) -> Position:
+    """The start of the stream of a seed or key."""
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        key = jax.random.key(int(seed), impl=IMPLEMENTATION)
+    elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_key(seed):
+        key = seed
+    elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_integer(seed):
+        key = jax.random.key(seed, impl=IMPLEMENTATION)
+    else:
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "seed",
+                needed="an integer or one JAX random key",
+                came=f"{seed!r:.60} of type {type(seed).__name__}",
+                fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
+            )
+        )
+    data = jax.random.key_data(key)
+    if data.shape != (2,):
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "seed",
+                needed=f"a key of the implementation {IMPLEMENTATION}",
+                came=f"one of {jax.random.key_impl(key)}",
+                fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
+            )
+        )
+    return Position(data, jnp.zeros((), jnp.uint32))
+
+
+def _is_key(seed: jax.Array) -> bool:
+    return jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
+
+
+def _is_integer(seed: jax.Array) -> bool:
+    return jnp.issubdtype(seed.dtype, jnp.integer)
+
+
+def _shape(size: Any) -> tuple[int, ...] | None:
+    """`size` as a shape: an int, a sequence of ints, or None."""
+    if size is None:
+        return None
+    try:
+        items = (size,) if not isinstance(size, tuple | list) else size
+        if isinstance(size, np.ndarray):
+            items = size.tolist()
+        return tuple(operator.index(item) for item in items)
+    except TypeError as error:
+        traced = any(map(is_traced, jax.tree.leaves(size)))
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "size",
+                needed="an integer or a tuple of integers",
+                came="a traced value" if traced else repr(size),
+                fix="sizes are part of the program: pass a Python int",
+            )
+        ) from error

@@ -1,0 +1,137 @@
+"""New values of shared variables: an ordered map, merged and stored as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from . import _frames
+from ._errors import ScanTypeError, Subject, UpdateCollision, explain_error
+from ._shared import SharedVariable, check_value, raise_traced, strong
+from ._types import Leaf, is_traced
+
+_SUBJECT = Subject("Updates")
+
+
+class Updates(dict[SharedVariable, Any]):
+    """New values of shared variables, in the order in which they were given.
+
+    ``a + b`` and ``a.update(b)`` merge; two different values for one variable raise
+    ``KeyError('Collision', variable)``. Nothing is stored before `apply`, or before a
+    `function` that returns the updates ends.
+
+    Args:
+        pairs: A mapping, or pairs ``(variable, value)``; None for no updates.
+
+    Raises:
+        ScanTypeError: A target that is no shared variable.
+        UpdateCollision: Two values for one variable.
+
+    Example:
+        >>> import jscan
+        >>> counter = jscan.shared(0, name="counter")
+        >>> updates = jscan.Updates({counter: 5})
+        >>> updates.apply()
+        >>> int(counter.value)
+        5
+    """
+
+    def __init__(
+        self, pairs: Mapping[SharedVariable, Any] | Iterable[Any] | None = None
+    ) -> None:
+        super().__init__()
+        for variable, value in _as_pairs(pairs):
+            if variable in self and self[variable] is not value:
+                raise UpdateCollision("Collision", variable)
+            self[variable] = value
+
+    def __setitem__(self, variable: SharedVariable, value: Any) -> None:
+        if not isinstance(variable, SharedVariable):
+            raise ScanTypeError(
+                explain_error(
+                    _SUBJECT,
+                    "the target of an update",
+                    needed="a SharedVariable",
+                    came=f"{variable!r:.60} of type {type(variable).__name__}",
+                    fix="make it one with jscan.shared",
+                )
+            )
+        super().__setitem__(variable, value)
+
+    def update(self, pairs: Any = None) -> None:  # type: ignore[override]
+        """Add updates; a different value for a variable already there is an error."""
+        new = Updates(pairs)
+        for variable, value in new.items():
+            if variable in self and self[variable] is not value:
+                raise UpdateCollision("Collision", variable)
+        for variable, value in new.items():
+            self[variable] = value
+
+    def __add__(self, other: Any) -> Updates:
+        merged = Updates(self)
+        merged.update(other)
+        return merged
+
+    def __radd__(self, other: Any) -> Updates:
+        return Updates(other) + self
+
+    def apply(self) -> None:
+        """Store every new value in its variable, all or none.
+
+        Raises:
+            ScanTypeError: A value does not fit its variable, or the updates were
+                computed inside a trace; return them from the step or function there.
+        """
+        with locked(self):
+            checked = {}
+            for variable, value in self.items():
+                leaves = check_value(variable, value, _SUBJECT, repr(variable))
+                traced = any(map(is_traced, leaves)) or _frames.current()
+                if traced and variable.home is None:
+                    raise_traced(variable, "Updates.apply")
+                tree = jax.tree.structure(variable.stored)
+                checked[variable] = jax.tree.unflatten(
+                    tree, [strong(leaf) for leaf in leaves]
+                )
+            for variable, value in checked.items():
+                variable.accept(value)
+
+
+OrderedUpdates = Updates
+
+
+def checked_update(
+    variable: SharedVariable, value: Any, name: str | None
+) -> list[Leaf]:
+    """Leaves of an update inside a loop, of exactly the variable's types and shapes."""
+    place = f"the update of {variable!r}"
+    return check_value(variable, value, name, place, same_shape=True)
+
+
+@contextlib.contextmanager
+def locked(variables: Iterable[SharedVariable]) -> Iterator[contextlib.ExitStack]:
+    """Hold the locks of variables, taken in one order that all threads share."""
+    with contextlib.ExitStack() as stack:
+        for variable in sorted(set(variables), key=lambda v: v.serial):
+            stack.enter_context(variable.lock)
+        yield stack
+
+
+def _as_pairs(pairs: Any) -> Iterable[Any]:
+    if pairs is None:
+        return ()
+    return pairs.items() if isinstance(pairs, Mapping) else pairs
+
+
+def _flatten(updates: Updates) -> tuple[tuple[Any, ...], tuple[SharedVariable, ...]]:
+    return tuple(updates.values()), tuple(updates)
+
+
+def _unflatten(keys: tuple[SharedVariable, ...], values: Iterable[Any]) -> Updates:
+    return Updates(zip(keys, values, strict=True))
+
+
+jax.tree_util.register_pytree_node(Updates, _flatten, _unflatten)

@@ -1,0 +1,34 @@
+"""One strict JAX for every test: 64-bit types, no silent promotion, two devices."""
+
+import os
+
+# Read once, when JAX starts: the sharding tests want two devices.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+# Own code must not broadcast ranks or mix types by accident.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# "ci" always draws the same calls, so that a red run can be repeated anywhere.
+hypothesis.settings.register_profile(
+    "ci", derandomize=True, deadline=None, max_examples=60, print_blob=True
+)
+hypothesis.settings.register_profile("local", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """Let the test mix types the way users do (int times float, and so on)."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
