@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._checkpoint import scan_checkpoints
 from ._errors import (
     NonFiniteError,
     ScanError,
@@ -38,6 +39,7 @@ __all__ = [
     "map",
     "reduce",
     "scan",
+    "scan_checkpoints",
     "shared",
     "until",
 ]

@@ -280,10 +280,8 @@ class Body:
             if not state.has_rows:
                 initial = jax.tree.map(lambda leaf: leaf[None], initial)
             lagged = jax.tree.map(
-                lambda first, later, span=layout.span: (
-                    jax.lax.dynamic_slice_in_dim(
-                        jax.numpy.concatenate([first, later]), index, span
-                    )
+                lambda first, later, span=layout.span: jax.lax.dynamic_slice_in_dim(
+                    jax.numpy.concatenate([first, later]), index, span
                 ),
                 initial,
                 produced,

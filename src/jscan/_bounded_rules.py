@@ -244,7 +244,9 @@ def _transpose(
     row_cts = cotangents[1 + loop.carry :]
     wanted = tuple(_are_moving(row_cts))
     flags = loop.sort(loop.batched or (False,) * len(inputs))
-    pulled = _pulled_body(loop.body, loop.carry, *map(tuple, _kinds(linear)[1:]), wanted)
+    pulled = _pulled_body(
+        loop.body, loop.carry, *map(tuple, _kinds(linear)[1:]), wanted
+    )
     known_consts = _pick(parts.consts, _others(linear.consts))
     known_xs = _pick(parts.xs, _others(linear.xs))
     lanes = () if loop.lanes is None else (loop.lanes,)
@@ -271,9 +273,7 @@ def _transpose(
     )
     values = [*parts.range, *known_consts, *sums, *carry_in, *known_xs]
     _, *results = back.bind([*values, *_pick(row_cts, wanted)])
-    const_cts, carry_cts, x_cts = _cut(
-        results, (len(sums), loop.carry, sum(linear.xs))
-    )
+    const_cts, carry_cts, x_cts = _cut(results, (len(sums), loop.carry, sum(linear.xs)))
     const_cts = _over_lanes(const_cts, _pick(flags.consts, linear.consts), loop, 0)
     x_cts = _over_lanes(x_cts, _pick(flags.xs, linear.xs), loop, 1)
     carry_cts = [
@@ -305,16 +305,7 @@ def _pulled_body(
     structs = as_structs(body.in_avals)
     linear = (*consts, *[True] * len(carry), *xs)
     known = _pick(structs, _others(linear))
-    rates = _pick(structs, linear)
-
-    def ordered(fixed: Sequence[Leaf], live: Sequence[Leaf]) -> list[Leaf]:
-        live_values, fixed_values = iter(live), iter(fixed)
-        return body(*[next(live_values if flag else fixed_values) for flag in linear])
-
-    program = Program.trace(ordered, known, rates)
-    pull = _derive.transpose(
-        program, len(known), (*[True] * carried, *wanted)
-    )
+    pull = _derive.transpose(body, linear, (*[True] * carried, *wanted))
     fixed = len(_pick(consts, _others(consts)))
 
     def pulled(
@@ -448,9 +439,7 @@ def _move(leaf: Leaf, axis: int | None, position: int) -> Leaf:
 
 
 @_derive.cached
-def _batched_body(
-    body: Program, axes: tuple[int | None, ...], size: int
-) -> Program:
+def _batched_body(body: Program, axes: tuple[int | None, ...], size: int) -> Program:
     structs = [
         struct
         if axis is None

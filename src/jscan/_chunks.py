@@ -98,6 +98,39 @@ def scan_chunks(
     return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
+def scan_chunk_ends(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    end: Callable[[PyTree], PyTree],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    size: int,
+) -> tuple[PyTree, PyTree]:
+    """Chunks of `size` steps, recomputed in the backward pass; one row for each.
+
+    The row of a chunk is what `end` makes of the carry after it.
+    """
+
+    def chunk(carry: PyTree, part: PyTree, count: int) -> tuple[PyTree, PyTree]:
+        carry, _ = jax.lax.scan(step, carry, part, length=count)
+        return carry, end(carry)
+
+    chunks, rest = divmod(length, size)
+    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), xs)
+    run = jax.checkpoint(chunk, prevent_cse=False, static_argnums=2)
+    carry, rows = jax.lax.scan(
+        lambda carry, part: run(carry, part, size), carry, whole, length=chunks
+    )
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[chunks * size :], xs)
+        carry, row = jax.checkpoint(chunk, static_argnums=2)(carry, tail, rest)
+        rows = jax.tree.map(
+            lambda leaf, last: jnp.concatenate([leaf, last[None]]), rows, row
+        )
+    return carry, rows
+
+
 def bounded_chunks(
     step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree, Leaf | None]],
     carry: PyTree,
@@ -171,7 +204,7 @@ def _unfold(leaf: Leaf) -> Leaf:
 
 
 def _pad(leaf: Leaf, rows: int) -> Leaf:
-    """The array with its last row repeated up to `rows` rows; they are never read."""
+    """The array with up to `rows` rows; those added are never read."""
     missing = rows - leaf.shape[0]
     if not missing:
         return leaf

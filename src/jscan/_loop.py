@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from . import _bounded_rules  # noqa: F401  (registers the rules of bounded_p)
-from ._body import Body, Carry, Slices, sort_inputs
-from ._chunks import bounded_chunks, scan_chunks
+from ._body import Body, Carry, sort_inputs
+from ._chunks import bounded_chunks, scan_chunk_ends, scan_chunks
 from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program
@@ -53,10 +53,22 @@ def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
     body = Body(plan, sort_inputs(plan, inputs))
     if plan.is_bounded:
         return _bounded(body, inputs)
+    if plan.options.row_every is not None:
+        carry, rows = _chunk_ends(body, plan.options.row_every)
+    else:
+        carry, rows = _counted(body, inputs)
+        if plan.options.last_only:
+            rows = body.last_rows(carry, rows)
+    return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
+
+
+def _counted(body: Body, inputs: Sequence[Leaf]) -> tuple[Carry, Any]:
+    """A loop of known length."""
+    plan = body.plan
     if plan.kept_steps is not None:
-        carry, rows = scan_truncated(plan, inputs, plan.kept_steps)
-    elif plan.levels:
-        carry, rows = scan_chunks(
+        return scan_truncated(plan, inputs, plan.kept_steps)
+    if plan.levels:
+        return scan_chunks(
             body.step,
             body.first_carry(),
             body.slices_in_order(),
@@ -64,13 +76,21 @@ def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
             levels=plan.levels,
             unroll=plan.options.unroll or 1,
         )
-    elif plan.carry.block:
-        carry, rows = _scan_in_blocks(body, plan.carry.block)
-    else:
-        carry, rows = _scan(body)
-    if plan.options.last_only:
-        rows = body.last_rows(carry, rows)
-    return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
+    if plan.carry.block:
+        return _scan_in_blocks(body, plan.carry.block)
+    return _scan(body)
+
+
+def _chunk_ends(body: Body, size: int) -> tuple[Carry, Any]:
+    """Only the rows at the ends of chunks."""
+    return scan_chunk_ends(
+        body.step,
+        lambda carry: body.last_rows(carry, ()),
+        body.first_carry(),
+        body.slices_in_order(),
+        length=body.plan.n_steps,
+        size=size,
+    )
 
 
 def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:

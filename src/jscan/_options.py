@@ -18,16 +18,16 @@ MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
 
 def check_options(
     *,
-    name: Any,
-    mode: Any,
-    truncate_gradient: Any,
-    go_backwards: Any,
-    strict: Any,
-    return_list: Any,
-    profile: Any,
-    unroll: Any,
-    checkpoint: Any,
-    progress: Any,
+    name: Any = None,
+    mode: Any = None,
+    truncate_gradient: Any = -1,
+    go_backwards: Any = False,
+    strict: Any = False,
+    return_list: Any = False,
+    profile: Any = False,
+    unroll: Any = None,
+    checkpoint: Any = None,
+    progress: Any = False,
 ) -> Options:
     """Validate the options and freeze them."""
     if name is not None and not isinstance(name, str):

@@ -105,6 +105,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     levels = plan_levels(spec.n_steps, spec.options)
     whole = not (step.has_stop or spec.limit is not None or levels)
     whole = whole and spec.options.truncate_gradient == -1
+    whole = whole and spec.options.row_every is None
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,

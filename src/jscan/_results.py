@@ -41,7 +41,7 @@ class ScanResult:
     @property
     def mask(self) -> jax.Array:
         """``[T]`` booleans: true for the rows of executed steps."""
-        return jnp.arange(self._rows) < self.n_steps
+        return jnp.arange(self._rows, dtype=jnp.int32) < self.n_steps
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.outputs, self.updates))
@@ -95,11 +95,18 @@ def hold_rows(outputs: PyTree, executed: Leaf) -> PyTree:
         if not leaf.shape[0]:
             return leaf
         last = jax.lax.dynamic_slice_in_dim(leaf, jnp.maximum(executed - 1, 0), 1)
-        mask = jnp.arange(leaf.shape[0]) < executed
+        mask = jnp.arange(leaf.shape[0], dtype=jnp.int32) < executed
         mask = jax.lax.broadcast_in_dim(mask, leaf.shape, (0,))
         return jax.lax.select(mask, leaf, jnp.broadcast_to(last, leaf.shape))
 
     return jax.tree.map(hold, outputs)
+
+
+def repeat_last(leaf: Leaf, count: int) -> Leaf:
+    """The stack with `count` copies of its last row behind it."""
+    if not count or not leaf.shape[0]:
+        return leaf
+    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], count, axis=0)])
 
 
 def pack_outputs(outputs: list[PyTree], *, return_list: bool) -> PyTree:

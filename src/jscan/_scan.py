@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from ._arguments import normalise
 from ._debug import run_in_python
+from ._errors import ScanNotImplementedError, explain_error
 from ._loop import run_loop
 from ._options import check_options
 from ._plan import plan_loop, split, unflatten_all
-from ._results import ScanResult, cut_rows, hold_rows, pack_outputs
+from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
 from ._spec import ScanSpec
-from ._streams import hand_on
 from ._step import trace_step
+from ._streams import hand_on
 from ._types import PyTree, is_traced
 from ._updates import Updates, locked
 
@@ -133,6 +135,16 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     if spec.options.mode == "DEBUG" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _run_in_python(spec)
     step = trace_step(spec)
+    if step.has_stop and spec.options.row_every is not None:
+        raise ScanNotImplementedError(
+            explain_error(
+                spec.options.name,
+                "until",
+                needed="a loop that runs to its end, in scan_checkpoints",
+                came="a step that returns until",
+                fix="use scan(..., checkpoint=N), which stops",
+            )
+        )
     with locked(step.draws):  # the loop takes its numbers in one piece
         plan, inputs = plan_loop(spec, step)
         leaves = run_loop(plan, inputs)
@@ -164,6 +176,14 @@ def _pack(
 
 def _run_in_python(spec: ScanSpec) -> ScanResult:
     outputs, updates, executed = run_in_python(spec)
-    if spec.options.last_only:
+    every = spec.options.row_every
+    if every is not None:
+        ends = [*range(every - 1, executed - 1, every), executed - 1][: executed or 0]
+        outputs = jax.tree.map(lambda leaf: leaf[np.array(ends, int)], outputs)
+    elif spec.options.last_only:
         outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
+    elif any(map(is_traced, jax.tree.leaves(outputs))):  # as the compiled loop does
+        missing = spec.n_steps - executed
+        outputs = jax.tree.map(lambda leaf: repeat_last(leaf, missing), outputs)
+        return _pack(spec, outputs, updates, executed, spec.n_steps)
     return _pack(spec, outputs, updates, executed, executed)

@@ -91,6 +91,7 @@ class Options:
     checkpoint: int | str | None = None
     progress: bool | str | tuple[tuple[str, Any], ...] = False
     last_only: bool = False  # set by `reduce`: keep the last row of every output
+    row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,7 @@ def _traced(n_steps: Leaf, bound: int | None, name: str | None) -> tuple[int, Le
             )
         )
     if bound is None:
-        raise ScanTypeError(
+        raise ScanValueError(
             explain_error(
                 name,
                 "n_steps",
