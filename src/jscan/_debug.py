@@ -134,7 +134,7 @@ class _Run:
 
     def is_traced(self) -> bool:
         """True when a result is differentiated (or otherwise traced)."""
-        return any(map(is_traced, jax.tree.leaves((self.rows, dict(self.shared)))))
+        return any(map(is_traced, jax.tree.leaves((self.rows, self.shared))))
 
     def results(self) -> tuple[list[PyTree], Updates, int]:
         """The stacked rows, the final values, the number of steps."""
@@ -205,9 +205,8 @@ class _Run:
                 rows[index] = jax.tree.map(_like, rows[index], output.initial)
                 state_rows.append(rows[index])
         if len(self.rows) < self.cut:
-            rows, state_rows, self.fresh = jax.lax.stop_gradient(
-                (rows, state_rows, dict(self.fresh))
-            )
+            rows, state_rows = jax.lax.stop_gradient((rows, state_rows))
+            self.fresh = jax.lax.stop_gradient(Updates(self.fresh))
         for past, row in zip(self.past, state_rows, strict=True):
             past.append(row)
             del past[0]
