@@ -251,7 +251,7 @@ class Body:
         outputs = zip(self.plan.outputs, rows, strict=True)
         return [jax.tree.unflatten(o.tree, row) for o, row in outputs if o.is_state]
 
-    # -------------------------------------------------------------- in the loop's middle
+    # ------------------------------------------------------------- in the loop's middle
 
     def resume(self, carry: Carry, steps: int) -> Carry:
         """`carry` after `steps` steps, with what is left of the initial rows in place.
@@ -268,7 +268,7 @@ class Body:
         return carry._replace(windows=windows)
 
     def carry_at(self, index: Leaf, rows: Any, history: tuple[PyTree, ...]) -> Carry:
-        """The carry before step `index`, from all rows and all earlier shared values."""
+        """The carry before step `index`, from all rows and earlier shared values."""
         windows = []
         for layout, state, initial, produced in zip(
             self.plan.carry.layouts,

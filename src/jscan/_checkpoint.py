@@ -1,4 +1,4 @@
-"""Theano's `scan_checkpoints`: rows at chunk ends, the rest recomputed for gradients."""
+"""Theano's `scan_checkpoints`: rows at chunk ends, gradients by recomputation."""
 
 from __future__ import annotations
 

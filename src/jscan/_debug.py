@@ -58,7 +58,7 @@ def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
     if spec.n_steps == 0:
         return _no_steps(spec)
     run = _run(spec, spec.n_steps)
-    if run.cut != _cut(spec, len(run.rows)) and run.is_traced():
+    if run.cut != _cut(spec, len(run.rows)) and run.traced:
         run = _run(spec, len(run.rows))  # it stopped early: other steps are the last
     return run.results()
 
@@ -107,6 +107,7 @@ class _Run:
             _unstack(state.initial_rows(), state.span) for state in self.states
         ]
         self.rows: list[list[PyTree]] = []
+        self.traced = False  # a result is differentiated (or otherwise traced)
         self.shared = Updates()
         self.draws: dict[Stream, int] = {}  # per step
         self.positions: dict[Stream, Position] = {}  # before the loop
@@ -131,10 +132,6 @@ class _Run:
             self._check_types(returned, step)
             self._record(returned)
             step += 1
-
-    def is_traced(self) -> bool:
-        """True when a result is differentiated (or otherwise traced)."""
-        return any(map(is_traced, jax.tree.leaves((self.rows, self.shared))))
 
     def results(self) -> tuple[list[PyTree], Updates, int]:
         """The stacked rows, the final values, the number of steps."""
@@ -204,6 +201,7 @@ class _Run:
             if output.is_state:
                 rows[index] = jax.tree.map(_like, rows[index], output.initial)
                 state_rows.append(rows[index])
+        self.traced |= any(map(is_traced, jax.tree.leaves((rows, Updates(self.fresh)))))
         if len(self.rows) < self.cut:
             rows, state_rows = jax.lax.stop_gradient((rows, state_rows))
             self.fresh = jax.lax.stop_gradient(Updates(self.fresh))
