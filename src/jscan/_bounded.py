@@ -8,7 +8,9 @@ steps that run.
 Under `vmap` a loop keeps the body of *one* lane and the number of lanes. Every lane
 has a range of its own, and a lane that is over keeps its state; because derivatives
 are taken of the one-lane body, what a finished lane computes beyond its end cannot
-reach a gradient, not even as a NaN. The rules are in `_bounded_rules.py`.
+reach a gradient, not even as a NaN.
+
+The rules are in `_bounded_derive.py` and `_bounded_batch.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
@@ -247,11 +250,11 @@ def _evaluate(*inputs: Leaf, loop: BoundedLoop) -> list[Leaf]:
 
 
 def _abstract(*_: Any, loop: BoundedLoop) -> tuple[list[Any], Any]:
-    avals = [jax.core.ShapedArray(s.shape, s.dtype) for s in loop.out_structs]
+    avals = [ShapedArray(s.shape, s.dtype) for s in loop.out_structs]
     return avals, loop.body.jaxpr.effects
 
 
-# The derivative, batching and pruning rules are registered by `_bounded_rules`.
+# The derivative, batching and pruning rules are registered there.
 bounded_p.def_impl(_evaluate)
 bounded_p.def_effectful_abstract_eval(_abstract)
 mlir.register_lowering(bounded_p, mlir.lower_fun(run, multiple_results=True))

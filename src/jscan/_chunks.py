@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from . import _bounded_batch, _bounded_derive  # noqa: F401  (rules of bounded_p)
 from ._bounded import bounded_loop
 from ._spec import Options
 from ._types import Leaf, PyTree

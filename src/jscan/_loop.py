@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _bounded_rules  # noqa: F401  (registers the rules of bounded_p)
 from ._body import Body, Carry, sort_inputs
 from ._chunks import bounded_chunks, scan_chunk_ends, scan_chunks
 from ._derive import cached

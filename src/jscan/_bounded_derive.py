@@ -1,11 +1,12 @@
-"""Derivatives, `vmap` and pruning of bounded loops: each is a bounded loop again.
+"""The derivative of a bounded loop, and the transpose of a linear one.
 
 * Derivative: the loop runs once and stacks what its linear part needs to know; the
   linear part is a second loop over exactly the steps that ran. JAX finds the first
   known and the second linear, which is all that reverse mode asks for.
 * Transpose: the linear loop backwards, from the last step that ran to the first. The
   cotangents of constants add up in the carry.
-* `vmap`: the same one-lane body with lanes.
+
+Both are bounded loops again, so that every order of derivative follows.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import ad, batching, partial_eval
+from jax.interpreters import ad
 
 from . import _derive
 from ._bounded import BoundedLoop, Parts, bounded_p
+from ._masks import cut, others, pick, spread
 from ._program import Program, as_structs, open_jaxpr
 from ._types import Leaf
 
@@ -38,7 +40,7 @@ def _differentiate(
     results, known = _run_forward(loop, inputs, split)
     rates = Parts(*map(list, map(_instantiate, _kinds(rates))))
     linear, flags = _linear_body(loop, moving, known, split.linear)
-    live = [_pick(a, b) for a, b in zip(_kinds(rates), _kinds(moving), strict=True)]
+    live = [pick(a, b) for a, b in zip(_kinds(rates), _kinds(moving), strict=True)]
     pushed = linear.bind(
         [
             inputs.range[0],
@@ -149,10 +151,10 @@ def _linear_body(
         batched = (
             *(True, True),
             *known.batched_consts,
-            *_pick(flags.consts, moving.consts),
-            *_pick(flags.carry, moving.carry),
+            *pick(flags.consts, moving.consts),
+            *pick(flags.carry, moving.carry),
             *known.batched_xs,
-            *_pick(flags.xs, moving.xs),
+            *pick(flags.xs, moving.xs),
         )
     body = _reordered_linear(
         linear,
@@ -192,7 +194,7 @@ def _reordered_linear(
     for (kind, position), struct in zip(order, residuals, strict=True):
         structs[kind][position] = struct
     known = {k: [found[i] for i in range(len(found))] for k, found in structs.items()}
-    consts, carry, xs = _cut(rates, counts)
+    consts, carry, xs = cut(rates, counts)
 
     def body(
         fixed: Sequence[Leaf],
@@ -204,7 +206,7 @@ def _reordered_linear(
         found = {"const": fixed, "row": rows}
         values = [found[kind][position] for kind, position in order]
         results = linear(*values, *const_rates, *carry_rates, *x_rates)
-        return _pick(results, kept)
+        return pick(results, kept)
 
     return Program.trace(body, known["const"], consts, carry, known["row"], xs)
 
@@ -245,14 +247,19 @@ def _transpose(
     wanted = tuple(_are_moving(row_cts))
     flags = loop.sort(loop.batched or (False,) * len(inputs))
     pulled = _pulled_body(
-        loop.body, loop.carry, *map(tuple, _kinds(linear)[1:]), wanted
+        loop.body,
+        loop.carry,
+        tuple(linear.consts),
+        tuple(linear.carry),
+        tuple(linear.xs),
+        wanted,
     )
-    known_consts = _pick(parts.consts, _others(linear.consts))
-    known_xs = _pick(parts.xs, _others(linear.xs))
+    known_consts = pick(parts.consts, others(linear.consts))
+    known_xs = pick(parts.xs, others(linear.xs))
     lanes = () if loop.lanes is None else (loop.lanes,)
     sums = [
         jnp.zeros((*lanes, *a.shape), a.dtype)
-        for a in _pick(loop.body.in_avals[: loop.consts], linear.consts)
+        for a in pick(loop.body.in_avals[: loop.consts], linear.consts)
     ]
     back = BoundedLoop(
         body=pulled,
@@ -265,17 +272,17 @@ def _transpose(
         if loop.lanes is None
         else (
             *(True, True),
-            *_pick(flags.consts, _others(linear.consts)),
+            *pick(flags.consts, others(linear.consts)),
             *[True] * (len(sums) + loop.carry),
-            *_pick(flags.xs, _others(linear.xs)),
+            *pick(flags.xs, others(linear.xs)),
             *[True] * sum(wanted),
         ),
     )
     values = [*parts.range, *known_consts, *sums, *carry_in, *known_xs]
-    _, *results = back.bind([*values, *_pick(row_cts, wanted)])
-    const_cts, carry_cts, x_cts = _cut(results, (len(sums), loop.carry, sum(linear.xs)))
-    const_cts = _over_lanes(const_cts, _pick(flags.consts, linear.consts), loop, 0)
-    x_cts = _over_lanes(x_cts, _pick(flags.xs, linear.xs), loop, 1)
+    _, *results = back.bind([*values, *pick(row_cts, wanted)])
+    const_cts, carry_cts, x_cts = cut(results, (len(sums), loop.carry, sum(linear.xs)))
+    const_cts = _over_lanes(const_cts, pick(flags.consts, linear.consts), loop, 0)
+    x_cts = _over_lanes(x_cts, pick(flags.xs, linear.xs), loop, 1)
     carry_cts = [
         ct if is_linear else None
         for ct, is_linear in zip(carry_cts, linear.carry, strict=True)
@@ -283,9 +290,9 @@ def _transpose(
     return [
         None,
         None,
-        *_spread(const_cts, linear.consts),
+        *spread(const_cts, linear.consts),
         *carry_cts,
-        *_spread(x_cts, linear.xs),
+        *spread(x_cts, linear.xs),
     ]
 
 
@@ -304,9 +311,9 @@ def _pulled_body(
     """
     structs = as_structs(body.in_avals)
     linear = (*consts, *[True] * len(carry), *xs)
-    known = _pick(structs, _others(linear))
+    known = pick(structs, others(linear))
     pull = _derive.transpose(body, linear, (*[True] * carried, *wanted))
-    fixed = len(_pick(consts, _others(consts)))
+    fixed = len(pick(consts, others(consts)))
 
     def pulled(
         known_consts: Sequence[Leaf],
@@ -316,7 +323,7 @@ def _pulled_body(
         row_cts: Sequence[Leaf],
     ) -> list[Leaf]:
         results = pull(*known_consts, *known_xs, *carry_cts, *row_cts)
-        const_cts, new_carry, x_cts = _cut(results, (len(sums), carried, sum(xs)))
+        const_cts, new_carry, x_cts = cut(results, (len(sums), carried, sum(xs)))
         added = [total + ct for total, ct in zip(sums, const_cts, strict=True)]
         return [*added, *new_carry, *x_cts]
 
@@ -324,10 +331,10 @@ def _pulled_body(
     return Program.trace(
         pulled,
         known[:fixed],
-        _pick(structs[: len(consts)], consts),
+        pick(structs[: len(consts)], consts),
         outputs[:carried],
         known[fixed:],
-        _pick(outputs[carried:], wanted),
+        pick(outputs[carried:], wanted),
     )
 
 
@@ -341,158 +348,6 @@ def _over_lanes(
         ct if flag else ct.sum(axis)
         for ct, flag in zip(cotangents, batched, strict=True)
     ]
-
-
-# ------------------------------------------------------------------- vmap and pruning
-
-
-def _batch(
-    inputs: Sequence[Leaf], axes: Sequence[int | None], *, loop: BoundedLoop
-) -> tuple[list[Leaf], list[int]]:
-    size = next(
-        leaf.shape[axis]
-        for leaf, axis in zip(inputs, axes, strict=True)
-        if axis is not None
-    )
-    if loop.lanes is None and not loop.has_stop and axes[0] is None and axes[1] is None:
-        return _batch_alike(inputs, axes, loop, size)
-    lanes = size * (loop.lanes or 1)
-    old = loop.batched or (False,) * len(inputs)
-    is_x = [False] * (len(inputs) - len(loop.sort(inputs).xs))
-    is_x += [True] * (len(inputs) - len(is_x))
-    needs_lanes = loop.sort([False] * len(inputs))
-    needs_lanes = Parts(
-        [True, True], needs_lanes.consts, [True] * loop.carry, needs_lanes.xs
-    ).flat()
-    values, flags = [], []
-    for leaf, axis, had, x, needs in zip(
-        inputs, axes, old, is_x, needs_lanes, strict=True
-    ):
-        flags.append(had or needs or axis is not None)
-        position = 1 if x else 0
-        if flags[-1]:
-            leaf = _join_lanes(leaf, axis, had, position, size, loop.lanes)
-        values.append(leaf)
-    wide = dataclasses.replace(loop, lanes=lanes, batched=tuple(flags))
-    results = wide.bind(values)
-    places = [0] * (1 + loop.carry) + [1] * len(loop.row_avals)
-    if loop.lanes is not None:
-        results = [
-            leaf.reshape(
-                *leaf.shape[:place], size, loop.lanes, *leaf.shape[place + 1 :]
-            )
-            for leaf, place in zip(results, places, strict=True)
-        ]
-    return results, places
-
-
-def _join_lanes(
-    leaf: Leaf, axis: int | None, had: bool, position: int, size: int, lanes: int | None
-) -> Leaf:
-    """A leaf with one lane axis at `position`: the new lanes times the old ones."""
-    if axis is None:
-        leaf = jnp.broadcast_to(
-            jnp.expand_dims(leaf, position),
-            (*leaf.shape[:position], size, *leaf.shape[position:]),
-        )
-    else:
-        leaf = jnp.moveaxis(leaf, axis, position)
-    if lanes is None:
-        return leaf
-    head, tail = leaf.shape[: position + 1], leaf.shape[position + 1 :]
-    if not had:
-        leaf = jnp.broadcast_to(
-            jnp.expand_dims(leaf, position + 1), (*head, lanes, *tail)
-        )
-        tail = (lanes, *tail)
-    return leaf.reshape(*head[:-1], size * lanes, *tail[1:])
-
-
-def _batch_alike(
-    inputs: Sequence[Leaf], axes: Sequence[int | None], loop: BoundedLoop, size: int
-) -> tuple[list[Leaf], list[int]]:
-    """All lanes run the same steps: an ordinary batched body."""
-    parts, places = loop.sort(inputs), loop.sort(axes)
-    consts = [_move(leaf, a, 0) for leaf, a in zip(parts.consts, places.consts)]  # noqa: B905
-    xs = [_move(leaf, a, 1) for leaf, a in zip(parts.xs, places.xs, strict=True)]
-    carry = [
-        _join_lanes(leaf, axis, False, 0, size, None)
-        for leaf, axis in zip(parts.carry, places.carry, strict=True)
-    ]
-    body = _batched_body(
-        loop.body,
-        (
-            *(None if axis is None else 0 for axis in places.consts),
-            *[0] * loop.carry,
-            *(None if axis is None else 0 for axis in places.xs),
-        ),
-        size,
-    )
-    wide = dataclasses.replace(loop, body=body)
-    results = wide.bind([*parts.range, *consts, *carry, *xs])
-    rows = len(loop.row_avals)
-    return results, [None, *[0] * loop.carry, *[1] * rows]  # type: ignore[list-item]
-
-
-def _move(leaf: Leaf, axis: int | None, position: int) -> Leaf:
-    return leaf if axis is None else jnp.moveaxis(leaf, axis, position)
-
-
-@_derive.cached
-def _batched_body(body: Program, axes: tuple[int | None, ...], size: int) -> Program:
-    structs = [
-        struct
-        if axis is None
-        else jax.ShapeDtypeStruct((size, *struct.shape), struct.dtype)
-        for struct, axis in zip(as_structs(body.in_avals), axes, strict=True)
-    ]
-    return Program.trace(jax.vmap(body, in_axes=axes, axis_size=size), *structs)
-
-
-def _prune(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
-    """Drop outputs nobody reads; JAX 0.12 passes one argument more than 0.10."""
-    equation = rest[-1]
-    loop: BoundedLoop = equation.params["loop"]
-    if not any(used_outputs) and not loop.body.jaxpr.effects:
-        return [False] * len(equation.invars), None
-    carry = list(used_outputs[1 : 1 + loop.carry])
-    rows = list(used_outputs[1 + loop.carry :])
-    stop = [True] * loop.has_stop
-    while True:
-        body, used = _derive.prune(loop.body, (*carry, *rows, *stop))
-        needed = loop.sort([True, True, *used]).carry
-        grown = [a or b for a, b in zip(carry, needed, strict=True)]
-        if grown == carry:
-            break
-        carry = grown
-    keep = loop.sort([True, True, *used])
-    keep = Parts(keep.range, keep.consts, carry, keep.xs)
-    pruned = dataclasses.replace(
-        loop,
-        body=_with_inputs(body, tuple(keep.flat()[2:]), used, loop.body),
-        consts=sum(keep.consts),
-        carry=sum(carry),
-        batched=tuple(_pick(loop.batched, keep.flat())) if loop.batched else (),
-    )
-    mask = [True, *carry, *rows]
-    return keep.flat(), equation.replace(
-        invars=_pick(equation.invars, keep.flat()),
-        outvars=_pick(equation.outvars, mask),
-        params={"loop": pruned},
-    )
-
-
-def _with_inputs(
-    body: Program, wanted: Sequence[bool], used: Sequence[bool], whole: Program
-) -> Program:
-    """The pruned body with inputs it does not read but the loop still carries."""
-    if list(wanted) == list(used):
-        return body
-    structs = as_structs(whole.in_avals)
-    reads = _pick(used, wanted)
-    return Program.trace(
-        lambda *values: body(*_pick(values, reads)), *_pick(structs, wanted)
-    )
 
 
 # ----------------------------------------------------------------------------- helpers
@@ -514,33 +369,9 @@ def _instantiate(tangents: Iterable[Any]) -> Iterable[Any]:
     return map(ad.instantiate_zeros, tangents)
 
 
-def _others(mask: Iterable[bool]) -> list[bool]:
-    return [not flag for flag in mask]
-
-
-def _pick(values: Sequence[Any], mask: Iterable[bool]) -> list[Any]:
-    return [value for value, wanted in zip(values, mask, strict=True) if wanted]
-
-
-def _cut(values: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
-    stream = iter(values)
-    return [[next(stream) for _ in range(count)] for count in counts]
-
-
-def _spread(values: Sequence[Any], mask: Sequence[bool]) -> list[Any]:
-    fresh = iter(values)
-    return [next(fresh) if flag else None for flag in mask]
-
-
 def _zero(leaf: Leaf) -> Any:
     return ad.Zero(jax.typeof(leaf).to_tangent_aval())
 
 
-def _register() -> None:
-    ad.primitive_jvps[bounded_p] = _differentiate
-    ad.primitive_transposes[bounded_p] = _transpose
-    batching.primitive_batchers[bounded_p] = _batch
-    partial_eval.dce_rules[bounded_p] = _prune
-
-
-_register()
+ad.primitive_jvps[bounded_p] = _differentiate
+ad.primitive_transposes[bounded_p] = _transpose
