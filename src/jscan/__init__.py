@@ -6,6 +6,7 @@ from ._checkpoint import scan_checkpoints
 from ._errors import (
     NonFiniteError,
     ScanError,
+    ScanImportError,
     ScanNotImplementedError,
     ScanTypeError,
     ScanValueError,
@@ -27,6 +28,7 @@ __all__ = [
     "OrderedUpdates",
     "RandomStreams",
     "ScanError",
+    "ScanImportError",
     "ScanNotImplementedError",
     "ScanResult",
     "ScanTypeError",

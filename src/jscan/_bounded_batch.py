@@ -26,6 +26,7 @@ from ._types import Leaf
 def _batch(
     inputs: Sequence[Leaf], axes: Sequence[int | None], *, loop: BoundedLoop
 ) -> tuple[list[Leaf], list[int]]:
+    inputs = [jnp.asarray(leaf) for leaf in inputs]  # an input may be a literal
     size = next(
         leaf.shape[axis]
         for leaf, axis in zip(inputs, axes, strict=True)

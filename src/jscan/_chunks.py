@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from . import _bounded_batch, _bounded_derive  # noqa: F401  (rules of bounded_p)
 from ._bounded import bounded_loop
-from ._spec import Options
+from ._progress import Bar, after, tick
 from ._types import Leaf, PyTree
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
+REPORTS = 100  # chunks a loop with a progress bar is cut into
 
 
 @dataclass(frozen=True)
@@ -28,25 +29,48 @@ class Level:
     Attributes:
         length: Steps of a chunk (the last one may be shorter).
         recomputed: True when the backward pass keeps only the state at its start.
+        bar: The progress bar that the start of each chunk is reported to.
+        offset: Steps of the bar before this loop's first one.
     """
 
     length: int
-    recomputed: bool = True
+    recomputed: bool
+    bar: Bar | None = None
+    offset: int = 0
 
 
-def plan_levels(n_steps: int, options: Options) -> tuple[Level, ...]:
-    """The levels of chunks, longest first, that the options ask for."""
-    checkpoint = options.checkpoint
-    if checkpoint is None or n_steps == 0:
+def plan_levels(
+    n_steps: int,
+    checkpoint: int | str | None,
+    bar: Bar | None = None,
+    offset: int = 0,
+) -> tuple[Level, ...]:
+    """The levels of chunks, longest first, that checkpoints and a bar ask for."""
+    if n_steps == 0:
+        return ()
+    if bar is None:
+        return _checkpoint_levels(n_steps, checkpoint)
+    length = dict(bar.settings).get("miniters") or -(-n_steps // REPORTS)
+    if checkpoint == "recursive":
+        inner = _checkpoint_levels(length, checkpoint)
+        return (Level(length, True, bar, offset), *inner)
+    inner = _checkpoint_levels(n_steps, checkpoint)
+    if inner:  # whole chunks of the checkpoints
+        length = -(-length // inner[0].length) * inner[0].length
+    return (Level(length, False, bar, offset), *inner)
+
+
+def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Level, ...]:
+    if checkpoint is None:
         return ()
     if checkpoint == "sqrt":
-        return (Level(_root(n_steps)),)
+        return (Level(_root(n_steps), True),)
     if isinstance(checkpoint, int):
-        return (Level(checkpoint),)
+        return (Level(checkpoint, True),)
     lengths = [n_steps]
     while lengths[-1] > BRANCHES:
         lengths.append(-(-lengths[-1] // BRANCHES))
-    return tuple(Level(length) for length in lengths[1:])
+    return tuple(Level(length, True) for length in lengths[1:])
 
 
 def _root(number: int) -> int:
@@ -79,21 +103,26 @@ def scan_chunks(
         again = jax.checkpoint(chunk, prevent_cse=not within)
         return (again if level.recomputed else chunk)(carry, part)
 
+    def outer(state: Any, part: PyTree) -> tuple[Any, PyTree]:
+        carry, done = state
+        if level.bar is not None:
+            tick(level.bar, done)
+        carry, rows = run(carry, part, level.length, True)
+        return (carry, after(done + level.length, (carry, rows))), rows
+
     chunks, rest = divmod(length, level.length)
-    parts = []
+    parts, done = [], jnp.int32(level.offset)
     if chunks:
         whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, level.length), xs)
-        carry, rows = jax.lax.scan(
-            lambda carry, part: run(carry, part, level.length, True),
-            carry,
-            whole,
-            length=chunks,
-        )
+        (carry, done), rows = jax.lax.scan(outer, (carry, done), whole, length=chunks)
         parts.append(jax.tree.map(_unfold, rows))
     if rest:
         tail = jax.tree.map(lambda leaf: leaf[chunks * level.length :], xs)
         carry, rows = run(carry, tail, rest, False)
+        done = after(done + rest, (carry, rows))
         parts.append(rows)
+    if level.bar is not None and level.offset + length == level.bar.total:
+        tick(level.bar, done, last=True)
     if len(parts) == 1:
         return carry, parts[0]
     return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
@@ -179,6 +208,8 @@ def _nested(
     def outer(total: Any, part: Any) -> tuple[Any, PyTree, Leaf]:
         state, executed = total
         index, slices = part
+        if level.bar is not None:
+            tick(level.bar, level.offset + index * size)
         room = jnp.clip(steps - index * size, 0, size)
         state, rows, ran = run(state, slices, room)
         return (state, executed + ran), rows, state[1]

@@ -20,6 +20,7 @@ from ._errors import (
     ScanValueError,
     explain_error,
 )
+from ._progress import move_bar, plan_bar
 from ._promote import promote_states
 from ._returns import Returned
 from ._shared import SharedVariable
@@ -101,6 +102,7 @@ class _Run:
     ) -> None:
         self.spec = spec
         self.cut = cut
+        self.bar = plan_bar(spec.n_steps, spec.options)
         self.outputs = outputs
         self.states = [o for o in outputs or () if o.is_state]
         self.past = [
@@ -209,6 +211,8 @@ class _Run:
             past.append(row)
             del past[0]
         self.rows.append(rows)
+        if self.bar is not None:
+            move_bar(self.bar, len(self.rows))
         self.shared = Updates({**self.shared, **self.fresh})
 
     def _check_types(self, returned: Returned, step: int) -> None:

@@ -20,6 +20,7 @@ from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program
 from ._program import Program, as_structs
+from ._progress import after, tick
 from ._truncate import bounded_truncated, scan_truncated
 from ._types import Leaf
 
@@ -97,18 +98,21 @@ def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
     plan = body.plan
     if plan.kept_steps is not None:
         rows, shared, executed = bounded_truncated(plan, inputs, plan.kept_steps)
-        return [*jax.tree.leaves(rows), *jax.tree.leaves(shared), executed]
-    carry, rows, executed = bounded_chunks(
-        body.step_until,
-        body.first_carry(),
-        body.slices_in_order(),
-        length=plan.n_steps,
-        steps=body.most_steps(),
-        levels=plan.levels,
-    )
-    if plan.options.last_only:
-        rows = body.last_rows(carry, rows)
-    return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared), executed]
+    else:
+        carry, rows, executed = bounded_chunks(
+            body.step_until,
+            body.first_carry(),
+            body.slices_in_order(),
+            length=plan.n_steps,
+            steps=body.most_steps(),
+            levels=plan.levels,
+        )
+        shared = carry.shared
+        if plan.options.last_only:
+            rows = body.last_rows(carry, rows)
+    if plan.bar is not None:
+        tick(plan.bar, after(executed, (shared, rows)), last=True)
+    return [*jax.tree.leaves(rows), *jax.tree.leaves(shared), executed]
 
 
 def _scan(body: Body) -> tuple[Carry, Any]:

@@ -50,7 +50,7 @@ def check_options(
         profile=_unsupported(profile, "profile", name),
         unroll=_unroll(unroll, name),
         checkpoint=_checkpoint(checkpoint, name),
-        progress=_unsupported(progress, "progress", name),
+        progress=_progress(progress, name),
     )
 
 
@@ -117,6 +117,26 @@ def _checkpoint(value: Any, name: str | None) -> int | str | None:
             explain_error(name, "checkpoint", needed=needed, came=str(count), fix=fix)
         )
     return count
+
+
+def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return ()
+    if isinstance(value, str):
+        return (("desc", value),)
+    if isinstance(value, dict):
+        return tuple(value.items())
+    raise ScanTypeError(
+        explain_error(
+            name,
+            "progress",
+            needed="True, a label, or a dict of options of tqdm",
+            came=f"{value!r:.60} of type {type(value).__name__}",
+            fix="write progress=True",
+        )
+    )
 
 
 def _integer(value: Any, place: str, name: str | None) -> int:

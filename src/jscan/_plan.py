@@ -16,6 +16,7 @@ from . import _frames
 from ._carry import CarryPlan, plan_carry
 from ._chunks import Level, plan_levels
 from ._program import Program
+from ._progress import Bar, plan_bar
 from ._spec import Options, ScanSpec
 from ._step import Step
 from ._types import Leaf, PyTree
@@ -65,6 +66,7 @@ class LoopPlan:
     has_stop: bool
     has_limit: bool  # the last input is the number of steps
     levels: tuple[Level, ...]
+    bar: Bar | None
     options: Options
     inputs: tuple[Any, ...]  # types of the flat inputs
 
@@ -102,7 +104,8 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         *spec.non_sequence_leaves(),
         *([] if spec.limit is None else [spec.limit]),
     ]
-    levels = plan_levels(spec.n_steps, spec.options)
+    bar = plan_bar(spec.n_steps, spec.options)
+    levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
     whole = not (step.has_stop or spec.limit is not None or levels)
     whole = whole and spec.options.truncate_gradient == -1
     whole = whole and spec.options.row_every is None
@@ -123,6 +126,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         has_stop=step.has_stop,
         has_limit=spec.limit is not None,
         levels=levels,
+        bar=bar,
         options=spec.options,
         inputs=tuple(jax.typeof(leaf) for leaf in inputs),
     )

@@ -13,12 +13,13 @@ from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
 from ._loop import run_loop
 from ._options import check_options
-from ._plan import plan_loop, split, unflatten_all
+from ._plan import LoopPlan, plan_loop, split, unflatten_all
+from ._progress import plan_bar, running
 from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
 from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
-from ._types import PyTree, is_traced
+from ._types import Leaf, PyTree, is_traced
 from ._updates import Updates, locked
 
 
@@ -147,7 +148,7 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         )
     with locked(step.draws):  # the loop takes its numbers in one piece
         plan, inputs = plan_loop(spec, step)
-        leaves = run_loop(plan, inputs)
+        leaves = _run_shown(plan, inputs)
         executed = leaves.pop() if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
     rows = sum(output.tree.num_leaves for output in plan.outputs)
@@ -167,6 +168,15 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     return _pack(spec, outputs, updates, executed, spec.n_steps)
 
 
+def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
+    """Run the loop; an eager one within its progress bar."""
+    if plan.bar is None or any(map(is_traced, inputs)):
+        return run_loop(plan, inputs)
+    with running(plan.bar):
+        leaves = run_loop(plan, inputs)
+        return leaves if any(map(is_traced, leaves)) else jax.block_until_ready(leaves)
+
+
 def _pack(
     spec: ScanSpec, outputs: list[PyTree], updates: Updates, executed: Any, rows: int
 ) -> ScanResult:
@@ -175,7 +185,8 @@ def _pack(
 
 
 def _run_in_python(spec: ScanSpec) -> ScanResult:
-    outputs, updates, executed = run_in_python(spec)
+    with running(plan_bar(spec.n_steps, spec.options)):
+        outputs, updates, executed = run_in_python(spec)
     every = spec.options.row_every
     if every is not None:
         ends = [*range(every - 1, executed - 1, every), executed - 1][: executed or 0]

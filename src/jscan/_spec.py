@@ -89,7 +89,7 @@ class Options:
     profile: bool | str = False
     unroll: int | bool | None = None
     checkpoint: int | str | None = None
-    progress: bool | str | tuple[tuple[str, Any], ...] = False
+    progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output
     row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`
 

@@ -37,8 +37,13 @@ def scan_truncated(
     slices = body.slices_in_order()
     head = jax.lax.stop_gradient(jax.tree.map(lambda leaf: leaf[:cut], slices))
     carry, before = jax.lax.stop_gradient(
-        jax.lax.scan(
-            constant.step, constant.first_carry(), head, length=cut, unroll=unroll
+        scan_chunks(
+            constant.step,
+            constant.first_carry(),
+            head,
+            length=cut,
+            levels=plan_levels(cut, None, plan.bar),
+            unroll=unroll,
         )
     )
     carry, after = scan_chunks(
@@ -46,7 +51,7 @@ def scan_truncated(
         body.resume(carry, cut),
         jax.tree.map(lambda leaf: leaf[cut:], slices),
         length=kept,
-        levels=plan_levels(kept, plan.options),
+        levels=plan_levels(kept, plan.options.checkpoint, plan.bar, cut),
         unroll=unroll,
     )
     return carry, jax.tree.map(lambda *r: jnp.concatenate(r), before, after)
@@ -89,7 +94,7 @@ def _forward(body: Body) -> tuple[PyTree, PyTree, Leaf, PyTree]:
         body.slices_in_order(),
         length=body.plan.n_steps,
         steps=body.most_steps(),
-        levels=(),
+        levels=plan_levels(body.plan.n_steps, None, body.plan.bar),
     )
     return rows, carry.shared, executed, history
 
@@ -104,7 +109,7 @@ def _tail(body: Body, known: Any, kept: int) -> tuple[PyTree, PyTree, Leaf, PyTr
         jax.tree.map(lambda leaf: _rows(leaf, cut, kept), body.slices_in_order()),
         length=kept,
         steps=executed - cut,
-        levels=plan_levels(kept, body.plan.options),
+        levels=plan_levels(kept, body.plan.options.checkpoint),
     )
     rows = jax.tree.map(
         lambda all_rows, new: jax.lax.dynamic_update_slice_in_dim(
