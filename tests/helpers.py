@@ -51,11 +51,12 @@ def check_scan(
     tolerance = tolerance_of(args)
     expected = reference(*args)
     assert_trees_close(call(*as_jax(args)), expected, tolerance.value)
-    assert_trees_close(jax.jit(call)(*as_jax(args)), expected, tolerance.value)
     if batch:
         check_vmap(call, reference, args, tolerance)
     if derivatives:
         check_derivatives(call, reference, args, tolerance, second=second)
+    else:
+        assert_trees_close(jax.jit(call)(*as_jax(args)), expected, tolerance.value)
 
 
 def check_vmap(
@@ -78,10 +79,10 @@ def check_derivatives(
     *,
     second: bool = True,
 ) -> None:
-    """Gradient, forward mode and Hessian of one scalar made of all outputs."""
+    """Values, gradient, forward mode and Hessian of a scalar made of all outputs."""
     flat = Flat(args)
-    start, size = flat.start, flat.start.size
-    direction = np.cos(1.7 * np.arange(size) + 0.3)
+    start = flat.start
+    direction = np.cos(1.7 * np.arange(start.size) + 0.3)
     # NumPy takes the differences in double precision, whatever the arguments are.
     wide = Flat(jax.tree.map(double, args))
 
@@ -91,33 +92,37 @@ def check_derivatives(
     def cost(point: jax.Array) -> jax.Array:
         return weighted_sum(jnp, call(*flat.rebuild(jnp, point)))
 
-    def all_first(point: jax.Array) -> tuple[jax.Array, ...]:
+    @jax.jit  # compiled together, to compile little
+    def everything(point: jax.Array) -> tuple[Tree, jax.Array, jax.Array]:
         slope = jax.jvp(cost, (point,), (jnp.asarray(direction),))[1]
-        return jax.grad(cost)(point), slope
+        return call(*flat.rebuild(jnp, point)), jax.grad(cost)(point), slope
 
-    gradient = central_gradient(numpy_cost, start)
-    actual, slope = jax.jit(all_first)(jnp.asarray(start))
-    scale = 1.0 + np.abs(gradient).max(initial=0.0)
-    margin = tolerance.derivative * scale
-    np.testing.assert_allclose(actual, gradient, 0, margin, err_msg="gradient")
+    outputs, gradient, slope = everything(jnp.asarray(start))
+    assert_trees_close(outputs, reference(*args), tolerance.value)
+    expected = central_gradient(numpy_cost, start)
+    margin = tolerance.derivative * (1.0 + np.abs(expected).max(initial=0.0))
+    np.testing.assert_allclose(gradient, expected, 0, margin, err_msg="gradient")
     np.testing.assert_allclose(
-        slope, direction @ gradient, 0, margin * size, err_msg="forward mode"
+        slope, direction @ expected, 0, margin * start.size, err_msg="forward mode"
     )
     if second:
-        check_hessian(cost, start, direction, tolerance)
+        check_hessian(cost, lambda p: everything(p)[1], start, direction, tolerance)
 
 
 def check_hessian(
     cost: Callable[[jax.Array], jax.Array],
+    gradient: Callable[[jax.Array], jax.Array],
     start: np.ndarray,
     direction: np.ndarray,
     tolerance: Tolerance,
 ) -> None:
     """Forward over reverse agrees with differences of the (proven) gradient."""
     hessian = np.asarray(jax.jit(jax.hessian(cost))(jnp.asarray(start)))
-    gradient = jax.jit(jax.grad(cost))
     shift = tolerance.step * direction
-    above, below = gradient(start + shift), gradient(start - shift)
+    above, below = (
+        gradient(jnp.asarray(start + shift)),
+        gradient(jnp.asarray(start - shift)),
+    )
     expected = (np.asarray(above) - np.asarray(below)) / (2 * tolerance.step)
     margin = 50 * tolerance.derivative * (1.0 + np.abs(expected).max(initial=0.0))
     np.testing.assert_allclose(

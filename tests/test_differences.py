@@ -44,6 +44,12 @@ def test_empty_sequence_gives_zero_rows_and_zero_gradients():
     assert jax.grad(total, argnums=(0, 1))(jnp.zeros(0), 2.0)[1] == 0.0
 
 
+def test_reduce_of_nothing_is_the_initial_value():
+    total, updates = jscan.reduce(lambda x, total: x + total, jnp.zeros(0), 3.0)
+    assert total == 3.0
+    assert not updates
+
+
 def test_one_step_is_an_ordinary_loop_backwards():
     """Theano's literal 1 ignores `go_backwards`."""
     last = jscan.scan(lambda a: a, x, n_steps=1, go_backwards=True).outputs

@@ -3,6 +3,7 @@
 `check_scan` looks at values, `jit`, `vmap`, gradient, forward mode and Hessian.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -288,21 +289,6 @@ def test_every_mode_gives_the_same_numbers(mode):
     assert_trees_close(actual, expected, 1e-12)
 
 
-def test_debug_mode_runs_the_step_on_real_values():
-    """`print` and plain Python tests on values work, once for each step."""
-    seen = []
-
-    def step(a, total):
-        if a > 1:  # a tracer could not decide this
-            total = total + 10.0
-        seen.append((float(a), float(total)))
-        return total + a
-
-    outputs = jscan.scan(step, jnp.arange(3.0), 0.0, mode="DEBUG").outputs
-    np.testing.assert_array_equal(outputs, [0.0, 1.0, 13.0])
-    assert seen[-3:] == [(0.0, 0.0), (1.0, 0.0), (2.0, 11.0)]
-
-
 @pytest.mark.parametrize("unroll", [None, 1, 2, 5, True])
 def test_unrolled_loops_give_the_same_numbers(unroll):
     x = jnp.asarray(numbers(7))
@@ -379,3 +365,54 @@ def test_sequence_too_short_for_its_taps_gives_no_rows(rows):
     x = jnp.ones((rows, 3))
     outputs = jscan.scan(lambda a, b: a * b, dict(input=x, taps=[-1, 1])).outputs
     assert outputs.shape == (0, 3)
+
+
+def test_inner_result_may_be_returned_as_it_is():
+    """A step may return what an inner `scan` returned: a pair (outputs, updates)."""
+    rows = jnp.asarray(numbers(3, 4))
+    outputs, updates = jscan.scan(
+        lambda row: jscan.scan(lambda a, h: h + a, row, 0.0), rows
+    )
+    np.testing.assert_allclose(outputs, np.cumsum(rows, axis=1), 1e-12)
+    assert len(updates) == 0
+
+
+def test_variable_updated_by_a_loop_and_its_view():
+    """Every step reads the value before its own update; the last value is returned."""
+    counter = jscan.shared(jnp.asarray(0))
+    step = lambda a, *total: (counter.value, {counter: counter.value + 2})
+    outputs, updates = jscan.scan(step, jnp.arange(3.0))
+    np.testing.assert_array_equal(outputs, [0, 2, 4])
+    assert int(updates[counter]) == 6
+    assert int(counter.value) == 0
+    last, updates = jscan.reduce(step, jnp.arange(4.0), None)
+    assert int(last) == 6
+    assert int(updates[counter]) == 8
+
+
+def test_name_reaches_the_profiler():
+    def run(x):
+        return jscan.scan(lambda a, h: h + a, x, 0.0, name="storm").outputs
+
+    lowered = jax.jit(run).lower(jnp.arange(3.0))
+    assert "storm" in lowered.as_text(debug_info=True)
+
+
+THEANO_SIGNATURES = {
+    "scan": "fn sequences outputs_info non_sequences n_steps truncate_gradient "
+    "go_backwards mode name profile allow_gc strict return_list",
+    "map": "fn sequences non_sequences truncate_gradient go_backwards mode name",
+    "reduce": "fn sequences outputs_info non_sequences go_backwards mode name",
+    "foldl": "fn sequences outputs_info non_sequences mode name",
+    "foldr": "fn sequences outputs_info non_sequences mode name",
+}
+
+
+@pytest.mark.parametrize("name", THEANO_SIGNATURES)
+def test_positional_parameters_are_those_of_theano(name):
+    parameters = inspect.signature(getattr(jscan, name)).parameters.values()
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert " ".join(positional) == THEANO_SIGNATURES[name]
+    assert all(
+        p.default is not p.empty for p in parameters if p.name not in positional[:3]
+    )

@@ -12,6 +12,8 @@ from ._errors import (
     ScanValueError,
     UpdateCollision,
 )
+from ._function import Function, function
+from ._grad import grad, value_and_grad
 from ._random import MRG_RandomStreams, RandomStreams
 from ._results import ScanResult
 from ._scan import scan
@@ -23,6 +25,7 @@ from ._views import foldl, foldr, map, reduce
 __version__ = "0.1.0"
 
 __all__ = [
+    "Function",
     "MRG_RandomStreams",
     "NonFiniteError",
     "OrderedUpdates",
@@ -38,10 +41,13 @@ __all__ = [
     "Updates",
     "foldl",
     "foldr",
+    "function",
+    "grad",
     "map",
     "reduce",
     "scan",
     "scan_checkpoints",
     "shared",
     "until",
+    "value_and_grad",
 ]

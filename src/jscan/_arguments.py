@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _donation
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
@@ -48,7 +50,7 @@ def normalise(
         )
     sequence_specs = tuple(
         _sequence(item, f"sequences[{index}]", name)
-        for index, item in enumerate(_items(sequences))
+        for index, item in enumerate(_sequence_items(sequences))
     )
     entries = _items(outputs_info)
     outputs = tuple(
@@ -83,6 +85,12 @@ def _items(argument: Any) -> list[Any]:
     return [argument]
 
 
+def _sequence_items(argument: Any) -> list[Any]:
+    """As `_items`; a flat list of numbers can only be one sequence."""
+    flat = is_number_list(argument) and all(map(is_number, argument))
+    return [argument] if flat else _items(argument)
+
+
 # ------------------------------------------------------------------------ array trees
 
 
@@ -102,7 +110,11 @@ def as_tree(value: Any, place: str, name: str | None) -> PyTree:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, SharedVariable) or is_number_list(value)
+    return (
+        isinstance(value, SharedVariable)
+        or is_number_list(value)
+        or inspect.isgenerator(value)
+    )
 
 
 def _as_array(leaf: Any, place: str, name: str | None) -> Any:
@@ -111,6 +123,7 @@ def _as_array(leaf: Any, place: str, name: str | None) -> Any:
     if is_number_list(leaf):
         return _from_numbers(leaf, place, name)
     if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+        _donation.check_alive(leaf, name, place)
         return jnp.asarray(leaf)
     raise ScanTypeError(_not_numeric(place, name, leaf))
 
@@ -173,8 +186,18 @@ def _taps(
     values: list[Any] = (
         np.ravel(taps).tolist() if isinstance(taps, np.ndarray) else _items(taps)
     )
+    if not values:
+        raise ScanValueError(
+            explain_error(
+                name,
+                f"{place}: taps",
+                needed="at least one tap",
+                came="none",
+                fix=f"leave taps out for the usual {list(default)}",
+            )
+        )
     try:
-        if not values or any(isinstance(value, bool) for value in values):
+        if any(isinstance(value, bool) for value in values):
             raise TypeError
         return tuple(operator.index(value) for value in values)
     except TypeError as error:
@@ -296,7 +319,8 @@ def _check_lags(taps: tuple[int, ...], place: str, name: str | None) -> None:
 
 
 def _check_initial_rows(spec: OutputSpec, name: str | None) -> None:
-    _check_rows(spec.initial, spec.place, name, "multi-tap initial")
+    needed = f"initial of at least {spec.span} rows for taps={list(spec.taps)},"
+    _check_rows(spec.initial, spec.place, name, f"multi-tap {needed}")
     rows = jax.tree.leaves(spec.initial)[0].shape[0]
     if rows < spec.span:
         raise ScanValueError(

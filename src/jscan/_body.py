@@ -36,13 +36,13 @@ class Slices(NamedTuple):
     Attributes:
         sequences: For every sequence, for every tap, the leaves of the slice.
         past: For every state, for every tap that reads an earlier block, the row.
-        index: Number of the step in the order of iteration, ``uint32``; None in a
+        number: Number of the step in the order of iteration, ``uint32``; None in a
             loop that draws no random numbers.
     """
 
     sequences: list[list[list[Leaf]]]
     past: list[list[PyTree]]
-    index: Leaf | None
+    number: Leaf | None
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class Body:
 
     def slices(self) -> Slices:
         """What all steps read, stacked ``[T, ...]`` in the order of time."""
-        return Slices(self.sequence_slices(), self.no_blocks(), self.indices())
+        return Slices(self.sequence_slices(), self.no_blocks(), self.step_numbers())
 
-    def indices(self) -> Leaf | None:
+    def step_numbers(self) -> Leaf | None:
         """For every row in the order of time, the number of the step that reads it."""
         if not self.plan.draws:
             return None
@@ -175,9 +175,10 @@ class Body:
         reads = list(self.inputs.reads)
         for index, value in zip(plan.updated, carry.shared, strict=True):
             reads[index] = value
-        for draw in plan.draws:
-            # Every step has its own part of the stream, whatever other steps do.
-            reads[draw.read] = reads[draw.read].moved(slices.index * draw.count)
+        if slices.number is not None:
+            for draw in plan.draws:
+                # Every step has its own part of the stream, whatever other steps do.
+                reads[draw.read] = reads[draw.read].moved(draw.count * slices.number)
         arguments = (self.inputs.captured, reads, slices.sequences)
         past = self._past(carry, slices)
         results = plan.step(
@@ -337,6 +338,8 @@ def _rows(leaf: Leaf, start: int, count: int) -> Leaf:
     """``leaf[start : start + count]``; the whole array stays uncopied."""
     if start == 0 and count == leaf.shape[0]:
         return leaf
+    if count == 0:  # no steps: the taps may reach beyond a short sequence
+        start = 0
     return jax.lax.slice_in_dim(leaf, start, start + count)
 
 

@@ -25,8 +25,9 @@ from ._errors import ScanValueError
 from ._types import PyTree
 
 if TYPE_CHECKING:
-    from ._random import Draw
+    from ._draw import Draw
     from ._shared import SharedVariable
+    from ._streams import Position, Stream
 
 # Transformations that compute on given values and keep no program.
 _PASSING = ("JVPTrace", "LinearizeTrace", "BatchTrace")
@@ -48,11 +49,12 @@ class Frame:
         staged: True when the trace is repeated until every variable it reads is one
             of its inputs; false when the code runs on values as they are (DEBUG).
         bound: Values of variables here.
-        reads: Variables read here, in order.
+        reads: Variables read here, in order, and the value they had first.
         draws: For every random stream, the number of draws made here.
         positions: For every draw sampled here, the stream's value it used.
         samples: Samples of draws, as they are worth here.
         stored: New values that functions called here have stored.
+        integers: Arguments of a function that came as Python ints and are traced.
     """
 
     def __init__(
@@ -65,12 +67,12 @@ class Frame:
         self.bound = dict(bound)
         self.scope = scope
         self.staged = staged
-        self.reads: dict[SharedVariable, None] = {}
-        self.draws: dict[SharedVariable, Any] = {}
-        self.positions: dict[Draw, Any] = {}
+        self.reads: dict[SharedVariable, PyTree] = {}
+        self.draws: dict[Stream, Any] = {}
+        self.positions: dict[Draw, Position] = {}
         self.samples: dict[Draw, Any] = {}
         self.stored: dict[SharedVariable, PyTree] = {}
-        self.integers: tuple[Any, ...] = ()  # tracers that could be Python ints
+        self.integers: dict[int, Any] = {}
         self.trace: Any = None
         self.parent = current()
 
@@ -78,17 +80,39 @@ class Frame:
         """The variable's value here; an unbound one has that of the frame around."""
         if variable.birth is self:
             return self.bound.get(variable, variable.stored)
-        self.reads[variable] = None
+        value = self._value(variable)
+        self.reads.setdefault(variable, value)
+        return value
+
+    def set(self, variable: SharedVariable, value: PyTree) -> None:
+        """Give the variable a new value for the rest of this frame."""
+        self.read(variable)  # a variable that changes is an input
+        self.bound[variable] = value
+
+    def _value(self, variable: SharedVariable) -> PyTree:
         if variable in self.bound:
             return self.bound[variable]
         if not self.staged:
             _check_readable(variable, self.trace, self.parent)
         return _seen_from(self.parent, variable)
 
-    def set(self, variable: SharedVariable, value: PyTree) -> None:
-        """Give the variable a new value for the rest of this frame."""
-        self.read(variable)  # a variable that changes is an input
-        self.bound[variable] = value
+
+class NeedsPython(Exception):
+    """The trace of a function needs the value of an argument that came as an int."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__("the value of an integer argument is needed")
+        self.index = index
+
+
+def need_python(value: Any) -> None:
+    """Ask the function around for the Python int it traced as `value`, if it did."""
+    frame = current()
+    while frame is not None:
+        for index, tracer in frame.integers.items():
+            if tracer is value:
+                raise NeedsPython(index)
+        frame = frame.parent
 
 
 class _Stack(threading.local):

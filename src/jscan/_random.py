@@ -10,120 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _distributions, _frames
+from . import _distributions
+from ._draw import Draw
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
-from ._operators import ArrayLike
-from ._streams import IMPLEMENTATION, Position, Stream, sampling_frame, take
+from ._streams import IMPLEMENTATION, Position, Stream
 from ._types import is_traced
 
 _SUBJECT = Subject("RandomStreams")
-
-
-class Draw(ArrayLike):
-    """One random draw, which is sampled where it is used.
-
-    Used in a step, made there or outside, it is a fresh sample at every step, and one
-    sample however often the step reads it. Passed through ``non_sequences`` it is one
-    sample for the whole loop. In a `function` it is fresh at every call. Outside of
-    all these it is one sample, fixed when it is first used.
-
-    It acts as an array in arithmetic; functions of `jax.numpy` need ``draw.value``.
-    """
-
-    def __init__(
-        self,
-        stream: Stream,
-        distribution: Callable[..., Any],
-        dtype: Any,
-        size: tuple[int, ...] | None,
-        parameters: dict[str, Any],
-        batch_rank: dict[str, int],
-    ) -> None:
-        self.stream = stream
-        self.distribution = distribution
-        self.requested_dtype = dtype
-        self.size_given = size
-        self.parameters = parameters
-        self.batch_rank = batch_rank  # of parameters that are vectors: trailing axes
-        self._place: Position | None = None  # at top level: in the stream,
-        self._fixed: Any = None  # and the sample there
-
-    @property
-    def value(self) -> jax.Array:
-        """The sample where the caller stands, ``[*size, ...]``."""
-        frame = _frames.current()
-        if frame is None:
-            with self.stream.lock:
-                if self._fixed is None:
-                    self._fixed = self._sample(self._position())
-                return self._fixed
-        _frames.value_of(self.stream)  # refuses a use where JAX would freeze it
-        if self not in frame.samples:
-            frame.samples[self] = self._sample(self._position())
-        return frame.samples[self]
-
-    @property
-    def label(self) -> str:
-        """How errors call the draw in code."""
-        return "draw"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the sample; asking for it does not draw."""
-        return self._type().shape
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of the sample; asking for it does not draw."""
-        return self._type().dtype
-
-    def __repr__(self) -> str:
-        return f"<Draw {self.distribution.__name__} from {self.stream!r}>"
-
-    def _position(self) -> Position:
-        """The draw's place in the stream, one per step or call of a function."""
-        frame = sampling_frame()
-        if frame is None:
-            with self.stream.lock:
-                if self._place is None:
-                    self._place = take(self.stream, 1)
-                return self._place
-        if self not in frame.positions:
-            frame.positions[self] = take(self.stream, 1)
-        return frame.positions[self]
-
-    def _sample(self, position: Position) -> jax.Array:
-        return self._compute(position.sample_key(), self._resolved())
-
-    def _type(self) -> Any:
-        key = jax.eval_shape(lambda: jax.random.key(0, impl=IMPLEMENTATION))
-        return jax.eval_shape(self._compute, key, self._resolved())
-
-    def _resolved(self) -> dict[str, Any]:
-        """Parameters as they are worth here."""
-        return {
-            name: value.value if isinstance(value, ArrayLike) else value
-            for name, value in self.parameters.items()
-        }
-
-    def _compute(self, key: Any, parameters: dict[str, Any]) -> jax.Array:
-        arrays = {
-            name: None if value is None else jnp.asarray(value)
-            for name, value in parameters.items()
-        }
-        shape = self.size_given
-        if shape is None:
-            shape = jnp.broadcast_shapes(
-                *(
-                    array.shape[: array.ndim - self.batch_rank.get(name, 0)]
-                    for name, array in arrays.items()
-                    if array is not None and self.batch_rank.get(name, 0) >= 0
-                )
-            )
-        dtype = self.requested_dtype
-        if dtype is None:
-            dtype = next(iter(arrays.values())).dtype
-        return self.distribution(key, shape, dtype, **arrays)
 
 
 class RandomStreams:

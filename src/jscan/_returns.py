@@ -35,6 +35,13 @@ class Returned:
     outputs: list[PyTree]
     updates: Updates = field(default_factory=Updates)
     stop: Any = None  # the condition of `until`, or None
+    container: type | None = None  # list or tuple around the outputs, or None
+
+    def packed(self) -> PyTree:
+        """The outputs as they were returned: in a list, in a tuple, bare, or None."""
+        if self.container is not None:
+            return self.container(self.outputs)
+        return self.outputs[0] if self.outputs else None
 
 
 def parse_return(value: Any, name: str | None) -> Returned:
@@ -51,10 +58,11 @@ def parse_return(value: Any, name: str | None) -> Returned:
     if len(parts) == 2:
         first, second = parts
         if _is_updates(second) and not (_is_updates(first) and _is_filled(first)):
-            return Returned(_output_list(first, name), _updates(second, name), stop)
+            return _beside(first, _updates(second, name), stop, name)
         if _is_updates(first):
-            return Returned(_output_list(second, name), _updates(first, name), stop)
-    return Returned([_output(part, name) for part in parts], stop=stop)
+            return _beside(second, _updates(first, name), stop, name)
+    outputs = [_output(part, name) for part in parts]
+    return Returned(outputs, stop=stop, container=type(value))
 
 
 def _parse_single(part: Any, stop: Any, name: str | None) -> Returned:
@@ -63,7 +71,7 @@ def _parse_single(part: Any, stop: Any, name: str | None) -> Returned:
         return Returned([], _updates(part, name), stop)
     if stop is None:
         return Returned([_output(part, name)])
-    return Returned(_output_list(part, name), stop=stop)
+    return _beside(part, Updates(), stop, name)
 
 
 def _take_stop(value: Any, name: str | None) -> tuple[list[Any], Any]:
@@ -142,18 +150,29 @@ def _updates(part: Any, name: str | None) -> Updates:
 # ---------------------------------------------------------------------------- outputs
 
 
-def _output_list(part: Any, name: str | None) -> list[PyTree]:
+def _beside(part: Any, updates: Updates, stop: Any, name: str | None) -> Returned:
     """Outputs that stand beside updates or `until`: a list of them, or one."""
     if is_plain_sequence(part):
-        return [_output(item, name) for item in part]
-    return [_output(part, name)]
+        outputs = [_output(item, name) for item in part]
+        return Returned(outputs, updates, stop, type(part) if outputs else None)
+    return Returned([_output(part, name)], updates, stop)
 
 
 def _output(part: PyTree, name: str | None) -> PyTree:
     """One output: a tree of arrays (a shared variable stands for its value)."""
     if isinstance(part, dict):
         shared_keys = [key for key in part if isinstance(key, SharedVariable)]
-        if shared_keys and len(shared_keys) < len(part):
+        if shared_keys and len(shared_keys) == len(part):
+            raise ScanTypeError(
+                explain_error(
+                    name,
+                    PLACE,
+                    needed="updates beside the list of outputs",
+                    came=f"updates of {shared_keys[0]!r} among several outputs",
+                    fix="return ([first, second], updates)",
+                )
+            )
+        if shared_keys:
             other = next(key for key in part if not isinstance(key, SharedVariable))
             raise ScanTypeError(
                 explain_error(
@@ -171,7 +190,9 @@ def _output(part: PyTree, name: str | None) -> PyTree:
 
 
 def _is_opaque(value: Any) -> bool:
-    return isinstance(value, SharedVariable) or value is None
+    return (
+        isinstance(value, SharedVariable) or value is None or inspect.isgenerator(value)
+    )
 
 
 def _leaf(leaf: Any, name: str | None) -> Any:

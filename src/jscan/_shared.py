@@ -127,7 +127,7 @@ class SharedVariable(ArrayLike):
             self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
 
     def accept(self, value: PyTree) -> None:
-        """Store a value computed for this variable; the caller holds the lock."""
+        """Store a value that `Updates.apply` was given; it holds the lock."""
         self.stored = value
 
     def __getstate__(self) -> dict[str, Any]:
@@ -216,7 +216,8 @@ def check_value(
             raise _misfit(before, after, owner, place, "convert it with jnp.asarray")
         after = jnp.asarray(after)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
-            after = after.astype(jnp.result_type(after, before))
+            with jax.numpy_dtype_promotion("standard"):
+                after = after.astype(jnp.result_type(after, before))
         fits = after.shape == before.shape or (
             after.ndim == before.ndim and not same_shape
         )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _frames
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import SequenceSpec
@@ -63,6 +64,7 @@ def _bound(
     """What sequences and `max_steps` allow; None when nothing bounds the loop."""
     limits = [sequence.steps for sequence in sequences]
     if max_steps is not None:
+        _frames.need_python(max_steps)
         if is_traced(max_steps):
             raise ScanTypeError(
                 explain_error(
@@ -89,6 +91,7 @@ def _traced(n_steps: Leaf, bound: int | None, name: str | None) -> tuple[int, Le
             )
         )
     if bound is None:
+        _frames.need_python(n_steps)
         raise ScanValueError(
             explain_error(
                 name,

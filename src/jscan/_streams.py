@@ -1,9 +1,9 @@
 """The position of a random stream: which draw comes next, seen from any frame.
 
 The sample of draw ``c`` is a function of ``(key, c)`` alone. A loop of ``T`` steps
-with ``d`` draws a step takes the positions ``c, ..., c + T*d - 1``; step ``i`` starts at
-``c + i*d``, whatever happened in other steps. So no key is carried, and no step waits
-for another one.
+with ``d`` draws a step takes the positions ``c, ..., c + T*d - 1``; step ``i`` starts
+at ``c + i*d``, whatever happened in other steps. So no key is carried, and no step
+waits for another one.
 """
 
 from __future__ import annotations

@@ -88,9 +88,11 @@ class Updates(dict[SharedVariable, Any]):
         with locked(self):
             checked = {}
             for variable, value in self.items():
+                here = _frames.staging_trace()
+                if here is not variable.home or _frames.current():
+                    raise_traced(variable, "Updates.apply")
                 leaves = check_value(variable, value, _SUBJECT, repr(variable))
-                traced = any(map(is_traced, leaves)) or _frames.current()
-                if traced and variable.home is None:
+                if here is None and any(map(is_traced, leaves)):
                     raise_traced(variable, "Updates.apply")
                 tree = jax.tree.structure(variable.stored)
                 checked[variable] = jax.tree.unflatten(

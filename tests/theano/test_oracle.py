@@ -1,5 +1,9 @@
 """jscan gives the answers that Theano 0.9.0 gave: loops, taps, derivatives, views."""
 
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +25,19 @@ def test_every_recorded_case_is_used_by_exactly_one_table():
     assert sorted(used) == sorted(recorded.names())
 
 
+def in_mode(mode: str | None) -> Any:
+    """The names of jscan, with every loop in this mode."""
+    names = ["scan", "map", "reduce", "foldl", "foldr"]
+    return SimpleNamespace(
+        **{name: partial(getattr(jscan, name), mode=mode) for name in names}
+    )
+
+
+@pytest.mark.parametrize("mode", [None, "DEBUG"], ids=["compiled", "debug"])
 @pytest.mark.parametrize("name", CASES)
-def test_outputs(name):
-    inputs = recorded.part(name, "in")
-    actual = recorded.as_outputs(CASES[name](jscan, jnp, **as_jax(inputs)))
+def test_outputs(name, mode):
+    inputs = as_jax(recorded.part(name, "in"))
+    actual = recorded.as_outputs(CASES[name](in_mode(mode), jnp, **inputs))
     expected = recorded.outputs(name)
     assert len(actual) == len(expected)
     for position, (value, answer) in enumerate(zip(actual, expected, strict=True)):

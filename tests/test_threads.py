@@ -1,0 +1,114 @@
+"""Threads: no lost updates, no frames of others, no deadlock."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax.numpy as jnp
+import numpy as np
+
+import jscan
+
+THREADS, CALLS = 4, 60
+
+
+def in_threads(work: Callable[[int], object], threads: int = THREADS) -> list:
+    """Run `work(0), work(1), ...` at the same time; raises what they raise."""
+    start = threading.Barrier(threads)
+
+    def begin(index: int) -> object:
+        start.wait()
+        return work(index)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads), timeout=120))
+
+
+def test_no_update_is_lost():
+    c, d = jscan.shared(0, name="c"), jscan.shared(0, name="d")
+    one = jscan.function(lambda n: (c.value, {c: c + n}))
+    # Takes the variables in the other order: locks must not wait for each other.
+    two = jscan.function(lambda: {d: d + 1, c: c + 1})
+
+    def work(index):
+        seen = []
+        for _ in range(CALLS):
+            seen.append(int(one(1))) if index % 2 else two()
+        return seen
+
+    seen = in_threads(work)
+    assert c.value == THREADS * CALLS
+    assert d.value == THREADS // 2 * CALLS
+    numbers = [value for part in seen for value in part]
+    assert len(set(numbers)) == len(numbers)  # every call saw a value of its own
+
+
+def test_readers_see_all_of_an_update_or_nothing():
+    a, b = jscan.shared(jnp.zeros(3), name="a"), jscan.shared(jnp.zeros(3), name="b")
+    write = jscan.function(lambda: {b: b - 1.0, a: a + 1.0}, donate=True)
+    read = jscan.function(lambda: (a + b).sum())
+
+    def work(index):
+        for _ in range(CALLS):
+            if index % 2:
+                write()
+            else:
+                assert read() == 0.0
+
+    in_threads(work)
+    assert a.get_value().tolist() == [THREADS // 2 * CALLS] * 3
+
+
+def test_traces_in_several_threads_keep_to_themselves():
+    """Every thread traces its own loops over a shared variable, at the same time."""
+    W = jscan.shared(2.0, name="W")
+
+    def work(index):
+        counter = jscan.shared(float(index), name=f"counter {index}")
+        x = jnp.arange(float(index + 2))  # a shape of its own: a trace of its own
+        f = jscan.function(
+            lambda: jscan.scan(lambda a: (a * W + counter, {counter: counter + 1.0}), x)
+        )
+        rows, expected = f(), 2 * np.asarray(x) + index + np.arange(index + 2)
+        np.testing.assert_array_equal(rows, expected)
+        slope = jscan.grad(lambda: (W * x).sum(), W)
+        assert slope == x.sum()
+        return float(counter.value)
+
+    assert in_threads(work) == [2.0 * index + 2 for index in range(THREADS)]
+
+
+def test_set_value_waits_for_a_running_function():
+    c = jscan.shared(jnp.zeros(()), name="c")
+    add = jscan.function(lambda: {c: c + 1.0})
+
+    def work(index):
+        if index:
+            for _ in range(CALLS):
+                add()
+        else:
+            for _ in range(CALLS):
+                c.set_value(1000.0)
+
+    in_threads(work, 2)
+    # The last set_value is followed by whatever additions came after it.
+    assert 1000 <= c.value <= 1000 + CALLS
+
+
+def test_draws_of_several_threads_are_different():
+    rng = jscan.RandomStreams(7)
+    draw = rng.uniform()
+    f = jscan.function(lambda: draw.value)
+    loop = jscan.function(lambda: jscan.scan(lambda: draw, n_steps=3))
+
+    def work(index):
+        if index % 2:
+            return [float(f()) for _ in range(20)]
+        parts = [jscan.scan(lambda: draw, n_steps=3).outputs for _ in range(10)]
+        parts += [loop() for _ in range(10)]
+        return [float(x) for x in jnp.concatenate(parts)]
+
+    numbers = [x for part in in_threads(work) for x in part]
+    assert len(numbers) == 2 * 20 + 2 * 60
+    assert len(set(numbers)) == len(numbers)
+    assert rng.state.value.counter == len(numbers)
