@@ -63,26 +63,45 @@ def scan(
             every output is a map output. Python numbers take the dtype that the step
             returns; a narrower initial is promoted.
         non_sequences: Constant arguments: arrays, numbers, pytrees, or a list of them.
-        n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows.
-        truncate_gradient: Differentiate only the last that many steps (-1: all).
+        n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows. A
+            traced number needs sequences or `max_steps` as a bound and is clamped to
+            it.
+        truncate_gradient: Differentiate only the last that many executed steps,
+            map outputs included (-1: all).
         go_backwards: Run the steps from the sequences' end; output row 0 is the first
             iteration (unlike ``lax.scan(reverse=True)``).
         mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain translation.
             ``"DEBUG"``: a Python loop on real values, checked for NaN and infinity.
         name: Reaches the profiler, and every error of this loop.
-        profile: Collect a summary of this loop.
+        profile: Collect calls, steps, times and costs of this loop in `jscan.profile`.
         allow_gc: Accepted for Theano's sake; has no effect.
         strict: Refuse a step that uses arrays or shared variables which do not come
             through its arguments.
         return_list: True: outputs are always a list.
         max_steps: Bound of a loop whose `n_steps` is traced.
-        checkpoint: Steps between saved states in the backward pass.
-        unroll: Steps per iteration of the compiled loop; None lets jscan choose.
-        progress: Show a progress bar.
+        checkpoint: What the backward pass finds saved; the rest it computes again.
+            All rows are returned whatever it is. For T steps:
+
+            =============  ===================  ========================
+            checkpoint     saved                steps run again
+            =============  ===================  ========================
+            None           every step's values  none
+            N              T/N states, N steps  at most T
+            "sqrt"         2 sqrt(T)            at most T
+            "recursive"    8 log8(T)            at most T (log8(T) - 1)
+            =============  ===================  ========================
+        unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
+            effect on a loop that may stop early.
+        progress: True, a label, or options of `tqdm` (of which `miniters` is the
+            number of steps between two reports): show a bar. Needs the extra
+            ``jscan[progress]``.
 
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
-        rows ``[T, ...]``: None, one tree, or a list.
+        rows ``[T, ...]``: None, one tree, or a list. A loop that may end early
+        (`until`, a traced `n_steps`) returns exactly the executed rows when called
+        eagerly; in a traced call it returns as many as there can be, in which the last
+        executed row is repeated (zeros, if no step ran), with `n_steps` and `mask`.
 
     Raises:
         ScanTypeError: An argument or a value returned by the step is of the wrong
