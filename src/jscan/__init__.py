@@ -14,6 +14,7 @@ from ._errors import (
 )
 from ._function import Function, function
 from ._grad import grad, value_and_grad
+from ._profile import profile
 from ._random import MRG_RandomStreams, RandomStreams
 from ._results import ScanResult
 from ._scan import scan
@@ -44,6 +45,7 @@ __all__ = [
     "function",
     "grad",
     "map",
+    "profile",
     "reduce",
     "scan",
     "scan_checkpoints",

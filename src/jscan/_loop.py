@@ -34,11 +34,13 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
         number of steps that ran where it is not known before.
     """
     optimized = plan.options.mode == "FAST_RUN"
-    return run_program(_program(plan), inputs, optimized=optimized)
+    return run_program(program_of(plan), inputs, optimized=optimized)
 
 
 @cached
-def _program(plan: LoopPlan) -> Program:
+def program_of(plan: LoopPlan) -> Program:
+    """The loop as a program, traced once for every plan."""
+
     def named_loop(*inputs: Leaf) -> list[Leaf]:
         if not plan.options.name:
             return _loop(plan, inputs)

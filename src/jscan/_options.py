@@ -6,7 +6,6 @@ import operator
 from typing import Any
 
 from ._errors import (
-    ScanNotImplementedError,
     ScanTypeError,
     ScanValueError,
     explain_error,
@@ -47,7 +46,7 @@ def check_options(
         go_backwards=bool(go_backwards),
         strict=bool(strict),
         return_list=return_list is True,
-        profile=_unsupported(profile, "profile", name),
+        profile=_profile(profile, name),
         unroll=_unroll(unroll, name),
         checkpoint=_checkpoint(checkpoint, name),
         progress=_progress(progress, name),
@@ -119,6 +118,20 @@ def _checkpoint(value: Any, name: str | None) -> int | str | None:
     return count
 
 
+def _profile(value: Any, name: str | None) -> bool | str:
+    if isinstance(value, bool | str):
+        return value
+    raise ScanTypeError(
+        explain_error(
+            name,
+            "profile",
+            needed="True, False or a label",
+            came=f"{value!r:.60} of type {type(value).__name__}",
+            fix="write profile=True",
+        )
+    )
+
+
 def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | None:
     if value is None or value is False:
         return None
@@ -154,18 +167,3 @@ def _integer(value: Any, place: str, name: str | None) -> int:
                 fix="convert it with int(...)",
             )
         ) from error
-
-
-def _unsupported(value: Any, option: str, name: str | None) -> Any:
-    """Refuse an option of the full design that this version does not have yet."""
-    if value is None or value is False:
-        return value
-    raise ScanNotImplementedError(
-        explain_error(
-            name,
-            option,
-            needed="the default, in this version",
-            came=repr(value),
-            fix=f"leave {option} out",
-        )
-    )

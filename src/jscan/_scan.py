@@ -11,9 +11,10 @@ import numpy as np
 from ._arguments import normalise
 from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
-from ._loop import run_loop
+from ._loop import program_of, run_loop
 from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
+from ._profile import count_traced, records, run_timed
 from ._progress import plan_bar, running
 from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
 from ._spec import ScanSpec
@@ -188,12 +189,23 @@ def run_scan(spec: ScanSpec) -> ScanResult:
 
 
 def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
-    """Run the loop; an eager one within its progress bar."""
-    if plan.bar is None or any(map(is_traced, inputs)):
+    """Run the loop; an eager one within its progress bar, and timed."""
+    found = records(plan)
+    if any(map(is_traced, inputs)):
+        count_traced(found)
         return run_loop(plan, inputs)
     with running(plan.bar):
-        leaves = run_loop(plan, inputs)
-        return leaves if any(map(is_traced, leaves)) else jax.block_until_ready(leaves)
+        if not found:
+            leaves = run_loop(plan, inputs)
+            is_known = plan.bar and not any(map(is_traced, leaves))
+            return jax.block_until_ready(leaves) if is_known else leaves
+        return run_timed(
+            program_of(plan),
+            inputs,
+            found,
+            lambda leaves: int(leaves[-1]) if plan.is_bounded else plan.n_steps,
+            optimized=plan.options.mode == "FAST_RUN",
+        )
 
 
 def _pack(
