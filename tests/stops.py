@@ -35,6 +35,13 @@ def executed_sum(result: Any) -> jax.Array:
     return jnp.where(result.mask, result.outputs, zeros).sum()
 
 
+def temporary_bytes(compiled: Any) -> int:
+    """Temporary memory of a compiled program."""
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
 def count_steps(jaxpr: Any) -> list[int]:
     """Lengths of all loops in a jaxpr that stack or read a row at each step."""
     found = []

@@ -50,7 +50,7 @@ def plan_levels(
         return ()
     if bar is None:
         return _checkpoint_levels(n_steps, checkpoint)
-    length = dict(bar.settings).get("miniters") or -(-n_steps // REPORTS)
+    length = dict(bar.settings).get("miniters") or -(-bar.total // REPORTS)
     if checkpoint == "recursive":
         inner = _checkpoint_levels(length, checkpoint)
         return (Level(length, True, bar, offset), *inner)

@@ -61,6 +61,8 @@ def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
     run = _run(spec, spec.n_steps)
     if run.cut != _cut(spec, len(run.rows)) and run.traced:
         run = _run(spec, len(run.rows))  # it stopped early: other steps are the last
+    if run.bar is not None:
+        move_bar(run.bar, len(run.rows), last=True)
     return run.results()
 
 

@@ -192,7 +192,8 @@ class _Hidden:
 def _compiled(
     program: Program, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
 ) -> Any:
-    compiled = executable(program, optimized).lower(*inputs.value).compile()
+    jitted: Any = executable(program, optimized)
+    compiled = jitted.lower(*inputs.value).compile()
     inputs.value = None  # the cache must not keep them alive
     return compiled
 
