@@ -10,6 +10,7 @@ from jscan.optimize import (
     _associate,
     _fewer_rows,
     _hoist,
+    _in_place,
     _merge,
     _save_memory,
     _sink,
@@ -92,6 +93,12 @@ STEPS = (
         "accumulate",
         _accumulate.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
+        "accumulate",
+        _in_place.run,
+        "for the sums that stay in the loop",
         _NOT_BEFORE_AD,
     ),
     Step(
