@@ -7,6 +7,7 @@ from typing import Any
 
 from jscan.optimize import (
     _accumulate,
+    _associate,
     _fewer_rows,
     _hoist,
     _merge,
@@ -46,6 +47,12 @@ STEPS = (
         "merge",
         _merge.run,
         "first: what is unread, constant or double only hides things from the others",
+    ),
+    Step(
+        "associate",
+        _associate.run,
+        "before all that looks at state: what it solves is state no longer",
+        _NOT_BEFORE_AD,
     ),
     Step(
         "save_memory",
