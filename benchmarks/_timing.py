@@ -4,6 +4,10 @@ The machines this runs on are shared, so an absolute time says little: a neighbo
 who takes a core doubles it. What survives is the *ratio* of two programs that took
 turns. Each round runs every program once, in an order that is turned around from
 round to round, and the figure reported is the median of the rounds' ratios.
+
+Where neighbours want more cores than there are, even that ratio drowns: a program that
+uses two cores is punished for it. `--cpu` then counts the processor time of all threads
+instead, which says how much work a program is, though not what two cores make of it.
 """
 
 from __future__ import annotations
@@ -34,12 +38,14 @@ class Settings:
         rounds: How often every program takes its turn.
         block_seconds: A turn repeats its program until it lasts about this long.
         only: Rows whose name does not match this are left out.
+        cpu: Count processor time of all threads instead of the time on the wall.
     """
 
     quick: bool = False
     rounds: int = 9
     block_seconds: float = 0.03
     only: re.Pattern[str] = re.compile("")
+    cpu: bool = False
 
     def wants(self, name: str) -> bool:
         """Whether the row of this name is asked for."""
@@ -94,11 +100,12 @@ def settings(description: str, arguments: Sequence[str] | None = None) -> Settin
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for CI")
     parser.add_argument("--only", default="", help="regular expression of row names")
     parser.add_argument("--rounds", type=int, default=9, help="turns per program")
+    parser.add_argument("--cpu", action="store_true", help="count processor time")
     given = parser.parse_args(arguments)
     only = re.compile(given.only)
     if given.quick:
         return Settings(quick=True, rounds=2, block_seconds=0.0, only=only)
-    return Settings(rounds=given.rounds, only=only)
+    return Settings(rounds=given.rounds, only=only, cpu=given.cpu)
 
 
 def print_machine() -> None:
@@ -147,12 +154,13 @@ def measure(
     programs: Mapping[str, Callable[[], object]], how: Settings
 ) -> dict[str, Timing]:
     """Times programs that take turns; the first is the one others are divided by."""
+    clock = time.process_time if how.cpu else time.perf_counter
     repeats = {name: _repeats(call, how) for name, call in programs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     order = list(programs)
     for _ in range(how.rounds):
         for name in order:
-            seconds[name].append(_block(programs[name], repeats[name]))
+            seconds[name].append(_block(programs[name], repeats[name], clock))
         # Whoever runs second finds the caches as the first left them.
         order.reverse()
     first = seconds[next(iter(programs))]
@@ -191,13 +199,17 @@ def _repeats(call: Callable[[], object], how: Settings) -> int:
     return max(1, min(5000, int(how.block_seconds / max(once, 1e-9))))
 
 
-def _block(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
+def _block(
+    call: Callable[[], object],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    start = clock()
     for _ in range(repeats):
         # Waiting each time keeps calls from overlapping; what is not a JAX array
         # (a torch tensor, a number) passes through.
         jax.block_until_ready(call())
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def _timing(first: list[float], own: list[float]) -> Timing:

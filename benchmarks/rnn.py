@@ -87,12 +87,16 @@ class Row:
         ]
 
 
-def torch_lstm(shape: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
+def torch_lstm(
+    shape: tuple[int, int, int], how: _timing.Settings
+) -> dict[str, Callable[[], object]]:
     """Torch's LSTM of the same size: forward, and gradient of the sum of squares."""
     if importlib.util.find_spec("torch") is None:
         return {}
     import torch
 
+    if how.cpu:  # its waiting threads spin, which would count as work
+        torch.set_num_threads(1)
     length, batch, hidden = shape
     network = torch.nn.LSTM(hidden, hidden)
     xs = torch.randn(length, batch, hidden)
@@ -115,7 +119,7 @@ def rows(how: _timing.Settings) -> Iterator[Row]:
         for shape in QUICK_SHAPES if how.quick else SHAPES:
             if not how.wants(f"{family} {','.join(map(str, shape))}"):
                 continue
-            torch = torch_lstm(shape) if "lstm" in family else {}
+            torch = torch_lstm(shape, how) if "lstm" in family else {}
             problem = make(*shape)
             directions = {
                 "forward": problem.function,

@@ -111,6 +111,7 @@ class Machine:
     materialise_transposes: bool = False
     smallest_outer_product: int = 0
     unroll: int = 1
+    orders_reads: bool = JAX_VERSION >= (0, 12)
     chunk_bytes: int = 4 * MEBIBYTE
     split_bytes: int = MEBIBYTE // 4
 

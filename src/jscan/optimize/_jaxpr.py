@@ -273,17 +273,18 @@ def apply(equation: Any, *operands: Any) -> Any:
     return eval_jaxpr(jaxpr, [], *operands)[0]
 
 
-def splice(function: Callable[..., Any], equation: Any) -> list[Any]:
-    """Equations that compute `function(*operands)` into the equation's outputs.
+def splice(
+    function: Callable[..., Any], operands: Sequence[Atom], equation: Any
+) -> list[Any]:
+    """Equations that compute `function(*operands)` into an equation's outputs.
 
     It lets a pass write a replacement for one equation as ordinary JAX code.
     """
-    jaxpr, constants = open_jaxpr(
-        jax.make_jaxpr(function)(*[abstract(atom) for atom in equation.invars])
-    )
+    traced = jax.make_jaxpr(function)(*map(abstract, operands))
+    jaxpr, constants = open_jaxpr(traced)
     if constants or len(jaxpr.outvars) != len(equation.outvars):
         raise NotUnderstoodError("a replacement captured constants")
-    names = dict(zip(jaxpr.invars, equation.invars, strict=True))
+    names = dict(zip(jaxpr.invars, operands, strict=True))
     targets = dict(zip(jaxpr.outvars, equation.outvars, strict=True))
     return [
         inner.replace(source_info=equation.source_info, ctx=equation.ctx)

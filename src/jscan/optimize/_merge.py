@@ -87,11 +87,16 @@ def _constant_carries(loop: Loop) -> Loop:
         loop,
         carries=tuple(c for c in loop.carries if c.variable not in values),
         constants={**loop.constants, **values},
-        results={
-            name: _resolve(result, values) for name, result in loop.results.items()
-        },
+        results=resolve_finals(loop.results, values),
     )
     return loop.fired(NAME, f"{_count(len(same), 'carry')} that never changes")
+
+
+def resolve_finals(
+    results: Mapping[Any, Result], values: Mapping[Any, Any]
+) -> dict[Any, Result]:
+    """The results, with the last values of some carries known."""
+    return {name: _resolve(result, values) for name, result in results.items()}
 
 
 def _resolve(result: Result, values: Mapping[Any, Any]) -> Result:
@@ -164,9 +169,7 @@ def _counters(loop: Loop) -> Loop:
         carries=tuple(c for c in loop.carries if c.variable not in found),
         sequences={**loop.sequences, **rows},
         counters={**(loop.counters or {}), **found},
-        results={
-            name: _resolve(result, values) for name, result in loop.results.items()
-        },
+        results=resolve_finals(loop.results, values),
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from jscan.optimize import (
     _accumulate,
+    _associate,
     _fewer_rows,
     _hoist,
+    _in_place,
     _merge,
     _save_memory,
     _sink,
@@ -48,6 +50,12 @@ STEPS = (
         "first: what is unread, constant or double only hides things from the others",
     ),
     Step(
+        "associate",
+        _associate.run,
+        "before all that looks at state: what it solves is state no longer",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
         "save_memory",
         _save_memory.run,
         "before anything asks which rows are stacked: it decides which are wanted",
@@ -85,6 +93,12 @@ STEPS = (
         "accumulate",
         _accumulate.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
+        "accumulate",
+        _in_place.run,
+        "for the sums that stay in the loop",
         _NOT_BEFORE_AD,
     ),
     Step(

@@ -138,7 +138,7 @@ def _multiply_and_sum(loop: Loop, largest: int) -> Loop:
     count = 0
     for equation in loop.equations:
         if _is_tiny(equation, largest):
-            equations += splice(_written_out(equation), equation)
+            equations += splice(_written_out(equation), equation.invars, equation)
             count += 1
         else:
             equations.append(equation)
