@@ -51,6 +51,7 @@ def run_program(
     A program with effects (callbacks, collectives) is in-lined under a trace, where
     JAX orders and counts its effects itself.
     """
+    optimized = optimized and optimize.enabled()
     if not program.jaxpr.effects:
         return loop_p.bind(*inputs, program=program, joint=None, optimized=optimized)
     if any(is_traced(leaf) for leaf in inputs):
@@ -96,10 +97,12 @@ def executable(program: Program, optimized: bool) -> Callable[..., list[Leaf]]:
 
 
 def lowered(
-    program: Program, optimized: bool, platform: str
+    program: Program, optimized: bool, platform: str | None = None
 ) -> Callable[..., list[Leaf]]:
     """The program that reaches XLA: rewritten here, after all differentiation."""
-    return _rewritten(program, platform) if optimized else program
+    if not (optimized and optimize.enabled()):
+        return program
+    return _rewritten(program, platform or jax.default_backend())
 
 
 @_derive.cached

@@ -7,6 +7,7 @@ and what was not, and why. `rewrite` is the entry for programs already traced.
 from jscan.optimize._api import explain, optimize, rewrite
 from jscan.optimize._jaxpr import register_call
 from jscan.optimize._options import PASS_NAMES, Options, make_options
+from jscan.optimize._pipeline import enabled
 from jscan.optimize._report import LoopReport, Report
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LoopReport",
     "Options",
     "Report",
+    "enabled",
     "explain",
     "make_options",
     "optimize",
