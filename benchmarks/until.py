@@ -34,6 +34,16 @@ def stopping(h: jax.Array, w: jax.Array) -> jax.Array:
     return jscan.scan(step, None, h, w, n_steps=BOUND).outputs[-1].sum()
 
 
+def stopping_last(h: jax.Array, w: jax.Array) -> jax.Array:
+    """The same without the rows, of which `jit` would have to fill 8192."""
+
+    def step(_, h, w):
+        new = jnp.sin(h) * w
+        return new, jscan.until(new[0] <= LIMIT / 2)
+
+    return jscan.reduce(step, jnp.arange(BOUND), h, w).outputs.sum()
+
+
 def short(h: jax.Array, w: jax.Array) -> jax.Array:
     """A loop of as many steps as `stopping` runs."""
     rows, _ = jscan.scan(lambda h, w: jnp.sin(h) * w, None, h, w, n_steps=STOP)
@@ -81,10 +91,17 @@ def main() -> None:
         questions = {
             "eager until / 16 steps": (stopping, short, lambda f: f),
             "jit until / 16 steps": (stopping, short, jax.jit),
+            "jit until, last row only / 16 steps": (stopping_last, short, jax.jit),
             "jit masked / until": (masked, stopping, jax.jit),
+            "jit masked / until, last row only": (masked, stopping_last, jax.jit),
             "jit gradient masked / until": (
                 masked,
                 stopping,
+                lambda f: jax.jit(jax.grad(f, (0, 1))),
+            ),
+            "jit gradient masked / until, last row only": (
+                masked,
+                stopping_last,
                 lambda f: jax.jit(jax.grad(f, (0, 1))),
             ),
         }

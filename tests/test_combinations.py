@@ -175,7 +175,8 @@ def test_rows_and_derivatives(case):
     rows, total, executed = expected_rows(case, args, args, samples)
 
     def cost(args, count):
-        actual, final, n_steps = actual_rows(case, *args, count)
+        x, z, w, start = args
+        actual, final, n_steps = actual_rows(case, x, z, w, start, count)
         return (actual * WEIGHTS).sum() + final, (actual, final, n_steps)
 
     both = jax.value_and_grad(cost, has_aux=True)

@@ -25,7 +25,8 @@ def root(w):
 def test_root_and_steps():
     for w in WEIGHTS:
         x, steps = root(w)
-        np.testing.assert_allclose(x, brentq(lambda x, w=w: x - np.cos(w * x), 0, 1))
+        expected = float(np.asarray(brentq(lambda x, w=w: x - np.cos(w * x), 0, 1)))
+        np.testing.assert_allclose(x, expected)
         assert 2 <= steps <= 10  # quadratic convergence, not fifty steps
 
 
