@@ -49,7 +49,7 @@ class Function:
         self.fn = fn
         self.settings = settings
         self.name = getattr(fn, "__name__", "function")
-        self._taker = Taker(fn, settings.owner, inspect.signature(fn), static_argnames)
+        self._taker = Taker(fn, settings.owner, _signature(fn), static_argnames)
         self._debug = debug
         self._lock = threading.RLock()
         self._python: dict[Kind, frozenset[int]] = {}  # ints that must stay concrete
@@ -209,6 +209,13 @@ class Function:
                     for variable, value in new.items():
                         variable.stored = value
                     return outputs
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):  # a builtin without one takes what it takes
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def function(

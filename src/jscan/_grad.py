@@ -14,6 +14,7 @@ from ._frames import Scope
 from ._operators import ArrayLike
 from ._shared import SharedVariable
 from ._types import PyTree, type_text
+from ._updates import Updates
 
 _SUBJECT = Subject("jscan.grad")
 
@@ -90,6 +91,10 @@ def value_and_grad(
         with _frames.enter(frame):
             result = cost()
             scalar, aux = _split(result) if has_aux else (result, None)
+            if isinstance(aux, dict) and all(
+                isinstance(v, SharedVariable) for v in aux
+            ):
+                aux = Updates(aux)  # JAX would sort the keys of a plain dict
             return _as_scalar(scalar), aux
 
     values = [variable.value for variable in variables]
