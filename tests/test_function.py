@@ -146,6 +146,8 @@ def test_static_arguments_and_constants():
     assert f(2, "abc", (1, 2)) == 18
     assert f(2, "ab", (1, 2)) == 12
     assert f(2, "ab", (3, 2)) == 20
+    kind = jscan.function(lambda n: jnp.ones(2, type(n)) * n, static_argnames=["n"])
+    assert [kind(n).dtype for n in (1, True, 1.0)] == [int, bool, float]
 
 
 def test_gradient_inside_and_transformations_outside(c):

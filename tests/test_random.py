@@ -192,6 +192,7 @@ def test_jit_vmap_and_gradients():
     cost = lambda w: (run(SEED, x, w) ** 2).sum()
     slope = (cost(0.5 + 1e-6) - cost(0.5 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(cost)(0.5), slope, 1e-6)
+    np.testing.assert_allclose(jax.grad(jax.checkpoint(cost))(0.5), slope, 1e-6)
     np.testing.assert_allclose(jax.jvp(cost, (0.5,), (1.0,))[1], slope, 1e-6)
     curvature = (jax.grad(cost)(0.5 + 1e-5) - jax.grad(cost)(0.5 - 1e-5)) / 2e-5
     np.testing.assert_allclose(jax.hessian(cost)(0.5), curvature, 1e-5)

@@ -91,9 +91,7 @@ def value_and_grad(
         with _frames.enter(frame):
             result = cost()
             scalar, aux = _split(result) if has_aux else (result, None)
-            if isinstance(aux, dict) and all(
-                isinstance(v, SharedVariable) for v in aux
-            ):
+            if isinstance(aux, dict) and all(map(_is_variable, aux)):
                 aux = Updates(aux)  # JAX would sort the keys of a plain dict
             return _as_scalar(scalar), aux
 
@@ -102,9 +100,13 @@ def value_and_grad(
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
 
 
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)
+
+
 def _check_variables(variables: list[Any]) -> None:
     for variable in variables:
-        if not isinstance(variable, SharedVariable):
+        if not _is_variable(variable):
             raise ScanTypeError(
                 explain_error(
                     _SUBJECT,

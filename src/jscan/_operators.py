@@ -13,7 +13,7 @@ import numpy as np
 from ._errors import ScanValueError
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
-_REFUSING = ("shaped_abstractify", "typeof", "bind")
+_REFUSING = ("shaped_abstractify", "typeof")
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
