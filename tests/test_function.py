@@ -139,6 +139,27 @@ def test_python_ints_stay_traced_until_their_value_is_needed():
     assert shapes(4, 2).tolist() == [2.0] * 5
 
 
+def test_number_of_steps_given_as_an_int_is_exact():
+    """Not a bound at run time: as many rows, and too many are an error."""
+    x = jnp.arange(5.0)
+    first = jscan.function(lambda n: jscan.scan(lambda a: a * 2, x, n_steps=n))
+    assert first(3).tolist() == [0.0, 2.0, 4.0]
+    with pytest.raises(ValueError, match="at least 6 steps"):
+        first(6)
+    derived = jscan.function(lambda n, k: jscan.scan(lambda a: a * k, x, n_steps=n + 1))
+    assert derived(1, 3.0).tolist() == [0.0, 3.0]
+
+    @jscan.function
+    def outer(n):
+        inner = jscan.function(
+            lambda unused: jscan.scan(lambda a: a * 2, x, n_steps=n)[0]
+        )
+        return inner(7)
+
+    assert outer(2).tolist() == [0.0, 2.0]
+    assert outer(4).tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
 def test_static_arguments_and_constants():
     f = jscan.function(
         lambda x, kind, sizes: x * len(kind) * sum(sizes), static_argnames="sizes"

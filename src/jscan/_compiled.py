@@ -171,7 +171,8 @@ def compile_function(
             frame = _frames.Frame(
                 {v: bound[i] for i, v in enumerate(reads)}, Scope.FUNCTION
             )
-            frame.integers = {index: leaves[index] for index in integers}
+            tracers = {index: leaves[index] for index in integers}
+            frame.integers = _frames.Integers(call, tracers)
             with _frames.enter(frame):
                 packed, new = evaluate(call, leaves, frame, settings)
             notes.output_tree = jax.tree.structure(packed)

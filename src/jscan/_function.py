@@ -144,7 +144,9 @@ class Function:
                 leaves = arguments.traced(python)
                 return compile_function(call, leaves, ints, self.settings), python
             except NeedsPython as request:
-                python = python | {traced[request.index]}
+                if request.owner is not call:
+                    raise
+                python = python | {traced[index] for index in request.indices}
 
     # ---------------------------------------------------------------------- running
 
