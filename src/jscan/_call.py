@@ -119,9 +119,10 @@ class _Whole:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Whole):
+            return False
         # True == 1 == 1.0, but a program made for one is not that for another.
-        same_type = isinstance(other, _Whole) and type(self.value) is type(other.value)
-        return same_type and self.value == other.value
+        return type(self.value) is type(other.value) and self.value == other.value
 
     def __hash__(self) -> int:
         return hash(self.value)
