@@ -149,6 +149,12 @@ def test_number_of_steps_given_as_an_int_is_exact():
     derived = jscan.function(lambda n, k: jscan.scan(lambda a: a * k, x, n_steps=n + 1))
     assert derived(1, 3.0).tolist() == [0.0, 3.0]
 
+    bounded = jscan.function(
+        lambda n: jscan.scan(lambda a: a * 2, x, n_steps=n, max_steps=5).n_steps
+    )
+    assert [int(bounded(n)) for n in (2, 4)] == [2, 4]
+    assert len(bounded._programs) == 1  # asked for: one program for every number
+
     @jscan.function
     def outer(n):
         inner = jscan.function(
