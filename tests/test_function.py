@@ -51,6 +51,12 @@ def test_outputs_and_updates_use_the_old_values(c):
     assert [int(x) for x in swap()] == [10, 1]
 
 
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+def test_stored_values_have_strong_types(c, mode):
+    jscan.function(lambda: {c: 5}, mode=mode)()
+    assert (c.value, c.value.weak_type) == (5, False)
+
+
 def test_two_functions_share_a_variable(c):
     up = jscan.function(lambda n: {c: c + n})
     down = jscan.function(lambda n: {c: c - n})
