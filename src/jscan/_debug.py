@@ -159,7 +159,7 @@ class _Run:
             *(constant.value for constant in spec.non_sequences),
         ]
         with _frames.enter(self._frame(index)) as frame:
-            returned = call_step(spec, arguments)
+            returned = call_step(spec, arguments, index)
             self.fresh = {
                 variable: _new_value(variable, value, spec.options.name)
                 for variable, value in returned.updates.items()

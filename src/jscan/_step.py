@@ -123,12 +123,21 @@ def _trace_once(
     return jax.make_jaxpr(flat)(*inputs), trace
 
 
-def call_step(spec: ScanSpec, arguments: Sequence[Any]) -> Returned:
-    """Call the user's step; its errors keep their traceback and gain a note."""
+def call_step(
+    spec: ScanSpec, arguments: Sequence[Any], index: int | None = None
+) -> Returned:
+    """Call the user's step; its errors keep their traceback and gain a note.
+
+    Args:
+        spec: The call of scan.
+        arguments: What the step is called with.
+        index: Number of the step, where it is run on real values.
+    """
     try:
         value = spec.fn(*arguments)
     except Exception as error:
-        error.add_note(f"This happened in the step of {loop_label(spec.options.name)}.")
+        step = "the step" if index is None else f"step {index}"
+        error.add_note(f"This happened in {step} of {loop_label(spec.options.name)}.")
         raise
     returned = parse_return(value, spec.options.name)
     updates = without_streams(returned.updates)

@@ -80,11 +80,11 @@ def test_gradients_through_a_shared_state():
 
 def test_binomial_noise_has_the_recorded_shape_and_values(standard_promotion):
     """A draw at each step: every number is kept as it is, or replaced by zero."""
-    inputs = arguments("tut_binomial")
+    inputs = {name: np.asarray(x) for name, x in arguments("tut_binomial").items()}
     answer = recorded.outputs("tut_binomial")[0]
     rows = np.asarray(STATE_CASES["tut_binomial"](jscan, jnp, **inputs)[0])
     assert rows.shape == answer.shape
-    kept = np.tanh(np.asarray(inputs["X"] @ inputs["W"] + inputs["b"]))
+    kept = np.tanh(inputs["X"] @ inputs["W"] + inputs["b"])
     for values in (rows, answer):
         assert np.all(np.isclose(values, 0) | np.isclose(values, kept))
     assert 0 < np.isclose(rows, 0).sum() < rows.size  # not all steps draw alike
