@@ -241,6 +241,7 @@ def test_a_traced_number_of_steps_with_updates_and_draws():
                 ),
                 x,
                 n_steps=count,
+                max_steps=6,
                 truncate_gradient=2,
                 checkpoint=2,
             )
