@@ -132,3 +132,20 @@ def test_infinities_are_kept():
     x = jnp.asarray([[1.0, -1.0], [0.0, 2.0], [jnp.nan, 1.0]])
     for k in (jnp.inf, 0.0, -2.0):
         assert_same(optimize(total)(k, x), total(k, x))
+
+
+def test_gradient_of_a_rematerialised_step():
+    """The recomputation of a step is opened: its weight gradients leave as well."""
+
+    def loss_of(u, x):
+        @jax.checkpoint
+        def step(h, x_t):
+            h = jnp.tanh(x_t + h @ u)
+            return h, h
+
+        return (jax.lax.scan(step, jnp.zeros((4, 64)), x)[1] ** 2).sum()
+
+    backward = explain(jax.grad(loss_of))(U, X).loops[-1]
+    assert "accumulate" in backward.fired
+    expected = jax.jit(jax.grad(loss_of))(U, X)
+    assert_same(jax.jit(optimize(jax.grad(loss_of)))(U, X), expected, 1e-4)

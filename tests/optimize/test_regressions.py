@@ -56,7 +56,27 @@ TIED_MAXIMUM = Program(
     seed=3,
 )
 
+WRITE_AT_A_SUM = Program(
+    number="float32",
+    integer="int32",
+    length=4,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("vector", integer=True), Slot("vector", integer=True)),
+    sequences=(Slot("scalar"),),
+    invariants=(),
+    body=(
+        Instruction("integer_sum", (2, 0, 0)),
+        Instruction("integer_add", (0, 1, 0)),
+        Instruction("write"),
+    ),
+    carried=(0, 9),
+    outputs=(Output(0),),
+)
+
 FOUND: dict[str, tuple[Any, ...]] = {
+    "write-at-a-sum": ("optimize-grad", WRITE_AT_A_SUM, "keen"),
     # The derivative of a maximum is shared equally among equal rows.
     "tied-maximum": ("jvp-optimize", TIED_MAXIMUM),
     "tied-maximum-grad": ("grad-optimize", TIED_MAXIMUM),

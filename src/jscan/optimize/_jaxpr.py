@@ -312,7 +312,7 @@ def renamed(
 def inline_calls(
     equations: Sequence[Any], wanted: Callable[[Any], bool]
 ) -> tuple[list[Any], dict[Any, Atom]]:
-    """Replace `jit` calls by their bodies where `wanted(equation)`, drop casts to self.
+    """Replace calls by their bodies where `wanted(equation)`, drop casts to self.
 
     Returns the flat equations and a map from variables of the old list that are
     no longer defined to the operands that now hold their value.
@@ -325,7 +325,7 @@ def inline_calls(
         if _only_changes_weakness(equation):
             names[equation.outvars[0]] = operands[0]
             continue
-        if not (_is_plain_call(equation) and wanted(equation)):
+        if not wanted(equation):
             flat.append(equation)
             continue
         body, _ = open_jaxpr(next(sub_programs(equation)))
@@ -361,7 +361,18 @@ def _only_changes_weakness(equation: Any) -> bool:
     )
 
 
-def _is_plain_call(equation: Any) -> bool:
+def is_recomputation(equation: Any) -> bool:
+    """A `remat` of which the derivative has been taken.
+
+    In a loop's body it may be opened: the body runs the recomputation at every step
+    in any case. Elsewhere it keeps XLA from reusing what was to be computed again.
+    """
+    return equation.primitive is primitives.remat_p and bool(
+        equation.params.get("differentiated")
+    )
+
+
+def is_plain_call(equation: Any) -> bool:
     """A `jit` call that only groups equations: no constants, placement or options."""
     if equation.primitive in _CALLS:
         return _CALLS[equation.primitive](equation.params) is not None

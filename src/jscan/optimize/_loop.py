@@ -19,6 +19,8 @@ from jscan.optimize._jaxpr import (
     free_variables,
     in_order,
     inline_calls,
+    is_plain_call,
+    is_recomputation,
     is_variable,
     needed,
     read_scan,
@@ -217,7 +219,9 @@ def read_loop(
     last = first + scan.num_carry
     constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
     constants.update(zip(inputs[:first], operands[:first], strict=True))
-    equations, names = inline_calls(scan.body.eqns, lambda _: True)
+    equations, names = inline_calls(
+        scan.body.eqns, lambda e: is_plain_call(e) or is_recomputation(e)
+    )
 
     def current(atom: Atom) -> Atom:
         return names.get(atom, atom) if is_variable(atom) else atom

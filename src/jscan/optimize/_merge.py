@@ -34,6 +34,7 @@ from jscan.optimize._loop import (
     Stack,
     Total,
     final_variables,
+    unknown,
 )
 from jscan.optimize._options import Context
 
@@ -63,13 +64,15 @@ def drop_unused(loop: Loop) -> Loop:
             break
         live = more
     carries = tuple(c for c in loop.carries if c.variable in live)
-    behind = free_variables(needed(loop.after, loop.wanted_rows()))
-    read.update(behind, loop.wanted_rows())
+    known = loop.constants.keys() | loop.sequences.keys()
+    after = needed(unknown(loop.after, known), loop.wanted_rows())
+    read.update(free_variables(after), loop.wanted_rows())
     dropped = len(loop.carries) - len(carries)
     loop = replace(
         loop,
         carries=carries,
         equations=tuple(equations),
+        after=tuple(after),
         sequences={v: x for v, x in loop.sequences.items() if v in read},
         counters={v: c for v, c in (loop.counters or {}).items() if v in read},
     )

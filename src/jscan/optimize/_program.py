@@ -23,6 +23,7 @@ from jscan.optimize._jaxpr import (
     holds,
     inline_calls,
     is_jaxpr,
+    is_plain_call,
     is_scan,
     is_variable,
     needed,
@@ -95,7 +96,7 @@ class _Walk:
         self.session = session
         self.values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
         self.values.update(zip(jaxpr.invars, operands, strict=True))
-        equations, names = inline_calls(jaxpr.eqns, lambda e: holds(e, _LOOP))
+        equations, names = inline_calls(jaxpr.eqns, _is_call_with_loop)
         self.outputs = [
             names.get(atom, atom) if is_variable(atom) else atom
             for atom in jaxpr.outvars
@@ -225,6 +226,10 @@ class _Walk:
                 raise NotUnderstoodError(f"a result became {got}, not {aval}")
         self.session.record(equation, before, after)
         return values
+
+
+def _is_call_with_loop(equation: Any) -> bool:
+    return is_plain_call(equation) and holds(equation, _LOOP)
 
 
 def is_explicitly_sharded(jaxpr: Any) -> bool:
