@@ -22,6 +22,7 @@ from ._shared import SharedVariable, shared
 from ._until import until
 from ._updates import OrderedUpdates, Updates
 from ._views import foldl, foldr, map, reduce
+from .optimize import Report, explain, optimize
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "NonFiniteError",
     "OrderedUpdates",
     "RandomStreams",
+    "Report",
     "ScanError",
     "ScanImportError",
     "ScanNotImplementedError",
@@ -40,11 +42,13 @@ __all__ = [
     "SharedVariable",
     "UpdateCollision",
     "Updates",
+    "explain",
     "foldl",
     "foldr",
     "function",
     "grad",
     "map",
+    "optimize",
     "profile",
     "reduce",
     "scan",

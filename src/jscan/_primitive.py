@@ -25,9 +25,10 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, partial_eval
 
-from . import _derive, optimize
+from . import _derive
 from ._program import Program
 from ._types import Leaf, is_traced
+from .optimize import enabled, register_call, rewrite
 
 loop_p = Primitive("jscan_loop")
 loop_p.multiple_results = True
@@ -51,7 +52,7 @@ def run_program(
     A program with effects (callbacks, collectives) is in-lined under a trace, where
     JAX orders and counts its effects itself.
     """
-    optimized = optimized and optimize.enabled()
+    optimized = optimized and enabled()
     if not program.jaxpr.effects:
         return loop_p.bind(*inputs, program=program, joint=None, optimized=optimized)
     if any(is_traced(leaf) for leaf in inputs):
@@ -100,14 +101,14 @@ def lowered(
     program: Program, optimized: bool, platform: str | None = None
 ) -> Callable[..., list[Leaf]]:
     """The program that reaches XLA: rewritten here, after all differentiation."""
-    if not (optimized and optimize.enabled()):
+    if not (optimized and enabled()):
         return program
     return _rewritten(program, platform or jax.default_backend())
 
 
 @_derive.cached
 def _rewritten(program: Program, platform: str) -> Program:
-    return Program(optimize.rewrite(program.jaxpr, platform=platform))
+    return Program(rewrite(program.jaxpr, platform=platform))
 
 
 def _evaluate(*inputs: Leaf, program: Program, optimized: bool, **_: Any) -> list[Leaf]:
@@ -346,7 +347,7 @@ def _register() -> None:
         mlir.register_lowering(primitive, _lower)
         batching.primitive_batchers[primitive] = _batch_rule(primitive)
         partial_eval.dce_rules[primitive] = _prune_rule
-        optimize.register_call(primitive, _open)
+        register_call(primitive, _open)
         ad.primitive_transposes[primitive] = _transpose
     ad.primitive_jvps[loop_p] = _differentiate
     ad.primitive_jvps[linear_p] = _differentiate_linear
