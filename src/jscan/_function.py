@@ -111,7 +111,8 @@ class Function:
 
     def _lookup(self, arguments: Arguments, python: frozenset[int]) -> Compiled | None:
         for compiled in self._programs.get(arguments.key(python), ()):
-            if compiled.fits({v: v.value for v in compiled.reads}):
+            # Only types are looked at: another thread may be replacing the values.
+            if compiled.fits({v: _frames.value_of(v) for v in compiled.reads}):
                 return compiled
         return None
 
