@@ -121,7 +121,7 @@ def test_tour_runs_and_draws(
     monkeypatch.chdir(tmp_path)
     runpy.run_module("jscan", run_name="__main__")
     printed = capsys.readouterr().out
-    assert "10. " in printed
+    assert "11. " in printed
     assert "t-9               0.253491        0.253491" in printed
     assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 

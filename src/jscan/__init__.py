@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ._checkpoint import scan_checkpoints
 from ._errors import (
     NonFiniteError,
     ScanError,
+    ScanImportError,
     ScanNotImplementedError,
     ScanTypeError,
     ScanValueError,
@@ -12,6 +14,7 @@ from ._errors import (
 )
 from ._function import Function, function
 from ._grad import grad, value_and_grad
+from ._profile import profile
 from ._random import MRG_RandomStreams, RandomStreams
 from ._results import ScanResult
 from ._scan import scan
@@ -29,6 +32,7 @@ __all__ = [
     "OrderedUpdates",
     "RandomStreams",
     "ScanError",
+    "ScanImportError",
     "ScanNotImplementedError",
     "ScanResult",
     "ScanTypeError",
@@ -41,8 +45,10 @@ __all__ = [
     "function",
     "grad",
     "map",
+    "profile",
     "reduce",
     "scan",
+    "scan_checkpoints",
     "shared",
     "until",
     "value_and_grad",

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _donation, _frames
+from . import _donation
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
+from ._steps import count_steps
 from ._types import (
     Leaf,
     PyTree,
@@ -22,7 +23,6 @@ from ._types import (
     is_number,
     is_number_list,
     is_plain_sequence,
-    is_traced,
     type_text,
 )
 
@@ -34,6 +34,7 @@ def normalise(
     non_sequences: Any,
     n_steps: Any,
     options: Options,
+    max_steps: Any = None,
 ) -> ScanSpec:
     """Check every argument and return the call's meaning."""
     name = options.name
@@ -63,13 +64,15 @@ def normalise(
             for index, item in enumerate(_items(non_sequences))
         )
     )
+    bound, limit = count_steps(n_steps, max_steps, sequence_specs, name)
     return ScanSpec(
         fn=fn,
         sequences=sequence_specs,
         outputs=outputs or None,
         non_sequences=constants,
-        n_steps=_step_count(n_steps, sequence_specs, name),
+        n_steps=bound,
         options=options,
+        limit=limit,
     )
 
 
@@ -329,78 +332,3 @@ def _check_initial_rows(spec: OutputSpec, name: str | None) -> None:
                 fix=f"give the {spec.span} values before the first step, oldest first",
             )
         )
-
-
-# ----------------------------------------------------------------------------- n_steps
-
-
-def _step_count(
-    n_steps: Any, sequences: tuple[SequenceSpec, ...], name: str | None
-) -> int:
-    if n_steps is None:
-        if not sequences:
-            raise ScanValueError(
-                explain_error(
-                    name,
-                    "n_steps",
-                    needed="a number of steps, from sequences or from n_steps",
-                    came="neither",
-                    fix="pass n_steps=..., the bound of the loop if the step returns "
-                    "until",
-                )
-            )
-        return min(sequence.steps for sequence in sequences)
-    count = _as_count(n_steps, name)
-    if count < 0:
-        raise ScanValueError(
-            explain_error(
-                name,
-                "n_steps",
-                needed="an integer of at least 0",
-                came=str(count),
-                fix="for a reversed loop use go_backwards=True",
-            )
-        )
-    for sequence in sequences:
-        if sequence.steps < count:
-            raise ScanValueError(
-                explain_error(
-                    name,
-                    sequence.place,
-                    needed=f"at least {count} steps, as n_steps={count} asks",
-                    came=f"{sequence.steps} steps ({sequence.rows} rows, taps="
-                    f"{list(sequence.taps)})",
-                    fix=f"pass a longer sequence, or n_steps <= {sequence.steps}",
-                )
-            )
-    return count
-
-
-def _as_count(n_steps: Any, name: str | None) -> int:
-    if isinstance(n_steps, SharedVariable):
-        n_steps = n_steps.value
-    _frames.need_python(n_steps)
-    if is_traced(n_steps):
-        raise ScanTypeError(
-            explain_error(
-                name,
-                "n_steps",
-                needed="a value known while tracing",
-                came=f"a traced {type_text(n_steps)}",
-                fix="mark the argument static (static_argnums of jax.jit)",
-            )
-        )
-    try:
-        if isinstance(n_steps, bool | np.bool_):
-            raise TypeError
-        return operator.index(n_steps)
-    except TypeError as error:
-        raise ScanTypeError(
-            explain_error(
-                name,
-                "n_steps",
-                needed="an integer scalar",
-                came=f"{n_steps!r:.60} of type {type(n_steps).__name__}",
-                fix="convert it with int(...)",
-            )
-        ) from error

@@ -54,12 +54,13 @@ class Inputs:
     sequences: list[list[Leaf]]
     initials: list[PyTree]
     constants: list[Leaf]
+    limit: list[Leaf]  # the number of steps, where it is traced
 
 
 def sort_inputs(plan: LoopPlan, inputs: Sequence[Leaf]) -> Inputs:
     """Undo the flattening of `plan_loop`; initials take the loop's exact dtypes."""
     state_trees = [state.tree for state in plan.states]
-    captured, reads, sequences, initials, constants = split(
+    captured, reads, sequences, initials, constants, limit = split(
         inputs,
         [
             plan.captured,
@@ -67,6 +68,7 @@ def sort_inputs(plan: LoopPlan, inputs: Sequence[Leaf]) -> Inputs:
             sum(sequence.leaves for sequence in plan.sequences),
             sum(tree.num_leaves for tree in state_trees),
             plan.constants,
+            int(plan.has_limit),
         ],
     )
     initials = _cast(initials, [aval for s in plan.states for aval in s.row])
@@ -76,6 +78,7 @@ def sort_inputs(plan: LoopPlan, inputs: Sequence[Leaf]) -> Inputs:
         split(sequences, [sequence.leaves for sequence in plan.sequences]),
         unflatten_all(state_trees, initials),
         constants,
+        limit,
     )
 
 
@@ -141,12 +144,28 @@ class Body:
             )
         ]
 
+    def most_steps(self) -> Leaf:
+        """The number of steps unless the loop stops before."""
+        return self.inputs.limit[0] if self.inputs.limit else self.plan.n_steps
+
+    def slices_in_order(self) -> Slices:
+        """What all steps read, stacked ``[T, ...]`` in the order of iteration."""
+        slices = self.slices()
+        if not self.plan.options.go_backwards:
+            return slices
+        return jax.tree.map(lambda leaf: jax.lax.rev(leaf, (0,)), slices)
+
     # ------------------------------------------------------------------------ the step
 
     def step(self, carry: Carry, slices: Slices) -> tuple[Carry, Any]:
         """One step: the new carry and the rows to stack."""
-        rows, shared, _ = self.call(carry, slices)
-        return self.advance(carry, rows, shared), self.stacked(rows)
+        carry, rows, _ = self.step_until(carry, slices)
+        return carry, rows
+
+    def step_until(self, carry: Carry, slices: Slices) -> tuple[Carry, Any, Any]:
+        """One step: the new carry, the rows to stack, the stop condition or None."""
+        rows, shared, stop = self.call(carry, slices)
+        return self.advance(carry, rows, shared), self.stacked(rows), stop
 
     def call(
         self, carry: Carry, slices: Slices
@@ -232,6 +251,52 @@ class Body:
     def _state_rows(self, rows: list[list[Leaf]]) -> list[PyTree]:
         outputs = zip(self.plan.outputs, rows, strict=True)
         return [jax.tree.unflatten(o.tree, row) for o, row in outputs if o.is_state]
+
+    # ------------------------------------------------------------- in the loop's middle
+
+    def resume(self, carry: Carry, steps: int) -> Carry:
+        """`carry` after `steps` steps, with what is left of the initial rows in place.
+
+        They have the same values; but these are the loop's own inputs.
+        """
+        layouts = self.plan.carry.layouts
+        windows = tuple(
+            layout.resume(window, rows, steps)
+            for layout, window, rows in zip(
+                layouts, carry.windows, self.inputs.initials, strict=True
+            )
+        )
+        return carry._replace(windows=windows)
+
+    def carry_at(self, index: Leaf, rows: Any, history: tuple[PyTree, ...]) -> Carry:
+        """The carry before step `index`, from all rows and earlier shared values."""
+        windows = []
+        for layout, state, initial, produced in zip(
+            self.plan.carry.layouts,
+            self.plan.states,
+            self.inputs.initials,
+            self._state_rows(rows),
+            strict=True,
+        ):
+            if not state.has_rows:
+                initial = jax.tree.map(lambda leaf: leaf[None], initial)
+            lagged = jax.tree.map(
+                lambda first, later, span=layout.span: jax.lax.dynamic_slice_in_dim(
+                    jax.numpy.concatenate([first, later]), index, span
+                ),
+                initial,
+                produced,
+            )
+            windows.append(layout.first(lagged))
+        first = self.first_carry()
+        shared = jax.tree.map(
+            lambda start, before: jax.lax.select(
+                index > 0, jax.lax.dynamic_index_in_dim(before, index, 0, False), start
+            ),
+            first.shared,
+            history,
+        )
+        return Carry(tuple(windows), shared, first.last)
 
     # -------------------------------------------------------------------------- blocks
 

@@ -66,6 +66,19 @@ class TapLayout:
             for row in range(self.span - self.carried, self.span)
         )
 
+    def resume(self, carry: PyTree, rows: PyTree, steps: int) -> PyTree:
+        """`carry` after `steps` steps, its initial rows taken from `rows` again."""
+        if steps >= self.span:
+            return carry
+        if self.stacked:
+            return jax.tree.map(
+                lambda window, first: jnp.concatenate([first[steps:], window[-steps:]]),
+                carry,
+                rows,
+            )
+        first = self.first(rows)
+        return (*first[steps:], *carry[len(carry) - steps :])
+
     def past(self, carry: PyTree, tap: int) -> PyTree:
         """The row `tap` steps back."""
         if self.stacked:

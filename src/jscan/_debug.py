@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from . import _frames
-from ._errors import NonFiniteError, ScanValueError, explain_error
+from ._errors import (
+    NonFiniteError,
+    ScanNotImplementedError,
+    ScanValueError,
+    explain_error,
+)
+from ._progress import move_bar, plan_bar
 from ._promote import promote_states
 from ._returns import Returned
 from ._shared import SharedVariable
@@ -40,15 +46,42 @@ def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
         number of steps executed.
     """
     check_arity(spec)
+    if spec.limit is not None:
+        raise ScanNotImplementedError(
+            explain_error(
+                spec.options.name,
+                "mode='DEBUG'",
+                needed="a known number of steps: this mode is a Python loop",
+                came="a traced n_steps",
+                fix="call the function outside jax.jit and jax.vmap, or leave mode out",
+            )
+        )
     if spec.n_steps == 0:
         return _no_steps(spec)
+    run = _run(spec, spec.n_steps)
+    if run.cut != _cut(spec, len(run.rows)) and run.traced:
+        run = _run(spec, len(run.rows))  # it stopped early: other steps are the last
+    if run.bar is not None:
+        move_bar(run.bar, len(run.rows), last=True)
+    return run.results()
+
+
+def _run(spec: ScanSpec, n_steps: int) -> _Run:
+    """The loop, with the derivative of the last steps before `n_steps`."""
     outputs = spec.outputs
     while True:
-        run = _Run(spec, outputs)
+        run = _Run(spec, outputs, _cut(spec, n_steps))
         promoted = run.first_step()
         if promoted is None:
-            return run.finish()
+            run.finish()
+            return run
         outputs = promoted  # types grew: start again from the promoted initials
+
+
+def _cut(spec: ScanSpec, n_steps: int) -> int:
+    """The first step that `truncate_gradient` leaves differentiable."""
+    kept = spec.options.truncate_gradient
+    return 0 if kept == -1 else max(n_steps - kept, 0)
 
 
 def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
@@ -66,14 +99,19 @@ def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
 class _Run:
     """One attempt at the loop: the past of every state, the rows so far."""
 
-    def __init__(self, spec: ScanSpec, outputs: tuple[OutputSpec, ...] | None) -> None:
+    def __init__(
+        self, spec: ScanSpec, outputs: tuple[OutputSpec, ...] | None, cut: int
+    ) -> None:
         self.spec = spec
+        self.cut = cut
+        self.bar = plan_bar(spec.n_steps, spec.options)
         self.outputs = outputs
         self.states = [o for o in outputs or () if o.is_state]
         self.past = [
             _unstack(state.initial_rows(), state.span) for state in self.states
         ]
         self.rows: list[list[PyTree]] = []
+        self.traced = False  # a result is differentiated (or otherwise traced)
         self.shared = Updates()
         self.draws: dict[Stream, int] = {}  # per step
         self.positions: dict[Stream, Position] = {}  # before the loop
@@ -90,20 +128,24 @@ class _Run:
             self.stopped = stop
         return promoted
 
-    def finish(self) -> tuple[list[PyTree], Updates, int]:
-        """Run the remaining steps and stack the rows."""
+    def finish(self) -> None:
+        """Run the remaining steps."""
         step = 1
         while step < self.spec.n_steps and not self.stopped:
             returned, self.stopped = self._step(step)
             self._check_types(returned, step)
             self._record(returned)
             step += 1
+
+    def results(self) -> tuple[list[PyTree], Updates, int]:
+        """The stacked rows, the final values, the number of steps."""
+        executed = len(self.rows)
         stacks = [
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
             for rows in zip(*self.rows, strict=True)
         ]
-        positions = hand_on(self.draws, step, self.spec.n_steps)
-        return stacks, self.shared + positions, step
+        positions = hand_on(self.draws, executed, self.spec.n_steps)
+        return stacks, self.shared + positions, executed
 
     def _step(self, index: int) -> tuple[Returned, bool]:
         spec = self.spec
@@ -163,10 +205,16 @@ class _Run:
             if output.is_state:
                 rows[index] = jax.tree.map(_like, rows[index], output.initial)
                 state_rows.append(rows[index])
+        self.traced |= any(map(is_traced, jax.tree.leaves((rows, Updates(self.fresh)))))
+        if len(self.rows) < self.cut:
+            rows, state_rows = jax.lax.stop_gradient((rows, state_rows))
+            self.fresh = jax.lax.stop_gradient(Updates(self.fresh))
         for past, row in zip(self.past, state_rows, strict=True):
             past.append(row)
             del past[0]
         self.rows.append(rows)
+        if self.bar is not None:
+            move_bar(self.bar, len(self.rows))
         self.shared = Updates({**self.shared, **self.fresh})
 
     def _check_types(self, returned: Returned, step: int) -> None:

@@ -3,6 +3,7 @@
     ScanError
     ├── ScanTypeError            (TypeError)           wrong kind
     ├── ScanValueError           (ValueError)          right kind, wrong value
+    ├── ScanImportError          (ImportError)         an extra is missing
     ├── ScanNotImplementedError  (NotImplementedError) a named limit
     ├── UpdateCollision          (KeyError)            two updates
     └── NonFiniteError           (FloatingPointError)  DEBUG met NaN or inf
@@ -46,6 +47,16 @@ class ScanValueError(ScanError, ValueError):
     Example:
         >>> import jscan
         >>> issubclass(jscan.ScanValueError, ValueError)
+        True
+    """
+
+
+class ScanImportError(ScanError, ImportError):
+    """An option needs a package that is not installed.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.ScanImportError, ImportError)
         True
     """
 

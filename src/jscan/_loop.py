@@ -1,4 +1,4 @@
-"""Stage 4: run the loop. The only file that calls `jax.lax.scan`.
+"""Stage 4: run the loop, in the way its plan asks for.
 
 `run_loop` gets a plan and flat inputs and returns flat results. The plan's program is
 traced once per plan and handed to `_primitive`, which evaluates, differentiates,
@@ -14,11 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._body import Body, Carry, Inputs, sort_inputs
+from ._body import Body, Carry, sort_inputs
+from ._chunks import bounded_chunks, scan_chunk_ends, scan_chunks
 from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program
 from ._program import Program, as_structs
+from ._progress import after, tick
+from ._truncate import bounded_truncated, scan_truncated
 from ._types import Leaf
 
 
@@ -27,33 +30,91 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
 
     Returns:
         Leaf by leaf: the stacked rows ``[T, ...]`` of every output (the last row only
-        where the plan says so), then the final values of the updated variables.
+        where the plan says so), then the final values of the updated variables, and the
+        number of steps that ran where it is not known before.
     """
     optimized = plan.options.mode == "FAST_RUN"
-    return run_program(_program(plan), inputs, optimized=optimized)
+    return run_program(program_of(plan), inputs, optimized=optimized)
 
 
 @cached
-def _program(plan: LoopPlan) -> Program:
+def program_of(plan: LoopPlan) -> Program:
+    """The loop as a program, traced once for every plan."""
+
     def named_loop(*inputs: Leaf) -> list[Leaf]:
         if not plan.options.name:
-            return _loop(plan, sort_inputs(plan, inputs))
+            return _loop(plan, inputs)
         with jax.named_scope(plan.options.name):
-            return _loop(plan, sort_inputs(plan, inputs))
+            return _loop(plan, inputs)
 
     return Program.trace(named_loop, *as_structs(plan.inputs))
 
 
-def _loop(plan: LoopPlan, inputs: Inputs) -> list[Leaf]:
-    """The loop as JAX code: slices and carry, `lax.scan`, results."""
-    body = Body(plan, inputs)
-    if plan.carry.block:
-        carry, rows = _scan_in_blocks(body, plan.carry.block)
+def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
+    """The loop as JAX code: slices and carry, the steps, results."""
+    body = Body(plan, sort_inputs(plan, inputs))
+    if plan.is_bounded:
+        return _bounded(body, inputs)
+    if plan.options.row_every is not None:
+        carry, rows = _chunk_ends(body, plan.options.row_every)
     else:
-        carry, rows = _scan(body)
-    if plan.options.last_only:
-        rows = body.last_rows(carry, rows)
+        carry, rows = _counted(body, inputs)
+        if plan.options.last_only:
+            rows = body.last_rows(carry, rows)
     return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
+
+
+def _counted(body: Body, inputs: Sequence[Leaf]) -> tuple[Carry, Any]:
+    """A loop of known length."""
+    plan = body.plan
+    if plan.kept_steps is not None:
+        return scan_truncated(plan, inputs, plan.kept_steps)
+    if plan.levels:
+        return scan_chunks(
+            body.step,
+            body.first_carry(),
+            body.slices_in_order(),
+            length=plan.n_steps,
+            levels=plan.levels,
+            unroll=plan.options.unroll or 1,
+        )
+    if plan.carry.block:
+        return _scan_in_blocks(body, plan.carry.block)
+    return _scan(body)
+
+
+def _chunk_ends(body: Body, size: int) -> tuple[Carry, Any]:
+    """Only the rows at the ends of chunks."""
+    return scan_chunk_ends(
+        body.step,
+        lambda carry: body.last_rows(carry, ()),
+        body.first_carry(),
+        body.slices_in_order(),
+        length=body.plan.n_steps,
+        size=size,
+    )
+
+
+def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
+    """A loop that may end early."""
+    plan = body.plan
+    if plan.kept_steps is not None:
+        rows, shared, executed = bounded_truncated(plan, inputs, plan.kept_steps)
+    else:
+        carry, rows, executed = bounded_chunks(
+            body.step_until,
+            body.first_carry(),
+            body.slices_in_order(),
+            length=plan.n_steps,
+            steps=body.most_steps(),
+            levels=plan.levels,
+        )
+        shared = carry.shared
+        if plan.options.last_only:
+            rows = body.last_rows(carry, rows)
+    if plan.bar is not None:
+        tick(plan.bar, after(executed, (shared, rows)), last=True)
+    return [*jax.tree.leaves(rows), *jax.tree.leaves(shared), executed]
 
 
 def _scan(body: Body) -> tuple[Carry, Any]:
@@ -75,8 +136,7 @@ def _scan(body: Body) -> tuple[Carry, Any]:
 def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
     """Long lags read whole blocks of earlier rows, sliced once per block."""
     plan = body.plan
-    slices = body.slices()
-    slices = _flip(slices) if plan.options.go_backwards else slices
+    slices = body.slices_in_order()
     unroll = plan.options.unroll or 1
 
     def run(state: Any, slices: Any, length: int) -> tuple[Any, Any]:

@@ -6,7 +6,6 @@ import operator
 from typing import Any
 
 from ._errors import (
-    ScanNotImplementedError,
     ScanTypeError,
     ScanValueError,
     explain_error,
@@ -18,16 +17,16 @@ MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
 
 def check_options(
     *,
-    name: Any,
-    mode: Any,
-    truncate_gradient: Any,
-    go_backwards: Any,
-    strict: Any,
-    return_list: Any,
-    profile: Any,
-    unroll: Any,
-    checkpoint: Any,
-    progress: Any,
+    name: Any = None,
+    mode: Any = None,
+    truncate_gradient: Any = -1,
+    go_backwards: Any = False,
+    strict: Any = False,
+    return_list: Any = False,
+    profile: Any = False,
+    unroll: Any = None,
+    checkpoint: Any = None,
+    progress: Any = False,
 ) -> Options:
     """Validate the options and freeze them."""
     if name is not None and not isinstance(name, str):
@@ -47,10 +46,10 @@ def check_options(
         go_backwards=bool(go_backwards),
         strict=bool(strict),
         return_list=return_list is True,
-        profile=_unsupported(profile, "profile", name),
+        profile=_profile(profile, name),
         unroll=_unroll(unroll, name),
-        checkpoint=_unsupported(checkpoint, "checkpoint", name),
-        progress=_unsupported(progress, "progress", name),
+        checkpoint=_checkpoint(checkpoint, name),
+        progress=_progress(progress, name),
     )
 
 
@@ -99,9 +98,58 @@ def _truncation(steps: Any, name: str | None) -> int:
                 fix="for a loop without any gradient use jax.lax.stop_gradient",
             )
         )
-    if count != -1:
-        _unsupported(count, "truncate_gradient", name)
     return count
+
+
+def _checkpoint(value: Any, name: str | None) -> int | str | None:
+    if value is None or (isinstance(value, str) and value in ("sqrt", "recursive")):
+        return value
+    needed = "None, a number of steps, 'sqrt' or 'recursive'"
+    fix = "checkpoint=100 saves the state every 100 steps"
+    if isinstance(value, str):
+        raise ScanValueError(
+            explain_error(name, "checkpoint", needed=needed, came=repr(value), fix=fix)
+        )
+    count = _integer(value, "checkpoint", name)
+    if count < 1:
+        raise ScanValueError(
+            explain_error(name, "checkpoint", needed=needed, came=str(count), fix=fix)
+        )
+    return count
+
+
+def _profile(value: Any, name: str | None) -> bool | str:
+    if isinstance(value, bool | str):
+        return value
+    raise ScanTypeError(
+        explain_error(
+            name,
+            "profile",
+            needed="True, False or a label",
+            came=f"{value!r:.60} of type {type(value).__name__}",
+            fix="write profile=True",
+        )
+    )
+
+
+def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return ()
+    if isinstance(value, str):
+        return (("desc", value),)
+    if isinstance(value, dict):
+        return tuple(value.items())
+    raise ScanTypeError(
+        explain_error(
+            name,
+            "progress",
+            needed="True, a label, or a dict of options of tqdm",
+            came=f"{value!r:.60} of type {type(value).__name__}",
+            fix="write progress=True",
+        )
+    )
 
 
 def _integer(value: Any, place: str, name: str | None) -> int:
@@ -119,18 +167,3 @@ def _integer(value: Any, place: str, name: str | None) -> int:
                 fix="convert it with int(...)",
             )
         ) from error
-
-
-def _unsupported(value: Any, option: str, name: str | None) -> Any:
-    """Refuse an option of the full design that this version does not have yet."""
-    if value is None or value is False:
-        return value
-    raise ScanNotImplementedError(
-        explain_error(
-            name,
-            option,
-            needed="the default, in this version",
-            came=repr(value),
-            fix=f"leave {option} out",
-        )
-    )

@@ -14,7 +14,9 @@ import jax
 
 from . import _frames
 from ._carry import CarryPlan, plan_carry
+from ._chunks import Level, plan_levels
 from ._program import Program
+from ._progress import Bar, plan_bar
 from ._spec import Options, ScanSpec
 from ._step import Step
 from ._types import Leaf, PyTree
@@ -62,8 +64,22 @@ class LoopPlan:
     carry: CarryPlan
     constants: int
     has_stop: bool
+    has_limit: bool  # the last input is the number of steps
+    levels: tuple[Level, ...]
+    bar: Bar | None
     options: Options
     inputs: tuple[Any, ...]  # types of the flat inputs
+
+    @property
+    def is_bounded(self) -> bool:
+        """True when only the running program knows how many steps there are."""
+        return self.has_stop or self.has_limit
+
+    @property
+    def kept_steps(self) -> int | None:
+        """The last steps that are differentiated, or None for all of them."""
+        steps = self.options.truncate_gradient
+        return steps if 0 < steps < self.n_steps else None
 
     @property
     def states(self) -> tuple[OutputPlan, ...]:
@@ -76,7 +92,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
 
     The inputs are, leaf by leaf: captured arrays, values of the variables read, whole
     sequences, initials of every state (a one-tap state's without time axis, else the
-    ``[span, ...]`` rows), non_sequences.
+    ``[span, ...]`` rows), non_sequences, and the number of steps where it is traced.
     """
     states = [output for output in step.outputs if output.is_state]
     initials = [s.initial_rows() if s.has_rows else s.initial for s in states]
@@ -86,7 +102,13 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         *spec.sequence_leaves(),
         *jax.tree.leaves(initials),
         *spec.non_sequence_leaves(),
+        *([] if spec.limit is None else [spec.limit]),
     ]
+    bar = plan_bar(spec.n_steps, spec.options)
+    levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
+    whole = not (step.has_stop or spec.limit is not None or levels)
+    whole = whole and spec.options.truncate_gradient == -1
+    whole = whole and spec.options.row_every is None
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
@@ -99,9 +121,12 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         ),
         sequences=tuple(_plan_sequence(s, spec) for s in spec.sequences),
         outputs=_plan_outputs(step),
-        carry=plan_carry(states, spec.n_steps, blocks=not step.has_stop),
+        carry=plan_carry(states, spec.n_steps, blocks=whole),
         constants=len(spec.non_sequence_leaves()),
         has_stop=step.has_stop,
+        has_limit=spec.limit is not None,
+        levels=levels,
+        bar=bar,
         options=spec.options,
         inputs=tuple(jax.typeof(leaf) for leaf in inputs),
     )

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ._types import PyTree
+from ._types import Leaf, PyTree
 from ._updates import Updates
 
 
@@ -40,7 +41,7 @@ class ScanResult:
     @property
     def mask(self) -> jax.Array:
         """``[T]`` booleans: true for the rows of executed steps."""
-        return jnp.arange(self._rows) < self.n_steps
+        return jnp.arange(self._rows, dtype=jnp.int32) < self.n_steps
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.outputs, self.updates))
@@ -65,6 +66,47 @@ class ScanResult:
     def tree_unflatten(cls, rows: int, children: tuple[Any, ...]) -> ScanResult:
         """For JAX: the inverse of `tree_flatten`."""
         return cls(*children, rows=rows)
+
+
+def cut_rows(outputs: PyTree, executed: int) -> PyTree:
+    """Exactly the executed rows of stacks that are known.
+
+    Each count would be a program of its own for JAX, so it is done where the rows are.
+    """
+
+    def cut(leaf: Leaf) -> Leaf:
+        if executed == leaf.shape[0]:
+            return leaf
+        on_host = {device.platform for device in leaf.devices()} == {"cpu"}
+        if not on_host or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            return leaf[:executed]
+        return jax.device_put(np.asarray(leaf)[:executed], next(iter(leaf.devices())))
+
+    return jax.tree.map(cut, outputs)
+
+
+def hold_rows(outputs: PyTree, executed: Leaf) -> PyTree:
+    """Stacks in which the last executed row is repeated to the end.
+
+    Without an executed step there is none, and all rows are zero.
+    """
+
+    def hold(leaf: Leaf) -> Leaf:
+        if not leaf.shape[0]:
+            return leaf
+        last = jax.lax.dynamic_slice_in_dim(leaf, jnp.maximum(executed - 1, 0), 1)
+        mask = jnp.arange(leaf.shape[0], dtype=jnp.int32) < executed
+        mask = jax.lax.broadcast_in_dim(mask, leaf.shape, (0,))
+        return jax.lax.select(mask, leaf, jnp.broadcast_to(last, leaf.shape))
+
+    return jax.tree.map(hold, outputs)
+
+
+def repeat_last(leaf: Leaf, count: int) -> Leaf:
+    """The stack with `count` copies of its last row behind it."""
+    if not count or not leaf.shape[0]:
+        return leaf
+    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], count, axis=0)])
 
 
 def pack_outputs(outputs: list[PyTree], *, return_list: bool) -> PyTree:

@@ -6,18 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from ._arguments import normalise
 from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
-from ._loop import run_loop
+from ._loop import program_of, run_loop
 from ._options import check_options
-from ._plan import plan_loop, split, unflatten_all
-from ._results import ScanResult, pack_outputs
+from ._plan import LoopPlan, plan_loop, split, unflatten_all
+from ._profile import count_traced, records, run_timed
+from ._progress import plan_bar, running
+from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
 from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
-from ._types import PyTree
+from ._types import Leaf, PyTree, is_traced
 from ._updates import Updates, locked
 
 
@@ -61,26 +64,45 @@ def scan(
             every output is a map output. Python numbers take the dtype that the step
             returns; a narrower initial is promoted.
         non_sequences: Constant arguments: arrays, numbers, pytrees, or a list of them.
-        n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows.
-        truncate_gradient: Differentiate only the last that many steps (-1: all).
+        n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows. A
+            traced number needs sequences or `max_steps` as a bound and is clamped to
+            it.
+        truncate_gradient: Differentiate only the last that many executed steps,
+            map outputs included (-1: all).
         go_backwards: Run the steps from the sequences' end; output row 0 is the first
             iteration (unlike ``lax.scan(reverse=True)``).
         mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain translation.
             ``"DEBUG"``: a Python loop on real values, checked for NaN and infinity.
         name: Reaches the profiler, and every error of this loop.
-        profile: Collect a summary of this loop.
+        profile: Collect calls, steps, times and costs of this loop in `jscan.profile`.
         allow_gc: Accepted for Theano's sake; has no effect.
         strict: Refuse a step that uses arrays or shared variables which do not come
             through its arguments.
         return_list: True: outputs are always a list.
         max_steps: Bound of a loop whose `n_steps` is traced.
-        checkpoint: Steps between saved states in the backward pass.
-        unroll: Steps per iteration of the compiled loop; None lets jscan choose.
-        progress: Show a progress bar.
+        checkpoint: What the backward pass finds saved; the rest it computes again.
+            All rows are returned whatever it is. For T steps:
+
+            =============  ===================  ========================
+            checkpoint     saved                steps run again
+            =============  ===================  ========================
+            None           every step's values  none
+            N              T/N states, N steps  at most T
+            "sqrt"         2 sqrt(T)            at most T
+            "recursive"    8 log8(T)            at most T (log8(T) - 1)
+            =============  ===================  ========================
+        unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
+            effect on a loop that may stop early.
+        progress: True, a label, or options of `tqdm` (of which `miniters` is the
+            number of steps between two reports): show a bar. Needs the extra
+            ``jscan[progress]``.
 
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
-        rows ``[T, ...]``: None, one tree, or a list.
+        rows ``[T, ...]``: None, one tree, or a list. A loop that may end early
+        (`until`, a traced `n_steps`) returns exactly the executed rows when called
+        eagerly; in a traced call it returns as many as there can be, in which the last
+        executed row is repeated (zeros, if no step ran), with `n_steps` and `mask`.
 
     Raises:
         ScanTypeError: An argument or a value returned by the step is of the wrong
@@ -123,41 +145,87 @@ def scan(
         checkpoint=checkpoint,
         progress=progress,
     )
-    spec = normalise(fn, sequences, outputs_info, non_sequences, n_steps, options)
+    spec = normalise(
+        fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
+    )
     return run_scan(spec)
 
 
 def run_scan(spec: ScanSpec) -> ScanResult:
     """Run a validated call; the views of scan enter here."""
     if spec.options.mode == "DEBUG" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        outputs, updates, executed = run_in_python(spec)
-        if spec.options.last_only:
-            outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
-    else:
-        outputs, updates, executed = _run_compiled(spec)
-    packed = pack_outputs(outputs, return_list=spec.options.return_list)
-    return ScanResult(packed, updates, executed, rows=spec.n_steps)
-
-
-def _run_compiled(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
+        return _run_in_python(spec)
     step = trace_step(spec)
-    if step.has_stop:
+    if step.has_stop and spec.options.row_every is not None:
         raise ScanNotImplementedError(
             explain_error(
                 spec.options.name,
                 "until",
-                needed="mode='DEBUG', in this version",
-                came=f"mode={spec.options.mode!r}",
-                fix="return no until, or run the loop with mode='DEBUG'",
+                needed="a loop that runs to its end, in scan_checkpoints",
+                came="a step that returns until",
+                fix="use scan(..., checkpoint=N), which stops",
             )
         )
     with locked(step.draws):  # the loop takes its numbers in one piece
         plan, inputs = plan_loop(spec, step)
-        leaves = run_loop(plan, inputs)
-        positions = hand_on(step.draws, spec.n_steps, spec.n_steps)
+        leaves = _run_shown(plan, inputs)
+        executed = leaves.pop() if plan.is_bounded else spec.n_steps
+        positions = hand_on(step.draws, executed, spec.n_steps)
     rows = sum(output.tree.num_leaves for output in plan.outputs)
     stacked, shared = split(leaves, [rows, len(leaves) - rows])
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
-    trees = [plan.read_trees[index] for index in plan.updated]
-    updates = Updates(zip(step.updated, unflatten_all(trees, shared), strict=True))
-    return outputs, updates + positions, spec.n_steps
+    values = unflatten_all([plan.read_trees[index] for index in plan.updated], shared)
+    updates = Updates(zip(step.updated, values, strict=True)) + positions
+    if not plan.is_bounded:
+        return _pack(spec, outputs, updates, executed, spec.n_steps)
+    exact = not any(map(is_traced, (*inputs, executed)))
+    if not is_traced(executed):
+        executed = int(executed)
+    if spec.options.last_only or exact:
+        outputs = outputs if spec.options.last_only else cut_rows(outputs, executed)
+        return _pack(spec, outputs, updates, executed, executed)
+    outputs = hold_rows(outputs, executed)
+    return _pack(spec, outputs, updates, executed, spec.n_steps)
+
+
+def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
+    """Run the loop; an eager one within its progress bar, and timed."""
+    found = records(plan)
+    if any(map(is_traced, inputs)):
+        count_traced(found)
+        return run_loop(plan, inputs)
+    with running(plan.bar):
+        if not found:
+            leaves = run_loop(plan, inputs)
+            is_known = plan.bar and not any(map(is_traced, leaves))
+            return jax.block_until_ready(leaves) if is_known else leaves
+        return run_timed(
+            program_of(plan),
+            inputs,
+            found,
+            lambda leaves: int(leaves[-1]) if plan.is_bounded else plan.n_steps,
+            optimized=plan.options.mode == "FAST_RUN",
+        )
+
+
+def _pack(
+    spec: ScanSpec, outputs: list[PyTree], updates: Updates, executed: Any, rows: int
+) -> ScanResult:
+    packed = pack_outputs(outputs, return_list=spec.options.return_list)
+    return ScanResult(packed, updates, executed, rows=rows)
+
+
+def _run_in_python(spec: ScanSpec) -> ScanResult:
+    with running(plan_bar(spec.n_steps, spec.options)):
+        outputs, updates, executed = run_in_python(spec)
+    every = spec.options.row_every
+    if every is not None:
+        ends = [*range(every - 1, executed - 1, every), executed - 1][: executed or 0]
+        outputs = jax.tree.map(lambda leaf: leaf[np.array(ends, int)], outputs)
+    elif spec.options.last_only:
+        outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
+    elif any(map(is_traced, jax.tree.leaves(outputs))):  # as the compiled loop does
+        missing = spec.n_steps - executed
+        outputs = jax.tree.map(lambda leaf: repeat_last(leaf, missing), outputs)
+        return _pack(spec, outputs, updates, executed, spec.n_steps)
+    return _pack(spec, outputs, updates, executed, executed)

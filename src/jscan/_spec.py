@@ -89,8 +89,9 @@ class Options:
     profile: bool | str = False
     unroll: int | bool | None = None
     checkpoint: int | str | None = None
-    progress: bool | str | tuple[tuple[str, Any], ...] = False
+    progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output
+    row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ class ScanSpec:
     Attributes:
         outputs: One entry per output, or None when `outputs_info` was not given and
             every output is a map output.
-        n_steps: Number of steps (with `until`: at most that many).
+        n_steps: Number of steps (with `until` or a `limit`: at most that many).
+        limit: The number of steps where only the running program knows it, or None.
     """
 
     fn: Callable[..., Any]
@@ -109,6 +111,7 @@ class ScanSpec:
     non_sequences: tuple[NonSequenceSpec, ...]
     n_steps: int
     options: Options = field(default_factory=Options)
+    limit: Leaf | None = None
 
     @property
     def states(self) -> tuple[OutputSpec, ...]:

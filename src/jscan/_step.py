@@ -177,7 +177,7 @@ def stop_condition(stop: Any, name: str | None) -> Leaf:
                 fix="reduce it with .any() or .all()",
             )
         )
-    return condition != 0
+    return condition.astype(bool)
 
 
 def _refuse_local(updates: Mapping[SharedVariable, Any], name: str | None) -> None:

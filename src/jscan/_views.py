@@ -106,18 +106,7 @@ def reduce(
         >>> int(number)
         123
     """
-    options = check_options(
-        name=name,
-        mode=mode,
-        truncate_gradient=-1,
-        go_backwards=go_backwards,
-        strict=False,
-        return_list=False,
-        profile=False,
-        unroll=None,
-        checkpoint=None,
-        progress=False,
-    )
+    options = check_options(name=name, mode=mode, go_backwards=go_backwards)
     options = dataclasses.replace(options, last_only=True)
     spec = normalise(fn, sequences, outputs_info, non_sequences, None, options)
     return run_scan(spec) if spec.n_steps else _reduce_nothing(spec)

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
-from jscan.optimize import optimize
+from jscan.optimize import optimize, rewrite
 
 Function = Callable[..., Any]
 
@@ -111,6 +112,12 @@ def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) ->
     outside = jax.jit(optimize(jax.vmap(fun), **options))
     assert_same(inside(*stacked), twice, tolerance)
     assert_same(outside(*stacked), twice, tolerance)
+
+
+def lowered(fun: Function, *args: Any) -> Function:
+    """`fun` as rewritten when no derivative can follow; a list of flat results."""
+    closed = jax.make_jaxpr(fun)(*args)
+    return jaxpr_as_fun(rewrite(closed, platform="cpu", stage="lowering"))
 
 
 def reasons(fun: Function, *args: Any, name: str, **options: Any) -> str:

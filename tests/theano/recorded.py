@@ -49,7 +49,7 @@ def cost(case: str, values: Sequence[Any]) -> Any:
     if kind == "weighted":
         total = jnp.asarray(0.0)
         for position, value in enumerate(values):
-            weights = jnp.cos(jnp.arange(value.size) + float(position))
+            weights = jnp.cos(jnp.arange(value.size, dtype=float) + float(position))
             total += (value * weights.reshape(value.shape)).sum()
         return total
     if kind == "sum":

@@ -127,16 +127,34 @@ def jacobian_numpy() -> np.ndarray:
     return (1 - np.tanh(x0 @ A) ** 2)[:, None] * A.T
 
 
-def counter_jscan() -> jax.Array:
+def counter_jscan() -> np.ndarray:
     """A shared variable, counted up by a loop that has updates and no outputs."""
     k = jscan.shared(0, name="k")
-    _, updates = jscan.scan(lambda: {k: k.value + 1}, n_steps=5)
-    updates.apply()
-    return k.value
+    count = jscan.function(lambda: jscan.scan(lambda: {k: k + 1}, n_steps=5))
+    count()
+    count()
+    return k.get_value()
 
 
 def counter_numpy() -> np.ndarray:
-    return np.array(5)
+    k = np.array(0)
+    for _ in range(2 * 5):
+        k += 1
+    return k
+
+
+def dropout_jscan() -> jax.Array:
+    """Random draws: tanh(x[t] W + b) times zeros and ones, fresh at every step."""
+    d = jscan.RandomStreams(seed=3).binomial(size=(2,))
+    outputs, _ = jscan.scan(lambda x: jnp.tanh(x @ W + b) * d, sequences=X)
+    return outputs
+
+
+def dropout_numpy() -> np.ndarray:
+    # The loop's draws are those that the same stream makes one by one.
+    stream = jscan.RandomStreams(seed=3)
+    draws = [np.asarray(stream.binomial(size=(2,))) for _ in X]
+    return np.stack([np.tanh(x @ W + b) * d for x, d in zip(X, draws, strict=True)])
 
 
 def power_jscan() -> jax.Array:
@@ -177,7 +195,7 @@ class Example:
         with_numpy: Computes the same with NumPy and Python loops.
     """
 
-    with_jscan: Callable[[], jax.Array]
+    with_jscan: Callable[[], jax.Array | np.ndarray]
     with_numpy: Callable[[], np.ndarray | np.floating]
 
 
@@ -190,6 +208,7 @@ EXAMPLES = (
     Example(two_taps_jscan, two_taps_numpy),
     Example(jacobian_jscan, jacobian_numpy),
     Example(counter_jscan, counter_numpy),
+    Example(dropout_jscan, dropout_numpy),
     Example(power_jscan, power_numpy),
     Example(polynomial_jscan, polynomial_numpy),
 )

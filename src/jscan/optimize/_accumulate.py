@@ -96,8 +96,15 @@ def run(loop: Loop, context: Context) -> Loop:
 
 
 def _choose(planner: "_Planner", found: list[_Accumulator]) -> list[_Accumulator]:
-    chosen = [a for a in found if a.plan.pays]
-    stacks = planner.free.union(*(a.plan.stacks for a in chosen))
+    chosen: list[_Accumulator] = []
+    stacks = planner.free
+    for accumulator in (a for a in found if a.plan.pays):
+        more = stacks | accumulator.plan.stacks
+        new = stack_bytes(list(more - planner.free), planner.loop.length)
+        # The budget holds for all sums of the loop together.
+        if new <= planner.context.budget:
+            chosen.append(accumulator)
+            stacks = more
     # With nothing else carried, taking the sums out removes the loop itself.
     only_sums = len(found) == len(planner.loop.carries)
     for accumulator in found:

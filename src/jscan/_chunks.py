@@ -1,0 +1,243 @@
+"""Loops in chunks: an outer loop over stretches of steps, once or several times nested.
+
+A chunk is where a loop can be recomputed in the backward pass (`checkpoint`) and where
+it can report how far it is (`progress`); the steps inside stay one tight loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _bounded_batch, _bounded_derive  # noqa: F401  (rules of bounded_p)
+from ._bounded import bounded_loop
+from ._progress import Bar, after, tick
+from ._types import Leaf, PyTree
+
+BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
+REPORTS = 100  # chunks a loop with a progress bar is cut into
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of chunks.
+
+    Attributes:
+        length: Steps of a chunk (the last one may be shorter).
+        recomputed: True when the backward pass keeps only the state at its start.
+        bar: The progress bar that the start of each chunk is reported to.
+        offset: Steps of the bar before this loop's first one.
+    """
+
+    length: int
+    recomputed: bool
+    bar: Bar | None = None
+    offset: int = 0
+
+
+def plan_levels(
+    n_steps: int,
+    checkpoint: int | str | None,
+    bar: Bar | None = None,
+    offset: int = 0,
+) -> tuple[Level, ...]:
+    """The levels of chunks, longest first, that checkpoints and a bar ask for."""
+    if n_steps == 0:
+        return ()
+    if bar is None:
+        return _checkpoint_levels(n_steps, checkpoint)
+    length = dict(bar.settings).get("miniters") or -(-bar.total // REPORTS)
+    if checkpoint == "recursive":
+        inner = _checkpoint_levels(length, checkpoint)
+        return (Level(length, True, bar, offset), *inner)
+    inner = _checkpoint_levels(n_steps, checkpoint)
+    if inner:  # whole chunks of the checkpoints
+        length = -(-length // inner[0].length) * inner[0].length
+    return (Level(length, False, bar, offset), *inner)
+
+
+def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Level, ...]:
+    if checkpoint is None:
+        return ()
+    if checkpoint == "sqrt":
+        return (Level(_root(n_steps), True),)
+    if isinstance(checkpoint, int):
+        return (Level(checkpoint, True),)
+    lengths = [n_steps]
+    while lengths[-1] > BRANCHES:
+        lengths.append(-(-lengths[-1] // BRANCHES))
+    return tuple(Level(length, True) for length in lengths[1:])
+
+
+def _root(number: int) -> int:
+    """The square root, rounded up."""
+    root = int(number**0.5)
+    return root if root * root >= number else root + 1
+
+
+def scan_chunks(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    levels: Sequence[Level],
+    unroll: int | bool = 1,
+) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan` of `length` steps, in the chunks of `levels`."""
+    if not levels:
+        return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
+    level, inner = levels[0], levels[1:]
+
+    def run(carry: PyTree, part: PyTree, size: int, within: bool) -> Any:
+        def chunk(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+            return scan_chunks(
+                step, carry, part, length=size, levels=inner, unroll=unroll
+            )
+
+        # Inside a loop the compiler cannot merge the two runs of a chunk into one.
+        again = jax.checkpoint(chunk, prevent_cse=not within)
+        return (again if level.recomputed else chunk)(carry, part)
+
+    def outer(state: Any, part: PyTree) -> tuple[Any, PyTree]:
+        carry, done = state
+        if level.bar is not None:
+            tick(level.bar, done)
+        carry, rows = run(carry, part, level.length, True)
+        return (carry, after(done + level.length, (carry, rows))), rows
+
+    chunks, rest = divmod(length, level.length)
+    parts, done = [], jnp.int32(level.offset)
+    if chunks:
+        whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, level.length), xs)
+        (carry, done), rows = jax.lax.scan(outer, (carry, done), whole, length=chunks)
+        parts.append(jax.tree.map(_unfold, rows))
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[chunks * level.length :], xs)
+        carry, rows = run(carry, tail, rest, False)
+        done = after(done + rest, (carry, rows))
+        parts.append(rows)
+    if level.bar is not None and level.offset + length == level.bar.total:
+        tick(level.bar, done, last=True)
+    if len(parts) == 1:
+        return carry, parts[0]
+    return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def scan_chunk_ends(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    end: Callable[[PyTree], PyTree],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    size: int,
+) -> tuple[PyTree, PyTree]:
+    """Chunks of `size` steps, recomputed in the backward pass; one row for each.
+
+    The row of a chunk is what `end` makes of the carry after it.
+    """
+
+    def chunk(carry: PyTree, part: PyTree, count: int) -> tuple[PyTree, PyTree]:
+        carry, _ = jax.lax.scan(step, carry, part, length=count)
+        return carry, end(carry)
+
+    chunks, rest = divmod(length, size)
+    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), xs)
+    run = jax.checkpoint(chunk, prevent_cse=False, static_argnums=2)
+    carry, rows = jax.lax.scan(
+        lambda carry, part: run(carry, part, size), carry, whole, length=chunks
+    )
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[chunks * size :], xs)
+        carry, row = jax.checkpoint(chunk, static_argnums=2)(carry, tail, rest)
+        rows = jax.tree.map(
+            lambda leaf, last: jnp.concatenate([leaf, last[None]]), rows, row
+        )
+    return carry, rows
+
+
+def bounded_chunks(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree, Leaf | None]],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    steps: Leaf,
+    levels: Sequence[Level],
+) -> tuple[PyTree, PyTree, Leaf]:
+    """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
+    if not levels:
+        return bounded_loop(step, carry, xs, length=length, steps=steps)
+
+    def noted(state: Any, row: PyTree) -> tuple[Any, PyTree, Leaf | None]:
+        """A step that leaves its stop condition where the outer loop finds it."""
+        carry, rows, stop = step(state[0], row)
+        return (carry, stop if stop is not None else state[1]), rows, stop
+
+    state, rows, executed = _nested(
+        noted, (carry, jnp.array(False)), xs, length, jnp.int32(steps), levels
+    )
+    return state[0], rows, executed
+
+
+def _nested(
+    step: Callable[[Any, PyTree], tuple[Any, PyTree, Leaf | None]],
+    state: Any,
+    xs: PyTree,
+    length: int,
+    steps: Leaf,
+    levels: Sequence[Level],
+) -> tuple[Any, PyTree, Leaf]:
+    """Loops in loops; the state holds the stop condition of the newest step."""
+    if not levels:
+        return bounded_loop(step, state, xs, length=length, steps=steps)
+    level, inner = levels[0], levels[1:]
+    size = level.length
+    chunks = -(-length // size)
+
+    def chunk(state: Any, part: PyTree, room: Leaf) -> tuple[Any, PyTree, Leaf]:
+        return _nested(step, state, part, size, room, inner)
+
+    run = jax.checkpoint(chunk) if level.recomputed else chunk
+
+    def outer(total: Any, part: Any) -> tuple[Any, PyTree, Leaf]:
+        state, executed = total
+        index, slices = part
+        if level.bar is not None:
+            tick(level.bar, level.offset + index * size)
+        room = jnp.clip(steps - index * size, 0, size)
+        state, rows, ran = run(state, slices, room)
+        return (state, executed + ran), rows, state[1]
+
+    padded = jax.tree.map(lambda leaf: _pad(leaf, chunks * size), xs)
+    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), padded)
+    (state, executed), rows, _ = bounded_loop(
+        outer,
+        (state, jnp.int32(0)),
+        (jnp.arange(chunks, dtype=jnp.int32), whole),
+        length=chunks,
+        steps=-(-steps // size),
+    )
+    return state, jax.tree.map(lambda leaf: _unfold(leaf)[:length], rows), executed
+
+
+def _fold(leaf: Leaf, chunks: int, size: int) -> Leaf:
+    """The first rows as ``[chunks, size, ...]``."""
+    return leaf[: chunks * size].reshape(chunks, size, *leaf.shape[1:])
+
+
+def _unfold(leaf: Leaf) -> Leaf:
+    return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
+
+
+def _pad(leaf: Leaf, rows: int) -> Leaf:
+    """The array with up to `rows` rows; those added are never read."""
+    missing = rows - leaf.shape[0]
+    if not missing:
+        return leaf
+    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])

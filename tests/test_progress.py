@@ -1,0 +1,207 @@
+"""One bar a loop, exact whatever the loop is wrapped in."""
+
+import io
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jscan
+from jscan import _progress
+
+X = jnp.linspace(0.0, 1.0, 250)
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Every bar made, as the list of numbers it showed and whether it is closed."""
+    made = []
+    real = _progress.tqdm_class(None)
+
+    class Recorded(real):
+        def __init__(self, **settings):
+            super().__init__(**settings, file=io.StringIO())
+            self.shown = [0]
+            self.closed = False
+            made.append(self)
+
+        def update(self, n=1):
+            super().update(n)
+            self.shown.append(self.n)
+
+        def close(self):
+            super().close()
+            self.closed = True
+
+    monkeypatch.setattr(_progress, "tqdm_class", lambda name: Recorded)
+    yield made
+    jax.effects_barrier()
+
+
+def loop(x, **options):
+    options = {"progress": True, **options}
+    return jscan.scan(lambda a, h: jnp.sin(h) + a, x, jnp.zeros(()), **options).outputs
+
+
+def stopping(x, **options):
+    return jscan.scan(
+        lambda a, h: (jnp.sin(h) + a, jscan.until(a > 0.5)),
+        x,
+        jnp.zeros(()),
+        progress=True,
+        **options,
+    ).outputs
+
+
+def total(run):
+    return lambda x, **options: run(x, **options).sum()
+
+
+WRAPPED = {
+    "eager": loop,
+    "jit": jax.jit(loop),
+    "grad": jax.grad(total(loop)),
+    "jit grad": jax.jit(jax.grad(total(loop))),
+    "jvp": lambda x: jax.jvp(loop, (x,), (x,)),
+    "vmap": lambda x: jax.vmap(loop)(jnp.stack([x, x, x])),
+    "jit vmap grad": lambda x: jax.jit(jax.vmap(jax.grad(total(loop))))(
+        jnp.stack([x, x])
+    ),
+    "checkpoint": jax.jit(jax.grad(lambda x: loop(x, checkpoint="sqrt").sum())),
+    "recursive": jax.jit(jax.grad(lambda x: loop(x, checkpoint="recursive").sum())),
+    "jax.checkpoint": jax.jit(jax.grad(lambda x: jax.checkpoint(loop)(x).sum())),
+    "truncated": jax.jit(jax.grad(lambda x: loop(x, truncate_gradient=30).sum())),
+    "debug": lambda x: loop(x[:20], mode="DEBUG"),
+    "go_backwards": lambda x: loop(x, go_backwards=True),
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_one_bar_that_ends_at_the_last_step(bars, wrapped):
+    jax.block_until_ready(WRAPPED[wrapped](X))
+    jax.effects_barrier()
+    (bar,) = bars
+    steps = 20 if wrapped == "debug" else 250
+    assert (bar.n, bar.total, bar.closed) == (steps, steps, True)
+    assert bar.shown == sorted(bar.shown)
+    assert len(bar.shown) <= _progress_reports(steps)
+    assert bar.desc.startswith("scan")
+
+
+def _progress_reports(steps):
+    """One callback a chunk: at most a hundred chunks, and the end."""
+    return min(steps, 100) + 2
+
+
+STOPPED = {
+    "eager": stopping,
+    "jit": jax.jit(stopping),
+    "jit grad": jax.jit(jax.grad(total(stopping))),
+    "checkpoint": jax.jit(jax.grad(lambda x: stopping(x, checkpoint="sqrt").sum())),
+    "truncated": jax.jit(jax.grad(lambda x: stopping(x, truncate_gradient=9).sum())),
+    "debug": lambda x: stopping(x, mode="DEBUG"),
+}
+
+
+@pytest.mark.parametrize("wrapped", STOPPED)
+def test_until_ends_the_bar_at_the_executed_step(bars, wrapped):
+    jax.block_until_ready(STOPPED[wrapped](X))
+    jax.effects_barrier()
+    (bar,) = bars
+    assert (bar.n, bar.total, bar.closed) == (126, 126, True)
+
+
+def test_lanes_that_stop_share_the_bar_of_the_furthest(bars):
+    lanes = jnp.stack([X, X * 0.8])
+    jax.block_until_ready(jax.jit(jax.vmap(stopping))(lanes))
+    jax.effects_barrier()
+    (bar,) = bars
+    assert (bar.n, bar.closed) == (157, True)
+
+
+def test_the_bar_opens_before_dispatch_and_closes_on_error(bars):
+    def fails(a):
+        raise RuntimeError("from the host")
+
+    def step(a):
+        assert not bars or bars[0].n == 0
+        return jax.pure_callback(fails, a, a)
+
+    with pytest.raises(Exception, match="from the host"):
+        jax.block_until_ready(jscan.map(step, X).outputs)
+    with pytest.raises(Exception, match="from the host"):
+        jscan.scan(step, X, progress="fails")
+    assert bars[0].closed
+    assert bars[0].desc.startswith("fails")
+    assert not _progress._open
+
+
+def test_a_loop_in_a_loop_shows_a_bar_for_each_run(bars):
+    def outer(a):
+        return loop(a + X[:10], name="inner").sum()
+
+    jax.block_until_ready(jscan.scan(outer, X[:3], progress=True, name="outer").outputs)
+    jax.effects_barrier()
+    names = sorted(bar.desc.removesuffix(": ") for bar in bars)
+    assert names == ["inner"] * 3 + ["outer"]
+    assert all(bar.closed and bar.n == bar.total for bar in bars)
+
+
+def test_several_loops_at_once(bars):
+    threads = [
+        threading.Thread(target=loop, args=(X,), kwargs={"name": f"loop {n}"})
+        for n in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(bar.desc[:6] for bar in bars) == [f"loop {n}" for n in range(3)]
+    assert all(bar.closed and bar.n == 250 for bar in bars)
+
+
+def test_labels_and_options_of_tqdm(bars):
+    loop(X, progress=dict(miniters=50, unit="step"), name="named")
+    (bar,) = bars
+    assert bar.shown == [0, 50, 100, 150, 200, 250]
+    assert bar.unit == "step"
+    assert bar.desc.startswith("named")
+
+
+def test_the_rows_do_not_change(bars):
+    assert (loop(X) == loop(X, progress=False)).all()
+    assert stopping(X).shape == (126,)
+
+
+def test_in_a_terminal():
+    """What a terminal gets: the name, and all steps."""
+    program = (
+        "import jax.numpy as jnp, jscan\n"
+        "jscan.scan(lambda x, s: s + x, jnp.ones(64), 0., name='sum', progress=True)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    last = run.stderr.replace("\r", "\n").strip().splitlines()[-1]
+    assert last.startswith("sum: 100%")
+    assert "64/64" in last
+
+
+def test_without_tqdm_the_error_names_the_extra(monkeypatch):
+    _progress.tqdm_class.cache_clear()
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match=r"progress.*tqdm.*jscan\[progress\]") as seen:
+        loop(X)
+    assert isinstance(seen.value, jscan.ScanError)
+    _progress.tqdm_class.cache_clear()
+
+
+def test_other_values_are_errors():
+    with pytest.raises(TypeError, match=r"progress.*True, a label.*got 3"):
+        loop(X, progress=3)
