@@ -54,8 +54,9 @@ CHOICES = {
 
 
 def allowed(case: Case) -> bool:
-    """`jax.jit` refuses shared variables; `jscan.function` is tested elsewhere."""
-    return case.transform == "eager" or not (case.updates or case.draws)
+    """`jax.jit` refuses shared variables; `jscan.function` has a test of its own."""
+    compiled = case.transform != "eager" or case.ending == "traced"
+    return not (compiled and (case.updates or case.draws))
 
 
 def pairs_of(case: Case) -> set[Any]:
@@ -79,7 +80,9 @@ CASES = list(covering_cases())
 def noise() -> np.ndarray:
     """What the loop's stream draws: the same stream, drawn one by one outside."""
     rng = jscan.RandomStreams(11)
-    return np.array([float(rng.uniform(size=())) for _ in range(LENGTH)])
+    return np.array(
+        [float(rng.uniform(size=(), dtype="float64")) for _ in range(LENGTH)]
+    )
 
 
 def expected_rows(
@@ -130,7 +133,7 @@ def actual_rows(case: Case, x: Any, z: Any, w: Any, start: Any, count: Any) -> A
         *past, w = rest
         new = jnp.tanh(sum(past[1:], past[0]) * w + now)
         if case.draws:
-            new = new + 0.1 * rng.uniform(size=()).astype(new.dtype)
+            new = new + 0.1 * rng.uniform(size=(), dtype="float64")
         updates = {}
         if case.updates:
             updates = {total: total.value + now * w}
@@ -152,7 +155,7 @@ def actual_rows(case: Case, x: Any, z: Any, w: Any, start: Any, count: Any) -> A
         checkpoint=case.checkpoint,
     )
     rows = jnp.stack(result.outputs, axis=1)
-    mask = jnp.arange(len(rows)) < result.n_steps
+    mask = jnp.arange(len(rows), dtype=jnp.int32) < result.n_steps
     rows = jnp.where(mask[:, None], rows, jnp.zeros_like(rows))
     rows = jnp.concatenate([rows, jnp.zeros((LENGTH - len(rows), 2))])
     return rows, result.updates.get(total, jnp.zeros(())), result.n_steps
@@ -172,7 +175,8 @@ def test_rows_and_derivatives(case):
     rows, total, executed = expected_rows(case, args, args, samples)
 
     def cost(args, count):
-        actual, final, n_steps = actual_rows(case, *args, count)
+        x, z, w, start = args
+        actual, final, n_steps = actual_rows(case, x, z, w, start, count)
         return (actual * WEIGHTS).sum() + final, (actual, final, n_steps)
 
     both = jax.value_and_grad(cost, has_aux=True)
@@ -186,8 +190,6 @@ def test_rows_and_derivatives(case):
         found = jax.jit(jax.vmap(call))(lanes, jnp.stack([count, count - 3]))
         found = jax.tree.map(lambda leaf: leaf[0], found)
     elif case.transform == "jit" or case.ending == "traced":
-        if case.updates or case.draws:
-            pytest.skip("a traced n_steps and shared variables meet in jscan.function")
         found = jax.jit(call)(values, count)
     else:
         found = call(values, 7)
@@ -224,3 +226,40 @@ def test_the_cases_hold_every_pair():
             if allowed(case):
                 assert ((first, one), (second, other)) in held
     assert len(CASES) < 40
+
+
+def test_a_traced_number_of_steps_with_updates_and_draws():
+    """What `jax.jit` refuses, in a compiled function, with a gradient through it."""
+    total, rng = jscan.shared(0.5, name="total"), jscan.RandomStreams(5)
+
+    def slope_and_rows(x, count):
+        def rows(x):
+            result = jscan.scan(
+                lambda a: (
+                    a * a * rng.uniform(size=(), dtype="float64") * total.value,
+                    {total: total.value + 1.0},
+                ),
+                x,
+                n_steps=count,
+                max_steps=6,
+                truncate_gradient=2,
+                checkpoint=2,
+            )
+            mask = result.mask
+            return jnp.where(mask, result.outputs, jnp.zeros(6)).sum(), result.updates
+
+        (_, updates), slope = jax.value_and_grad(rows, has_aux=True)(x)
+        return slope, updates
+
+    run = jscan.function(slope_and_rows)
+    x = jnp.arange(1.0, 7.0)
+    outside = jscan.RandomStreams(5)
+    for count, start in ((4, 0.5), (3, 4.5)):
+        sample = [
+            float(outside.uniform(size=(), dtype="float64")) for _ in range(count)
+        ]
+        expected = np.zeros(6)
+        for step in (count - 2, count - 1):
+            expected[step] = 2 * x[step] * sample[step] * (start + step)
+        np.testing.assert_allclose(run(x, count), expected)
+    assert float(total.value) == 7.5

@@ -51,6 +51,12 @@ def test_outputs_and_updates_use_the_old_values(c):
     assert [int(x) for x in swap()] == [10, 1]
 
 
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+def test_stored_values_have_strong_types(c, mode):
+    jscan.function(lambda: {c: 5}, mode=mode)()
+    assert (c.value, c.value.weak_type) == (5, False)
+
+
 def test_two_functions_share_a_variable(c):
     up = jscan.function(lambda n: {c: c + n})
     down = jscan.function(lambda n: {c: c - n})
@@ -139,6 +145,33 @@ def test_python_ints_stay_traced_until_their_value_is_needed():
     assert shapes(4, 2).tolist() == [2.0] * 5
 
 
+def test_number_of_steps_given_as_an_int_is_exact():
+    """Not a bound at run time: as many rows, and too many are an error."""
+    x = jnp.arange(5.0)
+    first = jscan.function(lambda n: jscan.scan(lambda a: a * 2, x, n_steps=n))
+    assert first(3).tolist() == [0.0, 2.0, 4.0]
+    with pytest.raises(ValueError, match="at least 6 steps"):
+        first(6)
+    derived = jscan.function(lambda n, k: jscan.scan(lambda a: a * k, x, n_steps=n + 1))
+    assert derived(1, 3.0).tolist() == [0.0, 3.0]
+
+    bounded = jscan.function(
+        lambda n: jscan.scan(lambda a: a * 2, x, n_steps=n, max_steps=5).n_steps
+    )
+    assert [int(bounded(n)) for n in (2, 4)] == [2, 4]
+    assert len(bounded._programs) == 1  # asked for: one program for every number
+
+    @jscan.function
+    def outer(n):
+        inner = jscan.function(
+            lambda unused: jscan.scan(lambda a: a * 2, x, n_steps=n)[0]
+        )
+        return inner(7)
+
+    assert outer(2).tolist() == [0.0, 2.0]
+    assert outer(4).tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
 def test_static_arguments_and_constants():
     f = jscan.function(
         lambda x, kind, sizes: x * len(kind) * sum(sizes), static_argnames="sizes"
@@ -146,6 +179,8 @@ def test_static_arguments_and_constants():
     assert f(2, "abc", (1, 2)) == 18
     assert f(2, "ab", (1, 2)) == 12
     assert f(2, "ab", (3, 2)) == 20
+    kind = jscan.function(lambda n: jnp.ones(2, type(n)) * n, static_argnames=["n"])
+    assert [kind(n).dtype for n in (1, True, 1.0)] == [int, bool, float]
 
 
 def test_gradient_inside_and_transformations_outside(c):

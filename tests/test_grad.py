@@ -62,6 +62,9 @@ def test_auxiliary_values_may_be_updates(W):
 
     (value, updates), slope = jscan.value_and_grad(cost, W, has_aux=True)
     assert (value, updates[c], slope.tolist()) == (5.0, 2, [2.0, 4.0])
+    d = jscan.shared(0, name="d")
+    plain = jscan.grad(lambda: (W[0], {c: c + 1, d: d + 2}), W, has_aux=True)[1]
+    assert [plain[c], plain[d]] == [1, 2]
     slope, updates = jscan.grad(cost, W, has_aux=True)
     assert (updates[c], slope.tolist()) == (2, [2.0, 4.0])
 

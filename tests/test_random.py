@@ -167,11 +167,12 @@ def loop_with_state(rng, **options):
     "options",
     [
         dict(unroll=3),
+        dict(checkpoint=3),
         dict(mode="FAST_COMPILE"),
         dict(mode="DEBUG"),
         dict(name="named"),
     ],
-    ids=["unroll", "FAST_COMPILE", "DEBUG", "name"],
+    ids=["unroll", "checkpoint", "FAST_COMPILE", "DEBUG", "name"],
 )
 def test_same_numbers_whatever_way_the_loop_runs(options):
     x = jnp.linspace(-1, 1, 7)
@@ -192,6 +193,7 @@ def test_jit_vmap_and_gradients():
     cost = lambda w: (run(SEED, x, w) ** 2).sum()
     slope = (cost(0.5 + 1e-6) - cost(0.5 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(cost)(0.5), slope, 1e-6)
+    np.testing.assert_allclose(jax.grad(jax.checkpoint(cost))(0.5), slope, 1e-6)
     np.testing.assert_allclose(jax.jvp(cost, (0.5,), (1.0,))[1], slope, 1e-6)
     curvature = (jax.grad(cost)(0.5 + 1e-5) - jax.grad(cost)(0.5 - 1e-5)) / 2e-5
     np.testing.assert_allclose(jax.hessian(cost)(0.5), curvature, 1e-5)
@@ -231,6 +233,28 @@ def test_no_key_is_carried():
     inner = equation.params["program"].jaxpr
     (loop,) = [e for e in inner.eqns if e.primitive.name == "scan"]
     assert len(loop.outvars) == 1  # the stacked rows; a carry would come out, too
+
+
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+def test_early_stop_takes_the_numbers_of_the_executed_steps(rng, mode):
+    draw = rng.uniform()
+    numbers = draws(0, 40)
+    last = next(i for i, number in enumerate(numbers) if number > 0.9)
+
+    def loop():
+        return jscan.scan(
+            lambda: (draw.value, jscan.until(draw > 0.9)), n_steps=40, mode=mode
+        )
+
+    result = loop()
+    assert result.outputs.tolist() == numbers[: last + 1]
+    assert rng.state.value.counter == last + 1
+    assert float(draw.value) == numbers[last + 1]
+    # Inside a step every loop takes the numbers of its bound: no step has to wait.
+    rng.seed(SEED)
+    first, _ = jscan.scan(lambda: loop().outputs[0], n_steps=3, mode=mode)
+    assert first.tolist() == [draws(40 * i, 40 * i + 1)[0] for i in range(3)]
+    assert rng.state.value.counter == 120
 
 
 def test_streams_restart_and_seeds(rng):

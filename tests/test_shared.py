@@ -87,10 +87,23 @@ def test_equality_and_hash_are_identity():
         lambda W: jax.jit(lambda: jnp.tanh(W))(),
         lambda W: jax.grad(lambda x: x.sum())(W),
     ],
-    ids=["tanh", "dot", "where", "jit argument", "in jit", "grad argument"],
+    ids=[
+        "tanh",
+        "dot",
+        "where",
+        "jit argument",
+        "in jit",
+        "grad argument",
+    ],
 )
 def test_handing_the_variable_to_jax_says_what_to_write(use):
     with pytest.raises(ValueError, match=r"<SharedVariable W>.*W\.value"):
+        use(jscan.shared(jnp.ones(2), name="W"))
+
+
+@pytest.mark.parametrize("use", [jax.lax.tanh, jax.nn.relu], ids=["lax", "relu"])
+def test_functions_that_do_not_let_us_word_the_error_refuse_it_in_jax_words(use):
+    with pytest.raises(ValueError, match=r"explicitly convert your object"):
         use(jscan.shared(jnp.ones(2), name="W"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from . import _donation
 from ._errors import ScanTypeError, Subject, explain_error
@@ -68,14 +68,12 @@ class Arguments:
         places = [index for index, leaf in enumerate(leaves) if _is_array(leaf, owner)]
         leaves = [x.value if isinstance(x, ArrayLike) else x for x in leaves]
         _donation.check_alive([leaves[i] for i in places], owner, "an argument")
-        traced = frozenset(places)
-        types = tuple(
-            jax.typeof(jnp.asarray(leaf)) if index in traced else leaf
-            for index, leaf in enumerate(leaves)
-        )
-        integers = {i for i in places if isinstance(leaves[i], int)}
+        types = list(leaves)
+        for place in places:
+            types[place] = _type(leaves[place])
+        integers = {place for place in places if isinstance(leaves[place], int)}
         wide = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        kind = Kind(tree, types, wide)
+        kind = Kind(tree, tuple(types), wide)
         try:
             hash(kind)
         except TypeError as error:
@@ -121,10 +119,22 @@ class _Whole:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Whole) and self.value == other.value
+        if not isinstance(other, _Whole):
+            return False
+        # True == 1 == 1.0, but a program made for one is not that for another.
+        return type(self.value) is type(other.value) and self.value == other.value
 
     def __hash__(self) -> int:
         return hash(self.value)
+
+
+def _type(leaf: Any) -> Any:
+    """Equal for leaves that `jax.jit` gives the same type; converts nothing."""
+    if isinstance(leaf, jax.Array):
+        return jax.typeof(leaf)
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype, leaf.shape
+    return type(leaf)
 
 
 def _is_array(leaf: Any, owner: Subject) -> bool:

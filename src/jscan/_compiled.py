@@ -47,7 +47,8 @@ class Compiled:
         captured: Arrays the function closes over.
         reads: Shared variables it reads or updates, in order.
         updated: Those it updates.
-        draws: Draws it makes of every stream that it moves on.
+        draws: Draws it makes of every stream that it moves on, where the number is
+            known before it runs.
         types: Types of the values read; with others it must be traced again.
         output_tree: Structure of what it returns.
         has_callbacks: True when running it can raise an error of the user's code.
@@ -170,12 +171,17 @@ def compile_function(
             frame = _frames.Frame(
                 {v: bound[i] for i, v in enumerate(reads)}, Scope.FUNCTION
             )
-            frame.integers = {index: leaves[index] for index in integers}
+            tracers = {index: leaves[index] for index in integers}
+            frame.integers = _frames.Integers(call, tracers)
             with _frames.enter(frame):
                 packed, new = evaluate(call, leaves, frame, settings)
             notes.output_tree = jax.tree.structure(packed)
             notes.reads, notes.updated = tuple(frame.reads), tuple(new)
-            notes.draws = {s: n for s, n in frame.draws.items() if s in new}
+            notes.draws = {
+                stream: count
+                for stream, count in frame.draws.items()
+                if stream in new and isinstance(count, int)
+            }
             return jax.tree.leaves(packed), jax.tree.leaves(list(new.values()))
 
         bound = {i: jax.tree.map(abstract, values[v]) for i, v in enumerate(reads)}

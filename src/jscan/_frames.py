@@ -17,12 +17,13 @@ import contextlib
 import enum
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jax.extend.core import find_top_trace
 
 from ._errors import ScanValueError
-from ._types import PyTree
+from ._types import PyTree, is_traced
 
 if TYPE_CHECKING:
     from ._draw import Draw
@@ -72,7 +73,7 @@ class Frame:
         self.positions: dict[Draw, Position] = {}
         self.samples: dict[Draw, Any] = {}
         self.stored: dict[SharedVariable, PyTree] = {}
-        self.integers: dict[int, Any] = {}
+        self.integers = Integers()
         self.trace: Any = None
         self.parent = current()
 
@@ -98,20 +99,39 @@ class Frame:
 
 
 class NeedsPython(Exception):
-    """The trace of a function needs the value of an argument that came as an int."""
+    """The trace of a function needs the value of arguments that came as Python ints.
 
-    def __init__(self, index: int) -> None:
+    Attributes:
+        owner: The `Integers.owner` of the frame whose arguments they are.
+        indices: Which of its traced arguments.
+    """
+
+    def __init__(self, owner: Any, indices: frozenset[int]) -> None:
         super().__init__("the value of an integer argument is needed")
-        self.index = index
+        self.owner = owner
+        self.indices = indices
+
+
+class Integers(NamedTuple):
+    """Arguments of a function that came as Python ints and are traced."""
+
+    owner: Any = None  # who can trace again with other arguments traced
+    tracers: Mapping[int, Any] = MappingProxyType({})
 
 
 def need_python(value: Any) -> None:
-    """Ask the function around for the Python int it traced as `value`, if it did."""
+    """Ask the function around for the Python ints that `value` may come from.
+
+    A tracer that is no argument itself may be computed from any of them.
+    """
+    if not is_traced(value):
+        return
     frame = current()
     while frame is not None:
-        for index, tracer in frame.integers.items():
-            if tracer is value:
-                raise NeedsPython(index)
+        owner, tracers = frame.integers
+        same = frozenset(index for index in tracers if tracers[index] is value)
+        if tracers:
+            raise NeedsPython(owner, same or frozenset(tracers))
         frame = frame.parent
 
 

@@ -49,7 +49,7 @@ class Function:
         self.fn = fn
         self.settings = settings
         self.name = getattr(fn, "__name__", "function")
-        self._taker = Taker(fn, settings.owner, inspect.signature(fn), static_argnames)
+        self._taker = Taker(fn, settings.owner, _signature(fn), static_argnames)
         self._debug = debug
         self._lock = threading.RLock()
         self._python: dict[Kind, frozenset[int]] = {}  # ints that must stay concrete
@@ -144,7 +144,9 @@ class Function:
                 leaves = arguments.traced(python)
                 return compile_function(call, leaves, ints, self.settings), python
             except NeedsPython as request:
-                python = python | {traced[request.index]}
+                if request.owner is not call:
+                    raise
+                python = python | {traced[index] for index in request.indices}
 
     # ---------------------------------------------------------------------- running
 
@@ -209,6 +211,13 @@ class Function:
                     for variable, value in new.items():
                         variable.stored = value
                     return outputs
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):  # a builtin without one takes what it takes
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def function(

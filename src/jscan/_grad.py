@@ -14,6 +14,7 @@ from ._frames import Scope
 from ._operators import ArrayLike
 from ._shared import SharedVariable
 from ._types import PyTree, type_text
+from ._updates import Updates
 
 _SUBJECT = Subject("jscan.grad")
 
@@ -90,6 +91,8 @@ def value_and_grad(
         with _frames.enter(frame):
             result = cost()
             scalar, aux = _split(result) if has_aux else (result, None)
+            if isinstance(aux, dict) and all(map(_is_variable, aux)):
+                aux = Updates(aux)  # JAX would sort the keys of a plain dict
             return _as_scalar(scalar), aux
 
     values = [variable.value for variable in variables]
@@ -97,9 +100,13 @@ def value_and_grad(
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
 
 
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)
+
+
 def _check_variables(variables: list[Any]) -> None:
     for variable in variables:
-        if not isinstance(variable, SharedVariable):
+        if not _is_variable(variable):
             raise ScanTypeError(
                 explain_error(
                     _SUBJECT,

@@ -14,7 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import eval_jaxpr
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import (
+    ClosedJaxpr,  # pyright: ignore[reportPrivateImportUsage]
+    Jaxpr,
+    Literal,
+)
 
 from ._types import Leaf, is_traced
 

@@ -98,7 +98,7 @@ def running(bar: Bar | None) -> Iterator[None]:
         close_bar(bar)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def tqdm_class(name: str | None) -> Any:
     """The bar class of `tqdm` for a terminal or a notebook."""
     try:
@@ -154,7 +154,7 @@ def _evaluate(done: Leaf, *, bar: Bar, last: bool) -> list[Leaf]:
     return []
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _effects() -> Any:
     """The effect of `jax.debug.callback`, which every transformation knows."""
     return jax.make_jaxpr(lambda x: jax.debug.callback(lambda _: None, x))(0).effects

@@ -27,7 +27,7 @@ class RandomStreams:
     from those of Theano's generators. A loop of ``T`` steps with ``d`` draws moves the
     stream on by ``T*d``; the loop's `updates` report it, and it happens whether or not
     they are used. (Inside a step of an outer loop, a loop that stops early moves it by
-    its bound.)
+    its bound.) A stream has ``2**32`` draws.
 
     Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for
     different ones make a stream from each lane's key: ``RandomStreams(key)``. Samples

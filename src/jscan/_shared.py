@@ -224,7 +224,7 @@ def check_value(
         if not fits or after.dtype != before.dtype:
             fix = f"give a value of that shape with .astype({str(before.dtype)!r})"
             raise _misfit(before, after, owner, place, fix)
-        leaves.append(after)
+        leaves.append(strong(after, copy=False))
     return leaves
 
 

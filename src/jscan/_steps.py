@@ -28,6 +28,8 @@ def count_steps(
     if isinstance(n_steps, SharedVariable):
         n_steps = n_steps.value
     bound = _bound(max_steps, sequences, name)
+    if max_steps is None:  # an int of the caller's stays exact: as many rows
+        _frames.need_python(n_steps)
     if is_traced(n_steps):
         return _traced(n_steps, bound, name)
     if n_steps is None:
@@ -91,7 +93,6 @@ def _traced(n_steps: Leaf, bound: int | None, name: str | None) -> tuple[int, Le
             )
         )
     if bound is None:
-        _frames.need_python(n_steps)
         raise ScanValueError(
             explain_error(
                 name,
