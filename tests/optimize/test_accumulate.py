@@ -149,3 +149,20 @@ def test_gradient_of_a_rematerialised_step():
     assert "accumulate" in backward.fired
     expected = jax.jit(jax.grad(loss_of))(U, X)
     assert_same(jax.jit(optimize(jax.grad(loss_of)))(U, X), expected, 1e-4)
+
+
+def test_weights_joined_before_the_loop_and_split_behind_it():
+    """The gradient of gates whose weights are concatenated ends in a split."""
+
+    def loss_of(gates, x):
+        def step(h, x_t):
+            a, b = jnp.split(h @ jnp.concatenate(gates, 1), 2, 1)
+            h = jnp.tanh(a) * jax.nn.sigmoid(b) + x_t
+            return h, h
+
+        return (jax.lax.scan(step, jnp.zeros((4, 64)), x)[1] ** 2).sum()
+
+    backward = explain(jax.grad(loss_of))([W, U], X).loops[-1]
+    assert "accumulate" in backward.fired
+    expected = jax.jit(jax.grad(loss_of))([W, U], X)
+    assert_same(jax.jit(optimize(jax.grad(loss_of)))([W, U], X), expected, 1e-4)

@@ -25,12 +25,9 @@ NAME = "hoist"
 def run(loop: Loop, context: Context) -> Loop:
     """Split products of concatenations, then push slices towards the operands."""
     del context
-    loop = _split_products(loop)
-    if not any(e.primitive.name in ("slice", "split") for e in loop.equations):
-        return loop
-    if not _has_sequence_product(loop):
-        return loop
-    return _push_slices(_splits_as_slices(loop))
+    # XLA has no split: slices are the same, and every pass knows them.
+    loop = _splits_as_slices(_split_products(loop))
+    return _push_slices(loop) if _has_sequence_product(loop) else loop
 
 
 def _has_sequence_product(loop: Loop) -> bool:
@@ -132,6 +129,8 @@ def _sum_of_products(equation: Any, joined: Any) -> list[Any]:
 
 
 def _splits_as_slices(loop: Loop) -> Loop:
+    if not any(e.primitive.name == "split" for e in loop.equations):
+        return loop
     equations: list[Any] = []
     for equation in loop.equations:
         if equation.primitive.name != "split":
