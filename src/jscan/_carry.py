@@ -28,7 +28,7 @@ from ._types import Leaf, PyTree
 # Nanoseconds, fitted to measured loops: a row moved per step, per byte on top, and
 # what one more block costs in the gradient.
 ROW, BYTE, BLOCK = 0.5, 0.06, 1000.0
-# Where the tuple stops being the better layout; JAX 0.10 leaves XLA's native loop early.
+# Where the tuple stops being the better layout (earlier on JAX 0.10).
 TUPLE_SPAN = 4 if jax.__version_info__ >= (0, 11) else 2
 TUPLE_SPAN_SCALAR = 8
 

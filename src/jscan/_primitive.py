@@ -16,6 +16,7 @@ How the derivative rules fit together:
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,10 @@ from . import _derive
 from ._program import Program
 from ._types import Leaf, is_traced
 from .optimize import enabled, register_call, rewrite
+
+# Loops are rewritten on their own only where asked for, until no loop is known that
+# the rewriting makes slower; `jscan.optimize` rewrites what it is given.
+AUTOMATIC = os.environ.get("JSCAN_OPTIMIZE") == "1"
 
 loop_p = Primitive("jscan_loop")
 loop_p.multiple_results = True
@@ -101,7 +106,7 @@ def lowered(
     program: Program, optimized: bool, platform: str | None = None
 ) -> Callable[..., list[Leaf]]:
     """The program that reaches XLA: rewritten here, after all differentiation."""
-    if not (optimized and enabled()):
+    if not (optimized and AUTOMATIC):
         return program
     return _rewritten(program, platform or jax.default_backend())
 

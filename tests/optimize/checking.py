@@ -148,14 +148,14 @@ def run_both(
 ) -> tuple[Any, Any]:
     """Both results from one executable, compiled fast: LLVM is not under test."""
     both = jax.jit(lambda n, i: (written(n, i), optimized(n, i)))
-    options = {"xla_backend_optimization_level": 0}
+    options: Any = {"xla_backend_optimization_level": 0}
     return both.lower(*arguments).compile(compiler_options=options)(*arguments)
 
 
 @contextlib.contextmanager
 def strictly() -> Iterator[None]:
     """Failures inside the optimizer are raised, and 64-bit types exist."""
-    before = jax.config.jax_enable_x64
+    before = jax.config.jax_enable_x64  # type: ignore[attr-defined]
     jax.config.update("jax_enable_x64", True)
     try:
         with mock.patch.dict(os.environ, JSCAN_DEBUG="1", JSCAN_OPTIMIZE="1"):

@@ -69,6 +69,17 @@ class Report:
         temporary_bytes: Peak temporary memory of the compiled program, before and
             after, as XLA reports it; `None` where it does not.
         failure: Why the program was left as it was, if rewriting failed.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> def cube(x):
+        ...     rows, _ = jscan.scan(
+        ...         lambda p, x: p * x, outputs_info=1.0, non_sequences=x, n_steps=3,
+        ...         name="cube")
+        ...     return rows[-1]
+        >>> report = jscan.explain(cube)(2.0)
+        >>> report["cube"].fired
+        ('save_memory',)
     """
 
     loops: tuple[LoopReport, ...]
