@@ -71,8 +71,8 @@ def scan(
             map outputs included (-1: all).
         go_backwards: Run the steps from the sequences' end; output row 0 is the first
             iteration (unlike ``lax.scan(reverse=True)``).
-        mode: None or ``"FAST_RUN"``: the optimizer may rewrite the loop (see `optimize`).
-            ``"FAST_COMPILE"``: plain translation.
+        mode: None or ``"FAST_RUN"``: the optimizer may rewrite the loop, see
+            `optimize`. ``"FAST_COMPILE"``: plain translation.
             ``"DEBUG"``: a Python loop on real values, checked for NaN and infinity.
         name: Reaches the profiler, and every error of this loop.
         profile: Collect calls, steps, times and costs of this loop in `jscan.profile`.
