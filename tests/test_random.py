@@ -27,7 +27,7 @@ def rng() -> jscan.RandomStreams:
     return jscan.RandomStreams(SEED)
 
 
-# ----------------------------------------------------------- THEANO.md 4.4, row by row
+# ------------------------------------------- where a draw enters, as Theano has it
 
 
 def two_calls(rng, loop, **options) -> tuple[list[float], list[float]]:

@@ -109,7 +109,7 @@ def test_with_truncated_gradient():
 
     x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     slopes = jax.jit(jax.grad(cost, (0, 1, 2)))(x, 2.0, 0.5, 4)
-    assert slopes[0].tolist() == [0, 0, 1.5, 1, 0, 0]  # THEANO.md's last row
+    assert slopes[0].tolist() == [0, 0, 1.5, 1, 0, 0]
     assert [float(slope) for slope in slopes[1:]] == [0, 9]
 
 

@@ -2,7 +2,7 @@
 
 A weakly typed initial (a Python number) takes the type the step returns. A narrower
 one is promoted up to the fixed point. A step that returns something narrower than its
-state, of another shape or another tree, is an error (DESIGN: state types).
+state, of another shape or another tree, is an error.
 """
 
 from __future__ import annotations
