@@ -14,6 +14,7 @@ from jscan.optimize import (
     rewrite,
 )
 from jscan.optimize import _pipeline as pipeline
+from jscan.optimize import _program as programs
 from optimize.loops import assert_same, check, loop_lengths, operations
 
 X = jax.random.normal(jax.random.key(6), (6, 4, 32))
@@ -103,7 +104,7 @@ def test_a_failing_pass_is_skipped_and_reported(monkeypatch):
 def test_a_failing_rewrite_runs_the_original(monkeypatch, place):
     """Whatever breaks inside, the program runs as it was written."""
     monkeypatch.delenv("JSCAN_DEBUG", raising=False)
-    monkeypatch.setattr(f"jscan.optimize._program.{place}", broken)
+    monkeypatch.setattr(programs, place, broken)
     assert_same(optimize(cell)(W, X), cell(W, X))
     assert "a pass that cannot" in str(explain(cell)(W, X)) or place == "emit"
     monkeypatch.setenv("JSCAN_DEBUG", "1")
