@@ -18,6 +18,8 @@ from jax.core import ShapedArray, eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
 
+from jscan.optimize._calls import called_programs, is_registered
+
 Var = core.Var
 Literal = core.Literal
 Jaxpr = core.Jaxpr
@@ -121,26 +123,10 @@ def number_of_bytes(atom: Atom) -> int:
     return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize
 
 
-_CALLS: dict[Any, Callable[[Any], Any]] = {}
-
-
-def register_call(primitive: Any, program_of: Callable[[Any], Any]) -> None:
-    """Teach the optimizer a primitive that computes a closed program.
-
-    Args:
-        primitive: The primitive.
-        program_of: Its parameters to the closed jaxpr it computes, or to `None` where
-            the equation is to be left alone.
-    """
-    _CALLS[primitive] = program_of
-
-
 def sub_programs(equation: Any) -> Iterator[Any]:
     """The programs an equation holds: bodies, branches, called functions."""
-    if equation.primitive in _CALLS:
-        called = _CALLS[equation.primitive](equation.params)
-        if called is not None:
-            yield called
+    if is_registered(equation):
+        yield from called_programs(equation)
         return
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -374,8 +360,8 @@ def is_recomputation(equation: Any) -> bool:
 
 def is_plain_call(equation: Any) -> bool:
     """A `jit` call that only groups equations: no constants, placement or options."""
-    if equation.primitive in _CALLS:
-        return _CALLS[equation.primitive](equation.params) is not None
+    if is_registered(equation):
+        return bool(called_programs(equation))
     if equation.primitive is not primitives.jit_p:
         return False
     parameters = equation.params
