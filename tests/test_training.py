@@ -110,6 +110,7 @@ def test_going_on_after_pickling_is_as_not_stopping():
 
 def test_going_on_after_an_orbax_checkpoint_is_as_not_stopping(tmp_path):
     import orbax.checkpoint as checkpoints
+
     trainer = Trainer.fresh()
     trainer.epochs(1)
     params, state, rng = trainer.variables()
