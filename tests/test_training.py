@@ -9,7 +9,7 @@ import pytest
 
 import jscan
 
-optax = pytest.importorskip("optax")
+optax = pytest.importorskip("optax", reason="trains with optax: extra oracles")
 
 # optax mixes weak and strong types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")

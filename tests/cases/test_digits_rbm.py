@@ -10,7 +10,9 @@ import pytest
 
 import jscan
 
-datasets = pytest.importorskip("sklearn.datasets")
+datasets = pytest.importorskip(
+    "sklearn.datasets", reason="the digits of scikit-learn: extra oracles"
+)
 
 VISIBLE, HIDDEN, BATCH, GIBBS = 64, 32, 20, 3
 

@@ -8,7 +8,7 @@ import scipy.optimize
 
 import jscan
 
-arch = pytest.importorskip("arch")
+arch = pytest.importorskip("arch", reason="compares with arch: extra oracles")
 
 
 @pytest.fixture(scope="module")

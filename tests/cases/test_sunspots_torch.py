@@ -11,7 +11,9 @@ import jscan
 torch = pytest.importorskip(
     "torch", reason="torch cannot be installed here: nothing to compare gradients with"
 )
-sunspots = pytest.importorskip("statsmodels.datasets.sunspots")
+sunspots = pytest.importorskip(
+    "statsmodels.datasets.sunspots", reason="data of statsmodels: extra oracles"
+)
 
 HIDDEN, STEPS = 8, 60
 GATES = {"RNN": 1, "LSTM": 4}
