@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jscan
+from jscan import _compiled
 
 THREADS, CALLS = 4, 60
 
@@ -112,3 +115,63 @@ def test_draws_of_several_threads_are_different():
     assert len(numbers) == 2 * 20 + 2 * 60
     assert len(set(numbers)) == len(numbers)
     assert rng.state.value.counter == len(numbers)
+
+
+def test_a_reader_on_its_way_keeps_what_it_reads(monkeypatch):
+    """A function that updates in place waits for one that only reads."""
+    a = jscan.shared(jnp.zeros(3), name="a")
+    write = jscan.function(lambda: {a: a + 1.0}, donate=True)
+    read = jscan.function(lambda: a.value.sum())
+    read()
+    reading, go = threading.Event(), threading.Event()
+    run = _compiled.Compiled.__call__
+
+    def slow(self, values, leaves):
+        if not self.updated:
+            reading.set()
+            assert go.wait(30)
+        return run(self, values, leaves)
+
+    monkeypatch.setattr(_compiled.Compiled, "__call__", slow)
+    with ThreadPoolExecutor(2) as pool:
+        sum_read = pool.submit(read)
+        assert reading.wait(30)  # it has let go of its lock, and not run yet
+        written = pool.submit(write)
+        with pytest.raises(TimeoutError):
+            written.result(timeout=0.2)
+        go.set()
+        assert sum_read.result(30) == 0.0
+        written.result(30)
+    assert a.get_value().tolist() == [1.0] * 3
+
+
+def test_readers_do_not_wait_for_each_other():
+    """Two calls that only read are in their programs at the same time."""
+    a = jscan.shared(jnp.ones(()), name="a")
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(x):
+        both.wait()
+        return x
+
+    def callback(x):
+        return jax.pure_callback(meet, jax.ShapeDtypeStruct((), x.dtype), x)
+
+    first = jscan.function(lambda: callback(a.value))
+    second = jscan.function(lambda: callback(a.value + 1.0))
+    assert in_threads(lambda index: (first, second)[index](), 2) == [1.0, 2.0]
+
+
+def test_get_value_waits_for_an_update_in_place():
+    a = jscan.shared(jnp.zeros(3), name="a")
+    write = jscan.function(lambda: {a: a + 1.0}, donate=True)
+
+    def work(index):
+        for _ in range(CALLS):
+            if index % 2:
+                write()
+            else:
+                assert len(set(a.get_value().tolist())) == 1
+
+    in_threads(work)
+    assert a.get_value().tolist() == [THREADS // 2 * CALLS] * 3

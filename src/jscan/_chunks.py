@@ -19,7 +19,6 @@ from ._progress import Bar, after, tick
 from ._types import Leaf, PyTree
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
-REPORTS = 100  # chunks a loop with a progress bar is cut into
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,16 @@ class Level:
     Attributes:
         length: Steps of a chunk (the last one may be shorter).
         recomputed: True when the backward pass keeps only the state at its start.
-        bar: The progress bar that the start of each chunk is reported to.
+        bar: The progress bar that the start of a chunk is reported to.
         offset: Steps of the bar before this loop's first one.
+        every: Only chunks that start a multiple of so many steps after it report.
     """
 
     length: int
     recomputed: bool
     bar: Bar | None = None
     offset: int = 0
+    every: int = 1
 
 
 def plan_levels(
@@ -50,13 +51,13 @@ def plan_levels(
         return ()
     if bar is None:
         return _checkpoint_levels(n_steps, checkpoint)
-    length = dict(bar.settings).get("miniters") or -(-bar.total // REPORTS)
+    if checkpoint is None:
+        return (Level(bar.chunk, False, bar, offset, bar.stride),)
     if checkpoint == "recursive":
-        inner = _checkpoint_levels(length, checkpoint)
-        return (Level(length, True, bar, offset), *inner)
+        inner = _checkpoint_levels(bar.stride, checkpoint)
+        return (Level(bar.stride, True, bar, offset), *inner)
     inner = _checkpoint_levels(n_steps, checkpoint)
-    if inner:  # whole chunks of the checkpoints
-        length = -(-length // inner[0].length) * inner[0].length
+    length = -(-bar.stride // inner[0].length) * inner[0].length  # whole chunks
     return (Level(length, False, bar, offset), *inner)
 
 
@@ -106,7 +107,7 @@ def scan_chunks(
     def outer(state: Any, part: PyTree) -> tuple[Any, PyTree]:
         carry, done = state
         if level.bar is not None:
-            tick(level.bar, done)
+            tick(level.bar, done, start=level.offset, every=level.every)
         carry, rows = run(carry, part, level.length, True)
         return (carry, after(done + level.length, (carry, rows))), rows
 
@@ -209,7 +210,8 @@ def _nested(
         state, executed = total
         index, slices = part
         if level.bar is not None:
-            tick(level.bar, level.offset + index * size)
+            done = level.offset + index * size
+            tick(level.bar, done, start=level.offset, every=level.every)
         room = jnp.clip(steps - index * size, 0, size)
         state, rows, ran = run(state, slices, room)
         return (state, executed + ran), rows, state[1]

@@ -17,11 +17,12 @@ from ._call import Arguments, Kind, Taker
 from ._compiled import Compiled, Settings, compile_function, evaluate
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import NeedsPython, Scope
+from ._locks import locked, reading, wait_for_readers
 from ._options import MODES
+from ._progress import closed_on_error
 from ._shared import SharedVariable
 from ._streams import Stream, take
 from ._types import Leaf, PyTree, is_traced
-from ._updates import locked
 
 
 class Function:
@@ -64,16 +65,17 @@ class Function:
         compiled, leaves = self._compiled(arguments)
         if _frames.current() is not None:
             return self._run_inside(compiled, leaves)
-        with locked(compiled.reads) as locks:
+        with closed_on_error(), locked(compiled.reads) as locks:
             values = {v: v.value for v in compiled.reads}
             if not compiled.fits(values):  # another thread changed a shape
                 locks.close()
                 return self(*args, **kwargs)
-            if not compiled.updated and not any(v.donated for v in compiled.reads):
-                locks.close()  # what only reads need not wait
+            if not compiled.updated:
+                with reading(compiled.reads):
+                    locks.close()
+                    return compiled(values, leaves)[0]
             if compiled.settings.donate:
-                for variable in compiled.updated:
-                    variable.donated = True
+                wait_for_readers(compiled.updated)
             outputs, new = compiled(values, leaves)
             self._check_storable(new)
             for variable, value in new.items():
@@ -93,7 +95,7 @@ class Function:
         needs. Nothing is run and nothing stored.
         """
         compiled, leaves = self._compiled(Arguments.sort(self._taker, args, kwargs))
-        values = {v: v.value for v in compiled.reads}
+        values = {v: _frames.value_of(v) for v in compiled.reads}  # types alone matter
         return compiled.run.lower(*compiled.inputs(values, leaves))  # type: ignore[attr-defined]
 
     # -------------------------------------------------------------------- compiling

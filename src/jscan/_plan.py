@@ -104,7 +104,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         *spec.non_sequence_leaves(),
         *([] if spec.limit is None else [spec.limit]),
     ]
-    bar = plan_bar(spec.n_steps, spec.options)
+    bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
     whole = not (step.has_stop or spec.limit is not None or levels)
     whole = whole and spec.options.truncate_gradient == -1

@@ -9,6 +9,7 @@ order; a bar only moves forwards.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import threading
 import warnings
@@ -22,8 +23,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ._errors import ScanImportError, explain_error
+from ._program import Program, open_jaxpr
 from ._spec import Options
 from ._types import Leaf, PyTree
+from .optimize import flops
 
 tick_p = Primitive("jscan_tick")
 tick_p.multiple_results = True
@@ -36,18 +39,50 @@ class Bar:
     Attributes:
         total: Steps of the loop, at most.
         settings: Options of `tqdm`.
+        stride: Steps from one report to the next.
+        chunk: Steps of an inner loop, of which `stride` is a multiple.
     """
 
     total: int
     settings: tuple[tuple[str, Any], ...]
+    stride: int = 1
+    chunk: int = 1
 
 
-def plan_bar(n_steps: int, options: Options) -> Bar | None:
-    """The bar that the options ask for."""
+FEWEST, MOST = 10, 100  # reports of a loop
+PAUSE = 0.1  # seconds between them, about: `tqdm` does not draw more often
+CHUNK_BYTES = 2**17  # rows of a chunk: they are copied once more, so from a cache
+
+
+def plan_bar(n_steps: int, options: Options, step: Program | None = None) -> Bar | None:
+    """The bar that the options ask for.
+
+    A report interrupts the compiled loop for up to a millisecond, so a loop that
+    will not take long makes few of them.
+
+    Args:
+        n_steps: Most steps of the loop.
+        options: The options.
+        step: The compiled step; without one every step is reported.
+    """
     if options.progress is None:
         return None
     settings = {"desc": options.name or "scan", **dict(options.progress)}
-    return Bar(n_steps, tuple(settings.items()))
+    bar = Bar(n_steps, tuple(settings.items()))
+    if step is None or not n_steps:
+        return bar
+    reports = min(MOST, max(FEWEST, round(n_steps * _seconds(step) / PAUSE)))
+    stride = settings.get("miniters") or -(-n_steps // reports)
+    row = sum(aval.size * aval.dtype.itemsize for aval in step.out_avals)
+    chunks = -(-stride // max(1, CHUNK_BYTES // max(1, row)))
+    chunk = -(-stride // chunks)
+    return dataclasses.replace(bar, stride=chunks * chunk, chunk=chunk)
+
+
+def _seconds(step: Program) -> float:
+    """About how long a step takes on a CPU core."""
+    equations = open_jaxpr(step.jaxpr).eqns
+    return 1e-7 + 2e-8 * len(equations) + flops(equations) / 50e9
 
 
 # ---------------------------------------------------------------------- on the host
@@ -66,6 +101,8 @@ def open_bar(bar: Bar) -> None:
 def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
     """Show `done` steps; the last report also closes the bar."""
     with _lock:
+        if done == 0 and not last and bar in _open and _open[bar].n:
+            close_bar(bar)  # of an earlier run that failed where nobody could see it
         open_bar(bar)
         shown = _open[bar]
         if done > shown.n:
@@ -85,17 +122,30 @@ def close_bar(bar: Bar) -> None:
 
 
 @contextlib.contextmanager
-def running(bar: Bar | None) -> Iterator[None]:
-    """Around an eager call: opened before the first step, closed on any error."""
-    if bar is None:
-        yield
-        return
-    open_bar(bar)
+def closed_on_error() -> Iterator[None]:
+    """Around a call that may run loops: an error closes the bars they opened."""
+    before = set(_open)
     try:
         yield
-        jax.effects_barrier()  # the last report
-    finally:
-        close_bar(bar)
+    except BaseException:
+        for bar in set(_open) - before:
+            close_bar(bar)
+        raise
+
+
+@contextlib.contextmanager
+def running(bar: Bar | None) -> Iterator[None]:
+    """Around an eager call: opened before the first step, closed on any error."""
+    with closed_on_error():
+        if bar is None:
+            yield
+            return
+        open_bar(bar)
+        try:
+            yield
+            jax.effects_barrier()  # the last report
+        finally:
+            close_bar(bar)
 
 
 @functools.lru_cache(maxsize=1)
@@ -121,9 +171,20 @@ def tqdm_class(name: str | None) -> Any:
 # ------------------------------------------------------------------- in the program
 
 
-def tick(bar: Bar, done: Leaf, *, last: bool = False) -> None:
-    """Report `done` steps when the program gets here."""
-    tick_p.bind(jnp.asarray(done, jnp.int32), bar=bar, last=last)
+def tick(
+    bar: Bar, done: Leaf, *, start: int = 0, every: int = 1, last: bool = False
+) -> None:
+    """Report `done` steps when the program gets here, if it is time to.
+
+    Args:
+        bar: The bar.
+        done: Steps done.
+        start: Steps of the bar before the loop's first one.
+        every: Report only multiples of so many steps after `start`.
+        last: Close the bar.
+    """
+    done = jnp.asarray(done, jnp.int32)
+    tick_p.bind(done, bar=bar, start=start, every=every, last=last)
 
 
 def after(done: Leaf, results: PyTree) -> Leaf:
@@ -144,13 +205,23 @@ def _is_key(leaf: Leaf) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
-def _report(done: Leaf, *, bar: Bar, last: bool) -> list[Leaf]:
-    jax.debug.callback(lambda done: move_bar(bar, int(done), last=last), done)
+def _report(done: Leaf, *, bar: Bar, start: int, every: int, last: bool) -> list[Leaf]:
+    def report(done: Leaf) -> None:
+        jax.debug.callback(lambda done: move_bar(bar, int(done), last=last), done)
+
+    if every == 1:
+        report(done)
+    else:
+        due = (done - start) % every == 0
+        jax.lax.cond(due, report, lambda _: None, done)
     return []
 
 
-def _evaluate(done: Leaf, *, bar: Bar, last: bool) -> list[Leaf]:
-    move_bar(bar, int(done), last=last)
+def _evaluate(
+    done: Leaf, *, bar: Bar, start: int, every: int, last: bool
+) -> list[Leaf]:
+    if (int(done) - start) % every == 0:
+        move_bar(bar, int(done), last=last)
     return []
 
 

@@ -12,6 +12,7 @@ from ._arguments import normalise
 from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
 from ._loop import program_of, run_loop
+from ._locks import locked
 from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
 from ._profile import count_traced, records, run_timed
@@ -21,7 +22,7 @@ from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
 from ._types import Leaf, PyTree, is_traced
-from ._updates import Updates, locked
+from ._updates import Updates
 
 
 def scan(

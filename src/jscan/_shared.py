@@ -69,7 +69,6 @@ class SharedVariable(ArrayLike):
         """What pickling does not keep: the lock, and its place in the lock order."""
         self.lock = threading.RLock()
         self.serial = next(_serials)
-        self.donated = False  # True once a function updates the variable in place
         self.home: Any = None
         self.birth: _frames.Frame | None = None
 
@@ -103,10 +102,11 @@ class SharedVariable(ArrayLike):
         Raises:
             ScanValueError: Inside a trace, where there is no value yet.
         """
-        value = self.value
-        if any(map(is_traced, jax.tree.leaves(value))):
-            raise_traced(self, "get_value")
-        return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
+        with self.lock:  # a function may be updating the variable in place
+            value = self.value
+            if any(map(is_traced, jax.tree.leaves(value))):
+                raise_traced(self, "get_value")
+            return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
 
     def set_value(self, value: PyTree, borrow: bool = False) -> None:
         """Store a new value; calls of compiled functions see it without retracing.
@@ -131,7 +131,8 @@ class SharedVariable(ArrayLike):
         self.stored = value
 
     def __getstate__(self) -> dict[str, Any]:
-        value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
+        with self.lock:
+            value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
         return {"name": self.name, "value": value}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

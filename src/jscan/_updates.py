@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
 from . import _frames
 from ._errors import ScanTypeError, Subject, UpdateCollision, explain_error
+from ._locks import locked
 from ._shared import SharedVariable, check_value, raise_traced, strong
 from ._types import Leaf, is_traced
 
@@ -111,15 +111,6 @@ def checked_update(
     """Leaves of an update inside a loop, of exactly the variable's types and shapes."""
     place = f"the update of {variable!r}"
     return check_value(variable, value, name, place, same_shape=True)
-
-
-@contextlib.contextmanager
-def locked(variables: Iterable[SharedVariable]) -> Iterator[contextlib.ExitStack]:
-    """Hold the locks of variables, taken in one order that all threads share."""
-    with contextlib.ExitStack() as stack:
-        for variable in sorted(set(variables), key=lambda v: v.serial):
-            stack.enter_context(variable.lock)
-        yield stack
 
 
 def _as_pairs(pairs: Any) -> Iterable[Any]:

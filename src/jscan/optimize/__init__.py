@@ -6,6 +6,7 @@ and what was not, and why. `rewrite` is the entry for programs already traced.
 
 from jscan.optimize._api import explain, optimize, rewrite
 from jscan.optimize._calls import register_call
+from jscan.optimize._measure import flops
 from jscan.optimize._options import PASS_NAMES, Options, make_options
 from jscan.optimize._pipeline import enabled
 from jscan.optimize._report import LoopReport, Report
@@ -17,6 +18,7 @@ __all__ = [
     "Report",
     "enabled",
     "explain",
+    "flops",
     "make_options",
     "optimize",
     "register_call",
