@@ -11,8 +11,8 @@ import numpy as np
 from ._arguments import normalise
 from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
-from ._loop import program_of, run_loop
 from ._locks import locked
+from ._loop import program_of, run_loop
 from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
 from ._profile import count_traced, records, run_timed
