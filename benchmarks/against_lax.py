@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import _timing
-from jscan.optimize import optimize
+from jscan import optimize
 from workloads import NEVER_SLOWER, WORKLOADS, Function, Workload
 
 HEADER = (

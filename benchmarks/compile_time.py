@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import jax
 
 import _timing
-from jscan.optimize import optimize
+from jscan import optimize
 from workloads import WORKLOADS, Function
 from workloads.networks import fused_lstm, gru, lstm, rnn
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 import _timing
-from jscan.optimize import optimize
+from jscan import optimize
 from workloads import Problem
 from workloads.networks import fused_lstm, gru, lstm, rnn
 

@@ -17,24 +17,32 @@ import jax.numpy as jnp
 from . import _donation, _frames
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import Scope
-from ._primitive import lowered
 from ._program import Program, open_jaxpr
 from ._progress import tick_p
 from ._returns import Returned, parse_return
+from ._rewriting import evaluate_rewritten
 from ._shared import SharedVariable, check_value
 from ._streams import Stream
 from ._types import Leaf, PyTree, abstract
+from .optimize import Options
 
 Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a function is compiled."""
+    """How a function is compiled.
+
+    Attributes:
+        owner: Who complains in errors.
+        donate: Whether the old values of updated variables are overwritten.
+        options: How its loops are rewritten; `None`: not at all.
+        default_updates: Whether streams that it draws from move on.
+    """
 
     owner: Subject
     donate: bool
-    optimized: bool
+    options: Options | None
     default_updates: bool
 
 
@@ -45,6 +53,7 @@ class Compiled:
     Attributes:
         run: The jitted program: ``(updated values, other values read, captured arrays,
             arguments) -> (output leaves, new value leaves)``.
+        program: What `run` computes, as it was traced, on other inputs.
         captured: Arrays the function closes over.
         reads: Shared variables it reads or updates, in order.
         updated: Those it updates.
@@ -57,6 +66,7 @@ class Compiled:
 
     settings: Settings
     run: Callable[..., Any]
+    program: Program
     captured: tuple[Leaf, ...]
     reads: tuple[SharedVariable, ...]
     updated: tuple[SharedVariable, ...]
@@ -247,7 +257,6 @@ def _finish(
     settings: Settings,
 ) -> Compiled:
     program, captured = Program.close(closed)
-    evaluate_program = lowered(program, settings.optimized)
     sizes = [len(jax.tree.leaves(values[v])) for v in reads]
     is_updated = [v in notes.updated for v in reads]
     # `run` takes the updated values in the order of `updated`.
@@ -263,13 +272,15 @@ def _finish(
             if not is_updated[position]:
                 parts[position] = [next(stream) for _ in range(size)]
         flat = [leaf for part in parts for leaf in part]
-        results = evaluate_program(*captured, *flat, *arguments)
+        inputs = [*captured, *flat, *arguments]
+        results = evaluate_rewritten(program.jaxpr, inputs, settings.options)
         return results[:outputs], results[outputs:]
 
     run.__name__ = str(settings.owner).replace("function ", "").strip("'") or "function"
     return Compiled(
         settings=settings,
         run=jax.jit(run, donate_argnums=(0,) if settings.donate else ()),
+        program=program,
         captured=captured,
         reads=reads,
         updated=notes.updated,

@@ -40,6 +40,7 @@ class Scope(enum.Enum):
     STEP = "step"  # one step of a loop
     FUNCTION = "function"  # a compiled function
     COST = "cost"  # a cost being differentiated: binds variables, nothing else
+    REWRITTEN = "function given to optimize or explain"  # reads variables, no more
 
 
 class Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import threading
@@ -19,10 +20,13 @@ from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import NeedsPython, Scope
 from ._locks import locked, reading, wait_for_readers
 from ._options import MODES
+from ._primitive import usual_options
+from ._program import Program
 from ._progress import closed_on_error
 from ._shared import SharedVariable
 from ._streams import Stream, take
 from ._types import Leaf, PyTree, is_traced
+from .optimize import Options
 
 
 class Function:
@@ -97,6 +101,18 @@ class Function:
         compiled, leaves = self._compiled(Arguments.sort(self._taker, args, kwargs))
         values = {v: _frames.value_of(v) for v in compiled.reads}  # types alone matter
         return compiled.run.lower(*compiled.inputs(values, leaves))  # type: ignore[attr-defined]
+
+    def traced(self, *args: Any, **kwargs: Any) -> Program:
+        """The program of a call with these arguments, before any rewriting."""
+        return self._compiled(Arguments.sort(self._taker, args, kwargs))[0].program
+
+    def with_options(self, options: Options) -> Function:
+        """This function with the loops of its program rewritten as `options` say."""
+        settings = dataclasses.replace(self.settings, options=options)
+        names = self._taker.static_names
+        new = Function(self.fn, settings, names, debug=self._debug)
+        new.name = self.name
+        return new
 
     # -------------------------------------------------------------------- compiling
 
@@ -314,7 +330,7 @@ def function(
     settings = Settings(
         owner=owner,
         donate=donate,
-        optimized=mode in (None, "FAST_RUN"),
+        options=usual_options(mode in (None, "FAST_RUN")),
         default_updates=not no_default_updates,
     )
     names = static_argnames

@@ -18,7 +18,7 @@ from ._body import Body, Carry, sort_inputs
 from ._chunks import bounded_chunks, scan_chunk_ends, scan_chunks
 from ._derive import cached
 from ._plan import LoopPlan
-from ._primitive import run_program
+from ._primitive import run_program, usual_options
 from ._program import Program, as_structs
 from ._progress import after, tick
 from ._truncate import bounded_truncated, scan_truncated
@@ -33,8 +33,8 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
         where the plan says so), then the final values of the updated variables, and the
         number of steps that ran where it is not known before.
     """
-    optimized = plan.options.mode == "FAST_RUN"
-    return run_program(program_of(plan), inputs, optimized=optimized)
+    options = usual_options(plan.options.mode == "FAST_RUN")
+    return run_program(program_of(plan), inputs, options)
 
 
 @cached

@@ -29,11 +29,12 @@ from jax.interpreters import ad, batching, mlir, partial_eval
 from . import _derive
 from ._program import Program
 from ._types import Leaf, is_traced
-from .optimize import enabled, register_call, rewrite
+from .optimize import Options, enabled, register_call, rewrite
 
 # Loops are rewritten on their own only where asked for, until no loop is known that
 # the rewriting makes slower; `jscan.optimize` rewrites what it is given.
 AUTOMATIC = os.environ.get("JSCAN_OPTIMIZE") == "1"
+IF_ASKED = Options(passes=frozenset())  # by an `optimize` around; not on its own
 
 loop_p = Primitive("jscan_loop")
 loop_p.multiple_results = True
@@ -49,20 +50,36 @@ class Joint:
     moving: tuple[bool, ...]
 
 
+def usual_options(optimized: bool) -> Options | None:
+    """How a loop of ours is rewritten where the user says no more than its mode.
+
+    Returns:
+        Its passes, none of them if they wait for an `optimize` around the loop; `None`
+        if the loop is never to be rewritten.
+    """
+    if not (optimized and enabled()):
+        return None
+    return Options() if AUTOMATIC else IF_ASKED
+
+
 def run_program(
-    program: Program, inputs: Sequence[Leaf], *, optimized: bool
+    program: Program, inputs: Sequence[Leaf], options: Options | None
 ) -> list[Leaf]:
     """Compute a program: eagerly from the executable cache, traced as a primitive.
 
     A program with effects (callbacks, collectives) is in-lined under a trace, where
     JAX orders and counts its effects itself.
+
+    Args:
+        program: The program.
+        inputs: Its inputs.
+        options: How it is rewritten when it is lowered; see `usual_options`.
     """
-    optimized = optimized and enabled()
     if not program.jaxpr.effects:
-        return loop_p.bind(*inputs, program=program, joint=None, optimized=optimized)
+        return loop_p.bind(*inputs, program=program, joint=None, options=options)
     if any(is_traced(leaf) for leaf in inputs):
         return program(*inputs)
-    return executable(program, optimized)(*inputs)
+    return executable(program, options)(*inputs)
 
 
 # --------------------------------------------------------------- evaluation, lowering
@@ -86,47 +103,47 @@ class _RunKey:
 
 
 @functools.lru_cache(maxsize=_derive.CACHE_SIZE)
-def _compiled(key: _RunKey, optimized: bool) -> Callable[..., list[Leaf]]:
+def _compiled(key: _RunKey, options: Options | None) -> Callable[..., list[Leaf]]:
     program = key.program
 
     def jscan_loop(*inputs: Leaf) -> list[Leaf]:
         if program.jaxpr.effects:
             return program(*inputs)
-        return loop_p.bind(*inputs, program=program, joint=None, optimized=optimized)
+        return loop_p.bind(*inputs, program=program, joint=None, options=options)
 
     return jax.jit(jscan_loop)
 
 
-def executable(program: Program, optimized: bool) -> Callable[..., list[Leaf]]:
-    """The jitted program, shared by all programs that compute the same."""
-    return _compiled(_RunKey(program), optimized)
-
-
-def lowered(
-    program: Program, optimized: bool, platform: str | None = None
+def executable(
+    program: Program, options: Options | None
 ) -> Callable[..., list[Leaf]]:
+    """The jitted program, shared by all programs that compute the same."""
+    return _compiled(_RunKey(program), options)
+
+
+def lowered(program: Program, options: Options | None, platform: str) -> Program:
     """The program that reaches XLA: rewritten here, after all differentiation."""
-    if not (optimized and AUTOMATIC):
+    if options is None or not options.passes:
         return program
-    return _rewritten(program, platform or jax.default_backend())
+    return _rewritten(program, options, platform)
 
 
 @_derive.cached
-def _rewritten(program: Program, platform: str) -> Program:
-    return Program(rewrite(program.jaxpr, platform=platform))
+def _rewritten(program: Program, options: Options, platform: str) -> Program:
+    return Program(rewrite(program.jaxpr, platform=platform, options=options))
 
 
-def _evaluate(*inputs: Leaf, program: Program, optimized: bool, **_: Any) -> list[Leaf]:
-    return executable(program, optimized)(*inputs)
+def _evaluate(*inputs: Leaf, program: Program, options: Options | None, **_: Any) -> list[Leaf]:
+    return executable(program, options)(*inputs)
 
 
 def _abstract(*_: Any, program: Program, **__: Any) -> list[Any]:
     return program.out_avals
 
 
-def _lower(ctx: Any, *values: Any, program: Program, optimized: bool, **_: Any) -> Any:
+def _lower(ctx: Any, *values: Any, program: Program, options: Options | None, **_: Any) -> Any:
     platform = ctx.module_context.platforms[0]
-    run = mlir.lower_fun(lowered(program, optimized, platform), multiple_results=True)
+    run = mlir.lower_fun(lowered(program, options, platform), multiple_results=True)
     return run(ctx, *values)
 
 
@@ -142,13 +159,13 @@ def _differentiate(
     tangents: Sequence[Any],
     *,
     program: Program,
-    optimized: bool,
+    options: Options | None,
     **_: Any,
 ) -> tuple[list[Leaf], list[Any]]:
     moving = _moving(tangents)
     if not any(moving):
         results = loop_p.bind(
-            *primals, program=program, joint=None, optimized=optimized
+            *primals, program=program, joint=None, options=options
         )
         return results, [_zero(aval) for aval in program.out_avals]
     live = [t for t, m in zip(tangents, moving, strict=True) if m]
@@ -157,7 +174,7 @@ def _differentiate(
         *live,
         program=_derive.jvp(program, moving),
         joint=Joint(program, moving),
-        optimized=optimized,
+        options=options,
     )
     count = len(program.out_avals)
     rates = iter(results[count:])
@@ -179,17 +196,17 @@ def _split_known(
     *tracers: Any,
     program: Program,
     joint: Joint | None,
-    optimized: bool,
+    options: Options | None,
 ) -> Any:
     """Partial evaluation of a joint program: forward is known, linear is not."""
-    params = {"program": program, "joint": joint, "optimized": optimized}
+    params = {"program": program, "joint": joint, "options": options}
     if joint is None or not all(t.is_known() for t in tracers[: len(joint.moving)]):
         return trace.default_process_primitive(loop_p, tracers, params)
     count = len(joint.moving)
     inputs = [t.pval.get_known() for t in tracers[:count]]
     split = _derive.linearize(joint.base, joint.moving)
     results = loop_p.bind(
-        *inputs, program=split.forward, joint=None, optimized=optimized
+        *inputs, program=split.forward, joint=None, options=options
     )
     outputs = len(joint.base.out_avals)
     found = {"input": inputs, "output": results, "residual": results[outputs:]}
@@ -197,7 +214,7 @@ def _split_known(
     rates = trace.default_process_primitive(
         linear_p,
         [*map(trace.to_jaxpr_tracer, residuals), *tracers[count:]],
-        {"program": split.linear, "known": len(residuals), "optimized": optimized},
+        {"program": split.linear, "known": len(residuals), "options": options},
     )
     return [*map(trace.to_jaxpr_tracer, results[:outputs]), *rates]
 
@@ -243,7 +260,7 @@ def _split_checkpointed(
 
 
 def _transpose(
-    cotangents: Sequence[Any], *inputs: Any, program: Program, optimized: bool, **_: Any
+    cotangents: Sequence[Any], *inputs: Any, program: Program, options: Options | None, **_: Any
 ) -> list[Any]:
     """Pull cotangents back to the inputs in which the program is linear."""
     linear = tuple(ad.is_undefined_primal(value) for value in inputs)
@@ -258,7 +275,7 @@ def _transpose(
         *[ct for ct, wants in zip(cotangents, wanted, strict=True) if wants],
         program=_derive.transpose(program, linear, wanted),
         joint=None,
-        optimized=optimized,
+        options=options,
     )
     results = iter(pulled)
     return [next(results) if lin else None for lin in linear]
@@ -270,13 +287,13 @@ def _differentiate_linear(
     *,
     program: Program,
     known: int,
-    optimized: bool,
+    options: Options | None,
 ) -> tuple[list[Leaf], list[Any]]:
     """Along fixed residuals the map is its own derivative; else the general rule."""
     if any(_moving(tangents[:known])):
-        return _differentiate(primals, tangents, program=program, optimized=optimized)
+        return _differentiate(primals, tangents, program=program, options=options)
     bind = functools.partial(
-        linear_p.bind, program=program, known=known, optimized=optimized
+        linear_p.bind, program=program, known=known, options=options
     )
     results = bind(*primals)
     if not any(_moving(tangents)):
@@ -342,7 +359,7 @@ def _prune_rule(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], A
 
 def _open(params: Any) -> Any:
     """For the optimizer: the program of a loop it may rewrite, else None."""
-    return params["program"].jaxpr if params["optimized"] else None
+    return None if params["options"] is None else params["program"].jaxpr
 
 
 def _register() -> None:

@@ -14,7 +14,7 @@ import jax
 
 from ._derive import CACHE_SIZE
 from ._plan import LoopPlan
-from ._primitive import executable
+from ._primitive import executable, usual_options
 from ._program import Program, as_structs
 from ._types import Leaf
 
@@ -192,7 +192,7 @@ class _Hidden:
 def _compiled(
     program: Program, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
 ) -> Any:
-    jitted: Any = executable(program, optimized)
+    jitted: Any = executable(program, usual_options(optimized))
     compiled = jitted.lower(*inputs.value).compile()
     inputs.value = None  # the cache must not keep them alive
     return compiled

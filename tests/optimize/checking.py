@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jscan.optimize import PASS_NAMES, _cost, optimize, rewrite
+from jscan import optimize
+from jscan.optimize import PASS_NAMES, _cost, rewrite
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 

@@ -7,12 +7,18 @@ import jax
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jscan.optimize import optimize, rewrite
+from jscan import optimize
+from jscan._primitive import loop_p
+from jscan._primitive import lowered as to_lower
+from jscan.optimize import rewrite
 
 Function = Callable[..., Any]
 
 
 def _inner_programs(equation: Any) -> list[Any]:
+    if equation.primitive is loop_p:  # as it reaches XLA
+        options, program = equation.params["options"], equation.params["program"]
+        return [to_lower(program, options, "cpu").jaxpr.jaxpr]
     found = []
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -29,7 +35,7 @@ def operations(fun: Function, *args: Any) -> tuple[list[str], list[str]]:
     def walk(jaxpr: Any, names: list[str]) -> None:
         for equation in jaxpr.eqns:
             name = equation.primitive.name
-            if name not in ("jit", "pjit"):
+            if name not in ("jit", "pjit", "jscan_loop"):
                 names.append(name)
             inner = inside if name == "scan" else names
             for program in _inner_programs(equation):
@@ -56,13 +62,17 @@ def loop_lengths(fun: Function, *args: Any) -> list[int]:
 
 def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
     """Shapes of all results of the outermost loops."""
-    jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
-    return [
-        np.shape(variable.aval)
-        for equation in jaxpr.eqns
-        if equation.primitive.name == "scan"
-        for variable in equation.outvars
-    ]
+    shapes: list[tuple[int, ...]] = []
+
+    def walk(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "scan":
+                shapes.extend(np.shape(v.aval) for v in equation.outvars)
+            elif equation.primitive is loop_p:
+                walk(*_inner_programs(equation))
+
+    walk(jax.make_jaxpr(fun)(*args).jaxpr)
+    return shapes
 
 
 def assert_same(got: Any, expected: Any, tolerance: float = 2e-5) -> None:
@@ -122,7 +132,7 @@ def lowered(fun: Function, *args: Any) -> Function:
 
 def reasons(fun: Function, *args: Any, name: str, **options: Any) -> str:
     """All refusals of one pass, as one text."""
-    from jscan.optimize import explain
+    from jscan import explain
 
     report = explain(fun, **options)(*args)
     return "\n".join(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jscan.optimize import explain, optimize
+from jscan import explain, optimize
 from optimize.loops import assert_same, check, operations, reasons
 
 KEYS = jax.random.split(jax.random.key(0), 4)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jscan.optimize import optimize
+from jscan import optimize
 from optimize.loops import loop_lengths, lowered
 
 X = jnp.arange(5.0)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.experimental import io_callback
 
-from jscan.optimize import optimize
+from jscan import optimize
 from optimize.checking import strictly
 
 Log = list[float]

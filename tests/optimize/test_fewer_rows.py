@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan.optimize import explain, optimize
+from jscan import explain, optimize
 from optimize.loops import assert_same, loop_lengths, reasons
 
 A = jnp.linspace(0.5, 0.99, 3000)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan.optimize import optimize
+from jscan import optimize
 from optimize.loops import assert_same, check, operations, reasons
 
 KEYS = jax.random.split(jax.random.key(1), 4)

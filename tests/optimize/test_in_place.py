@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan.optimize import explain, optimize
+from jscan import explain, optimize
 from optimize.loops import assert_same, operations
 
 JAX_ORDERS_READS = tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 12)

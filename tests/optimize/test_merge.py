@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jscan.optimize import explain, optimize
+from jscan import explain, optimize
 from optimize.loops import assert_same, check, operations, stacked_shapes
 
 X = jax.random.normal(jax.random.key(4), (6, 3))

@@ -6,13 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan.optimize import (
-    PASS_NAMES,
-    explain,
-    make_options,
-    optimize,
-    rewrite,
-)
+from jscan import explain, optimize
+from jscan.optimize import PASS_NAMES, make_options, rewrite
 from jscan.optimize import _pipeline as pipeline
 from jscan.optimize import _program as programs
 from optimize.loops import assert_same, check, loop_lengths, operations

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan.optimize import explain
+from jscan import explain
 
 X = jnp.ones((7, 3, 16))
 W = jnp.ones((16, 16)) / 16

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan.optimize import explain, optimize
+from jscan import explain, optimize
 from optimize.loops import (
     assert_same,
     check,

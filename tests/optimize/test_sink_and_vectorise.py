@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jscan.optimize import explain, optimize
+from jscan import explain, optimize
 from optimize.loops import assert_same, check, loop_lengths, operations, reasons
 
 KEYS = jax.random.split(jax.random.key(2), 3)

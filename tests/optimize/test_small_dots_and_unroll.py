@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan.optimize import explain, optimize, rewrite
+from jscan import explain, optimize
+from jscan.optimize import rewrite
 from optimize.loops import assert_same, check, operations, reasons
 
 A = jnp.eye(4) * 0.9 + jnp.eye(4, k=1) * 0.1

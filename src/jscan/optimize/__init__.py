@@ -1,26 +1,31 @@
 """The scan optimizer: rewrites the loops of a traced JAX program.
 
-`optimize` makes the loops of any JAX function faster; `explain` says what was done
-and what was not, and why. `rewrite` is the entry for programs already traced.
+`rewrite` makes the loops of a program faster; `report` says what was done and what was
+not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
-from jscan.optimize._api import explain, optimize, rewrite
+from jscan.optimize._api import report, rewrite
 from jscan.optimize._calls import register_call
 from jscan.optimize._measure import flops
 from jscan.optimize._options import PASS_NAMES, Options, make_options
 from jscan.optimize._pipeline import enabled
+from jscan.optimize._program import has_loops, is_explicitly_sharded
+from jscan.optimize._region import Parts, split
 from jscan.optimize._report import LoopReport, Report
 
 __all__ = [
     "PASS_NAMES",
     "LoopReport",
     "Options",
+    "Parts",
     "Report",
     "enabled",
-    "explain",
     "flops",
+    "has_loops",
+    "is_explicitly_sharded",
     "make_options",
-    "optimize",
     "register_call",
+    "report",
     "rewrite",
+    "split",
 ]

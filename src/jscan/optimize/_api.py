@@ -1,21 +1,16 @@
-"""The entry points: `optimize` for functions, `rewrite` for traced programs."""
+"""The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
-import functools
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from jax.core import eval_jaxpr
 
-from jscan.optimize._jaxpr import open_jaxpr
+from jscan.optimize._jaxpr import abstract, open_jaxpr
 from jscan.optimize._measure import measure
-from jscan.optimize._options import Context, Options, Stage, make_options
+from jscan.optimize._options import Context, Options, Stage
 from jscan.optimize._pipeline import debugging, enabled, failure
 from jscan.optimize._program import Session, has_loops, is_explicitly_sharded
 from jscan.optimize._report import LoopReport, Report, loop_name
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 def rewrite(
     closed_jaxpr: Any,
@@ -60,117 +55,41 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
         return closed_jaxpr, failure(error)
 
 
-def optimize(
-    fun: Function,
-    *,
-    passes: Iterable[str] | None = None,
-    memory_budget: int | None = None,
-) -> Function:
-    """Make the `lax.scan` loops inside a function faster.
-
-    The result computes the same and composes with `jax.jit`, `jax.grad` and
-    `jax.vmap` in either order. Most is gained *around* a gradient, where the backward
-    loops are seen: ``jax.jit(jscan.optimize(jax.grad(loss)))``.
+def report(closed_jaxpr: Any, *, platform: str, options: Options) -> Report:
+    """What `rewrite` does to the loops of a traced program, and what not, and why.
 
     Args:
-        fun: Any JAX function of pytrees of arrays.
-        passes: Names of the passes to run; all but the opt-in ones by default.
-        memory_budget: Bytes one rewrite may add; 32 MiB by default.
+        closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
+        platform: Where it will run.
+        options: Passes and memory budget.
 
     Returns:
-        A function with the signature of `fun`.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from jscan.optimize import optimize
-        >>> def total(xs):
-        ...     return jax.lax.scan(lambda c, x: (c + x, None), 0.0, xs)[0]
-        >>> float(jax.jit(optimize(total))(jnp.arange(4.0)))
-        6.0
+        The report. The program is compiled twice, to ask XLA for its temporary memory,
+        and not run.
     """
-    options = make_options(passes, memory_budget)
-
-    @functools.wraps(fun)
-    def optimized(*args: Any, **kwargs: Any) -> Any:
-        traced, leaves, structure = _trace(fun, args, kwargs)
-        platform = jax.default_backend()
-        new = rewrite(traced, platform=platform, options=options, stage="whole")
-        opened, constants = open_jaxpr(new)
-        results = eval_jaxpr(opened, constants, *leaves)
-        return jax.tree.unflatten(structure, results)
-
-    return optimized  # pyright: ignore[reportReturnType]
-
-
-def explain(
-    fun: Callable[..., Any],
-    *,
-    passes: Iterable[str] | None = None,
-    memory_budget: int | None = None,
-) -> Callable[..., Report]:
-    """Say what `optimize` does to the loops of a function, and what not, and why.
-
-    Args:
-        fun: Any JAX function of pytrees of arrays.
-        passes: As in `optimize`.
-        memory_budget: As in `optimize`.
-
-    Returns:
-        A function of the same arguments that returns a `Report`. It compiles the
-        program twice, to ask XLA for its temporary memory, and does not run it.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from jscan.optimize import explain
-        >>> def last(x):
-        ...     step = lambda c, _: (c * x, c * x)
-        ...     return jax.lax.scan(step, x, length=100)[1][-1]
-        >>> explain(last)(jnp.ones(3)).loops[0].fired
-        ('save_memory', 'unroll')
-    """
-    options = make_options(passes, memory_budget)
-
-    def explained(*args: Any, **kwargs: Any) -> Report:
-        traced, leaves, _ = _trace(fun, args, kwargs)
-        session = Session(Context(options, jax.default_backend(), "whole"))
-        new, failed = _rewrite(traced, session)
-        loops = tuple(
-            LoopReport(
-                name=loop_name(before.scope, position),
-                steps=before.length,
-                notes=after.notes,
-                before=measure(before),
-                after=measure(after, before.length),
-            )
-            for position, (_, before, after) in enumerate(session.records.values(), 1)
+    opened, _ = open_jaxpr(closed_jaxpr)
+    # What has effects is rewritten where it stands, before any derivative.
+    stage: Stage = "whole" if opened.effects else "lowering"
+    session = Session(Context(options, platform, stage))
+    new, failed = _rewrite(closed_jaxpr, session)
+    loops = tuple(
+        LoopReport(
+            name=loop_name(before.scope, position),
+            steps=before.length,
+            notes=after.notes,
+            before=measure(before),
+            after=measure(after, before.length),
         )
-        old_bytes = _temporary_bytes(traced, leaves)
-        new_bytes = _temporary_bytes(new, leaves)
-        if old_bytes is None or new_bytes is None:
-            return Report(loops, None, failed)
-        return Report(loops, (old_bytes, new_bytes), failed)
-
-    return explained
-
-
-def _trace(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
-    """The traced program, its flat operands, and the structure of its results."""
-    leaves, structure = jax.tree.flatten((args, kwargs))
-    out_structure: Any = None
-
-    def flat(*values: Any) -> list[Any]:
-        nonlocal out_structure
-        here_args, here_kwargs = jax.tree.unflatten(structure, values)
-        results, out_structure = jax.tree.flatten(fun(*here_args, **here_kwargs))
-        return results
-
-    return jax.make_jaxpr(flat)(*leaves), leaves, out_structure
+        for position, (_, before, after) in enumerate(session.records.values(), 1)
+    )
+    old_bytes, new_bytes = map(_temporary_bytes, (closed_jaxpr, new))
+    if old_bytes is None or new_bytes is None:
+        return Report(loops, None, failed)
+    return Report(loops, (old_bytes, new_bytes), failed)
 
 
-def _temporary_bytes(closed_jaxpr: Any, leaves: Any) -> int | None:
+def _temporary_bytes(closed_jaxpr: Any) -> int | None:
     opened, constants = open_jaxpr(closed_jaxpr)
     run = jax.jit(lambda *values: eval_jaxpr(opened, constants, *values))
-    analysis = run.lower(*leaves).compile().memory_analysis()
+    analysis = run.lower(*map(abstract, opened.invars)).compile().memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)

@@ -96,12 +96,7 @@ class _Walk:
         self.session = session
         self.values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
         self.values.update(zip(jaxpr.invars, operands, strict=True))
-        equations, names = inline_calls(jaxpr.eqns, _is_call_with_loop)
-        self.outputs = [
-            names.get(atom, atom) if is_variable(atom) else atom
-            for atom in jaxpr.outvars
-        ]
-        self.equations = needed(equations, self.outputs)
+        self.equations, self.outputs = flattened(jaxpr)
         self.readers: dict[Any, list[Any] | None] = {}
         for equation in self.equations:
             for atom in filter(is_variable, equation.invars):
@@ -228,8 +223,20 @@ class _Walk:
         return values
 
 
+def flattened(jaxpr: Any) -> tuple[list[Any], list[Atom]]:
+    """The equations a program needs, calls that hold loops opened, and its results."""
+    equations, names = inline_calls(jaxpr.eqns, _is_call_with_loop)
+    outputs = [names.get(a, a) if is_variable(a) else a for a in jaxpr.outvars]
+    return needed(equations, outputs), outputs
+
+
+def holds_loop(equation: Any) -> bool:
+    """Whether an equation is a loop or holds one."""
+    return holds(equation, _LOOP)
+
+
 def _is_call_with_loop(equation: Any) -> bool:
-    return is_plain_call(equation) and holds(equation, _LOOP)
+    return is_plain_call(equation) and holds_loop(equation)
 
 
 def is_explicitly_sharded(jaxpr: Any) -> bool:
@@ -243,4 +250,4 @@ def is_explicitly_sharded(jaxpr: Any) -> bool:
 
 def has_loops(jaxpr: Any) -> bool:
     """Whether a program holds a loop anywhere."""
-    return any(holds(equation, _LOOP) for equation in jaxpr.eqns)
+    return any(map(holds_loop, jaxpr.eqns))

@@ -1,0 +1,108 @@
+"""The part of a program that its loops are rewritten in.
+
+A rewrite needs the loops, what lies between them, and what reads their results in a
+simple way (the last row, a sum). The layers before and after, which may be many,
+need not be looked at: they are traced once, as the user's function, and left alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax.extend.core import primitives
+
+from jscan.optimize._cost import is_elementwise
+from jscan.optimize._jaxpr import (
+    Atom,
+    fills_with_zero,
+    free_variables,
+    is_variable,
+    program,
+)
+from jscan.optimize._program import flattened, holds_loop
+
+_READERS = frozenset(
+    {
+        *(primitives.slice_p, primitives.squeeze_p, primitives.reshape_p),
+        *(primitives.transpose_p, primitives.rev_p, primitives.reduce_sum_p),
+        *(primitives.reduce_max_p, primitives.reduce_min_p),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A program cut in three, each of which needs only those before it.
+
+    Attributes:
+        before: What depends on no loop.
+        core: The loops, what lies between them, and what reads them.
+        after: The rest.
+        results: The operands that the whole program returns.
+    """
+
+    before: Any
+    core: Any
+    after: Any
+    results: tuple[Atom, ...]
+
+
+def split(jaxpr: Any) -> Parts:
+    """Cut a plain program without effects around its loops."""
+    equations, results = flattened(jaxpr)
+    leads = _leads_to_loop(equations)
+    late: set[Any] = set()  # variables that depend on a loop
+    made: set[Any] = set()  # those of them that the core computes
+    before, core, after = [], [], []
+    for equation in equations:
+        operands = {v for v in equation.invars if is_variable(v) and v in late}
+        is_loop = holds_loop(equation)
+        if not operands and not is_loop:
+            before.append(equation)
+            continue
+        late.update(equation.outvars)
+        reads = operands <= made and _is_reader(equation)
+        if is_loop or id(equation) in leads or reads:
+            core.append(equation)
+            made.update(equation.outvars)
+        else:
+            after.append(equation)
+    fills = _fills(before, core)
+    wanted = {*free_variables(core), *free_variables(after)}
+    wanted.update(filter(is_variable, results))
+    return Parts(
+        before=_part(before, wanted),
+        core=_part(core, wanted, fills),
+        after=_part(after, wanted),
+        results=tuple(results),
+    )
+
+
+def _part(
+    equations: list[Any], wanted: set[Any], repeated: Sequence[Any] = ()
+) -> Any:
+    """A program of the equations that returns what is wanted of them."""
+    outputs = [v for e in equations for v in e.outvars if v in wanted]
+    equations = [*repeated, *equations]
+    return program(free_variables(equations), outputs, equations)
+
+
+def _leads_to_loop(equations: Iterable[Any]) -> set[int]:
+    """The equations that a loop depends on."""
+    wanted: set[Any] = set()
+    found = set()
+    for equation in reversed(list(equations)):
+        if holds_loop(equation) or any(v in wanted for v in equation.outvars):
+            found.add(id(equation))
+            wanted.update(filter(is_variable, equation.invars))
+    return found
+
+
+def _is_reader(equation: Any) -> bool:
+    return equation.primitive in _READERS or is_elementwise(equation)
+
+
+def _fills(before: Iterable[Any], core: Iterable[Any]) -> list[Any]:
+    """Arrays of zeros that the core reads: it makes them again, to know them."""
+    read = set(free_variables(core))
+    return [e for e in before if fills_with_zero(e) and e.outvars[0] in read]
