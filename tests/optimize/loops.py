@@ -10,7 +10,7 @@ from jax.extend.core import jaxpr_as_fun
 from jscan import optimize
 from jscan._primitive import loop_p
 from jscan._primitive import lowered as to_lower
-from jscan.optimize import rewrite
+from jscan.optimize import make_options, rewrite
 
 Function = Callable[..., Any]
 
@@ -124,10 +124,11 @@ def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) ->
     assert_same(outside(*stacked), twice, tolerance)
 
 
-def lowered(fun: Function, *args: Any) -> Function:
+def lowered(fun: Function, *args: Any, **options: Any) -> Function:
     """`fun` as rewritten when no derivative can follow; a list of flat results."""
     closed = jax.make_jaxpr(fun)(*args)
-    return jaxpr_as_fun(rewrite(closed, platform="cpu", stage="lowering"))
+    asked = make_options(**options)
+    return jaxpr_as_fun(rewrite(closed, platform="cpu", options=asked))
 
 
 def reasons(fun: Function, *args: Any, name: str, **options: Any) -> str:
