@@ -191,7 +191,9 @@ class Function:
                         f"the update of {variable!r}",
                         needed="a call from Python or from another function",
                         came=f"a call from a {frame.scope.value}",
-                        fix=f"call {self.name}.fn there and return its updates",
+                        fix=f"give jscan.optimize or jscan.explain {self.name} itself"
+                        if frame.scope is Scope.REWRITTEN
+                        else f"call {self.name}.fn there and return its updates",
                     )
                 )
             frame.set(variable, value)

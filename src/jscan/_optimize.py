@@ -19,7 +19,9 @@ from ._errors import ScanNotImplementedError, Subject, explain_error
 from ._frames import Scope
 from ._function import Function
 from ._rewriting import evaluate_rewritten
+from ._shared import SharedVariable
 from ._types import Leaf, is_array, is_number
+from ._updates import Updates
 from .optimize import Report, enabled, make_options, report
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -109,11 +111,17 @@ def explain(
     options = make_options(passes, memory_budget)
 
     def explained(*args: Any, **kwargs: Any) -> Report:
+        platform = jax.default_backend()
         if isinstance(fun, Function):
             program = fun.traced(*args, **kwargs).jaxpr
-        else:
-            program = _trace(fun, args, kwargs).program
-        return report(program, platform=jax.default_backend(), options=options)
+            return report(program, platform=platform, options=options)
+        traced = _trace(fun, args, kwargs)
+        return report(
+            traced.program,
+            platform=platform,
+            options=options,
+            operands=traced.operands,
+        )
 
     return explained
 
@@ -164,12 +172,24 @@ def _trace(fun: Callable[..., Any], args: Any, kwargs: Any) -> _Traced:
             here[place] = operand
         here_args, here_kwargs = jax.tree.unflatten(tree, here)
         with _frames.enter(frame):
-            results, structure = jax.tree.flatten(fun(*here_args, **here_kwargs))
+            returned = fun(*here_args, **here_kwargs)
+        returned = jax.tree.map(_as_updates, returned, is_leaf=_are_updates)
+        results, structure = jax.tree.flatten(returned)
         return results
 
     operands = [jnp.asarray(leaves[place]) for place in places]
     program = jax.make_jaxpr(flat)(*operands)
     return _Traced(program, operands, structure, frame)
+
+
+def _are_updates(value: Any) -> bool:
+    """Whether this is a plain dict of new values, whose keys JAX would try to sort."""
+    is_dict = type(value) is dict and bool(value)
+    return is_dict and all(isinstance(key, SharedVariable) for key in value)
+
+
+def _as_updates(value: Any) -> Any:
+    return Updates(value) if _are_updates(value) else value
 
 
 def _is_operand(leaf: Any) -> bool:

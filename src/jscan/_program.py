@@ -32,10 +32,11 @@ class Program:
 
     Attributes:
         jaxpr: The computation; every input is explicit.
-        run_key: Equal for programs that compute the same values.
+        run_key: Equal for programs that compute the same values. Equal programs
+            also have the same derivative rules, and the same names for their loops.
     """
 
-    __slots__ = ("__weakref__", "_hash", "_rules", "jaxpr", "run_key")
+    __slots__ = ("__weakref__", "_hash", "_notes", "jaxpr", "run_key")
 
     def __init__(self, jaxpr: Any) -> None:
         if jaxpr.consts:
@@ -43,8 +44,8 @@ class Program:
         writer = _KeyWriter()
         self.jaxpr = jaxpr
         self.run_key = writer.jaxpr_key(jaxpr)
-        self._rules = tuple(writer.rules)
-        self._hash = hash((self.run_key, self._rules))
+        self._notes = (*writer.rules, *writer.names)
+        self._hash = hash((self.run_key, self._notes))
 
     @classmethod
     def trace(cls, fun: Callable[..., Any], *inputs: Any) -> Program:
@@ -93,7 +94,7 @@ class Program:
             isinstance(other, Program)
             and self._hash == other._hash
             and self.run_key == other.run_key
-            and self._rules == other._rules
+            and self._notes == other._notes
         )
 
     def __hash__(self) -> int:
@@ -138,10 +139,15 @@ class _KeyWriter:
 
     Source positions and names of inner functions are left out: they do not change
     what is computed.
+
+    Attributes:
+        rules: The derivative rules met.
+        names: The scopes of the loops (and calls) met, by which reports know them.
     """
 
     def __init__(self) -> None:
         self.rules: list[_Identity] = []
+        self.names: list[str] = []
 
     def jaxpr_key(self, jaxpr: Any) -> tuple[Any, ...]:
         constants = tuple(self.value_key(c) for c in getattr(jaxpr, "consts", ()))
@@ -167,6 +173,11 @@ class _KeyWriter:
             )
             for equation in body.eqns
         )
+        self.names += [
+            str(equation.source_info.name_stack)
+            for equation in body.eqns
+            if any(map(_is_program, equation.params.values()))
+        ]
         return (constants, inputs, equations, tuple(map(atom, body.outvars)))
 
     def params_key(self, primitive: str, params: dict[str, Any]) -> tuple[Any, ...]:
@@ -209,6 +220,10 @@ class _KeyWriter:
 def _is_numeric(value: Any) -> bool:
     """False for random keys, whose bits are not to be read as numbers."""
     return not jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, (Jaxpr, ClosedJaxpr, Program))
 
 
 def _is_plain(value: Any) -> bool:

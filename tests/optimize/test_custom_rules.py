@@ -39,3 +39,40 @@ def test_bodies_are_rewritten_once_no_derivative_follows():
     run = lowered(total, X)
     assert loop_lengths(run, X) == []
     assert float(run(X)[0]) == 10.0
+
+
+@jax.custom_vjp
+def clipped(x):
+    return x * 2.0
+
+
+clipped.defvjp(lambda x: (x * 2.0, None), lambda _, g: (jnp.clip(g, -1.0, 1.0),))
+
+
+@jax.custom_jvp
+def doubled(x):
+    return jnp.sin(x)
+
+
+@doubled.defjvp
+def _(primals, tangents):
+    return jnp.sin(primals[0]), 2.0 * tangents[0]
+
+
+def test_rules_inside_a_step_are_kept():
+    """Forward, backward, and backward again; the rules are wrong on purpose."""
+
+    def backward(x):
+        step = lambda c, v: (clipped(doubled(c) * v), c)
+        return (3.0 * jax.lax.scan(step, 1.0, x)[0]) ** 2
+
+    def forward(x):
+        return jax.lax.scan(lambda c, v: (doubled(c) * v, c), 1.0, x)[0]
+
+    x = X / 4 + 0.2
+    for plain in (jax.grad(backward), jax.jit(jax.grad(backward))):
+        faster = jax.grad(optimize(backward))
+        assert jnp.allclose(faster(x), plain(x), rtol=1e-5)
+        assert jnp.allclose(jax.jit(faster)(x), plain(x), rtol=1e-5)
+    hessian = jax.jit(jax.hessian(optimize(forward)))
+    assert jnp.allclose(hessian(x), jax.hessian(forward)(x), rtol=1e-5)

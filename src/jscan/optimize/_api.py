@@ -1,5 +1,6 @@
 """The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -55,13 +56,20 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
         return closed_jaxpr, failure(error)
 
 
-def report(closed_jaxpr: Any, *, platform: str, options: Options) -> Report:
+def report(
+    closed_jaxpr: Any,
+    *,
+    platform: str,
+    options: Options,
+    operands: Sequence[Any] | None = None,
+) -> Report:
     """What `rewrite` does to the loops of a traced program, and what not, and why.
 
     Args:
         closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
         platform: Where it will run.
         options: Passes and memory budget.
+        operands: Its inputs, where their placement matters; else types will do.
 
     Returns:
         The report. The program is compiled twice, to ask XLA for its temporary memory,
@@ -82,14 +90,15 @@ def report(closed_jaxpr: Any, *, platform: str, options: Options) -> Report:
         )
         for position, (_, before, after) in enumerate(session.records.values(), 1)
     )
-    old_bytes, new_bytes = map(_temporary_bytes, (closed_jaxpr, new))
+    given = list(map(abstract, opened.invars)) if operands is None else operands
+    old_bytes, new_bytes = (_temporary_bytes(p, given) for p in (closed_jaxpr, new))
     if old_bytes is None or new_bytes is None:
         return Report(loops, None, failed)
     return Report(loops, (old_bytes, new_bytes), failed)
 
 
-def _temporary_bytes(closed_jaxpr: Any) -> int | None:
+def _temporary_bytes(closed_jaxpr: Any, operands: Sequence[Any]) -> int | None:
     opened, constants = open_jaxpr(closed_jaxpr)
     run = jax.jit(lambda *values: eval_jaxpr(opened, constants, *values))
-    analysis = run.lower(*map(abstract, opened.invars)).compile().memory_analysis()
+    analysis = run.lower(*operands).compile().memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)
