@@ -114,9 +114,7 @@ def _compiled(key: _RunKey, options: Options | None) -> Callable[..., list[Leaf]
     return jax.jit(jscan_loop)
 
 
-def executable(
-    program: Program, options: Options | None
-) -> Callable[..., list[Leaf]]:
+def executable(program: Program, options: Options | None) -> Callable[..., list[Leaf]]:
     """The jitted program, shared by all programs that compute the same."""
     return _compiled(_RunKey(program), options)
 
@@ -133,7 +131,9 @@ def _rewritten(program: Program, options: Options, platform: str) -> Program:
     return Program(rewrite(program.jaxpr, platform=platform, options=options))
 
 
-def _evaluate(*inputs: Leaf, program: Program, options: Options | None, **_: Any) -> list[Leaf]:
+def _evaluate(
+    *inputs: Leaf, program: Program, options: Options | None, **_: Any
+) -> list[Leaf]:
     return executable(program, options)(*inputs)
 
 
@@ -141,7 +141,9 @@ def _abstract(*_: Any, program: Program, **__: Any) -> list[Any]:
     return program.out_avals
 
 
-def _lower(ctx: Any, *values: Any, program: Program, options: Options | None, **_: Any) -> Any:
+def _lower(
+    ctx: Any, *values: Any, program: Program, options: Options | None, **_: Any
+) -> Any:
     platform = ctx.module_context.platforms[0]
     run = mlir.lower_fun(lowered(program, options, platform), multiple_results=True)
     return run(ctx, *values)
@@ -164,9 +166,7 @@ def _differentiate(
 ) -> tuple[list[Leaf], list[Any]]:
     moving = _moving(tangents)
     if not any(moving):
-        results = loop_p.bind(
-            *primals, program=program, joint=None, options=options
-        )
+        results = loop_p.bind(*primals, program=program, joint=None, options=options)
         return results, [_zero(aval) for aval in program.out_avals]
     live = [t for t, m in zip(tangents, moving, strict=True) if m]
     results = loop_p.bind(
@@ -205,9 +205,7 @@ def _split_known(
     count = len(joint.moving)
     inputs = [t.pval.get_known() for t in tracers[:count]]
     split = _derive.linearize(joint.base, joint.moving)
-    results = loop_p.bind(
-        *inputs, program=split.forward, joint=None, options=options
-    )
+    results = loop_p.bind(*inputs, program=split.forward, joint=None, options=options)
     outputs = len(joint.base.out_avals)
     found = {"input": inputs, "output": results, "residual": results[outputs:]}
     residuals = [found[kind][index] for kind, index in split.sources]
@@ -260,7 +258,11 @@ def _split_checkpointed(
 
 
 def _transpose(
-    cotangents: Sequence[Any], *inputs: Any, program: Program, options: Options | None, **_: Any
+    cotangents: Sequence[Any],
+    *inputs: Any,
+    program: Program,
+    options: Options | None,
+    **_: Any,
 ) -> list[Any]:
     """Pull cotangents back to the inputs in which the program is linear."""
     linear = tuple(ad.is_undefined_primal(value) for value in inputs)

@@ -68,4 +68,6 @@ def _around_loops(
         else:
             results = eval_jaxpr(part, (), *operands)
         values.update(zip(part.outvars, results, strict=True))
-    return [atom.val if hasattr(atom, "val") else values[atom] for atom in parts.results]
+    return [
+        atom.val if hasattr(atom, "val") else values[atom] for atom in parts.results
+    ]

@@ -142,7 +142,7 @@ def test_weak_types_stay():
 
 
 def test_captured_arrays_stay_inputs():
-    """A tracer that the function closes over is differentiated; arrays are not baked."""
+    """A captured tracer is differentiated; captured arrays are not baked in."""
     outer = lambda f: lambda w: f(lambda x: rows(w, x).sum())(X)
     assert_same(
         jax.grad(outer(optimize))(W), jax.grad(outer(lambda f: f))(W), tolerance=1e-5
@@ -169,7 +169,9 @@ def test_effects_and_collectives_stay_in_line():
     jax.effects_barrier()
     assert len(seen) == 6
     shared = lambda f: lambda xs: jax.vmap(f, axis_name="i")(xs).sum()
-    total = lambda x: jax.lax.psum(rows(W, x), "i") * jax.lax.axis_index("i").astype(x.dtype)
+    total = lambda x: (
+        jax.lax.psum(rows(W, x), "i") * jax.lax.axis_index("i").astype(x.dtype)
+    )
     xs = jnp.stack([X, X / 2])
     assert_same(
         jax.grad(shared(optimize(total)))(xs), jax.grad(shared(total))(xs), 1e-5

@@ -13,6 +13,7 @@ from jscan.optimize._pipeline import debugging, enabled, failure
 from jscan.optimize._program import Session, has_loops, is_explicitly_sharded
 from jscan.optimize._report import LoopReport, Report, loop_name
 
+
 def rewrite(
     closed_jaxpr: Any,
     *,

@@ -68,7 +68,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if 2 * hull.count <= loop.length:
         return _window(loop, context, readers, hull)
     strided = len(set(wanted)) == 1 and wanted[0].stride > 1
-    if strided and not loop.reverse and bytes_saved >= context.machine.split_bytes:
+    if strided and bytes_saved >= context.machine.split_bytes:
         return _every_kth(loop, context, readers, wanted[0])
     if only_fewer_steps:
         return _window(loop, context, readers, hull)
@@ -93,17 +93,22 @@ def _part(
     loop: Loop, state: Mapping[Any, Any], first: int, last: int, results: Any
 ) -> Loop:
     """The steps `first` to `last` of a loop, from a given state."""
-    rows = slice(first, last)
-    if loop.reverse:
-        rows = slice(loop.length - last, loop.length - first)
     return replace(
         loop,
         length=last - first,
         carries=tuple(replace(c, initial=state[c.variable]) for c in loop.carries),
-        sequences={v: x[rows] for v, x in loop.sequences.items()},
+        sequences=_sequences(loop, first, last),
         results=results,
         notes=(),
     )
+
+
+def _sequences(loop: Loop, first: int, last: int) -> dict[Any, Any]:
+    """The rows that the steps `first` to `last` read; a reversed loop starts behind."""
+    rows = slice(first, last)
+    if loop.reverse:
+        rows = slice(loop.length - last, loop.length - first)
+    return {v: x[rows] for v, x in loop.sequences.items()}
 
 
 def _advance(
@@ -172,8 +177,8 @@ def _every_kth(
     begin = rows.start + 1
     end = begin + blocks * rows.stride
     xs = {
-        v: x[begin:end].reshape(blocks, rows.stride, *x.shape[1:])
-        for v, x in loop.sequences.items()
+        v: x.reshape(blocks, rows.stride, *x.shape[1:])
+        for v, x in _sequences(loop, begin, end).items()
     }
     names = list(state)
 
@@ -185,13 +190,16 @@ def _every_kth(
         return [here[name] for name in names], [row[name] for name in atoms]
 
     values = [_as_carried(name, state[name]) for name in names]
-    values, stacks = jax.lax.scan(block, values, list(xs.values()), length=blocks)
+    values, stacks = jax.lax.scan(
+        block, values, list(xs.values()), length=blocks, reverse=loop.reverse
+    )
     state = dict(zip(names, values, strict=True))
     results: dict[Any, Result] = {
         n: r for n, r in loop.results.items() if not isinstance(r, Stack)
     }
     for (name, many), stack in zip(readers.items(), stacks, strict=True):
-        kept = Known(jnp.concatenate([first[name][None], stack]))
+        parts = [first[name][None], stack]
+        kept = Known(jnp.concatenate(parts[::-1] if loop.reverse else parts))
         for reader in many:
             results[reader.outvars[0]] = Applied(_all_rows(reader, rows.count), kept)
     text = f"one row in {rows.stride} is kept, by a loop of loops"

@@ -33,6 +33,7 @@ from jscan.optimize._jaxpr import (
     without_dead_code,
 )
 from jscan.optimize._loop import Loop, read_loop
+from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, failure, run_passes
 
@@ -96,7 +97,8 @@ class _Walk:
         self.session = session
         self.values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
         self.values.update(zip(jaxpr.invars, operands, strict=True))
-        self.equations, self.outputs = flattened(jaxpr)
+        equations, self.outputs = flattened(jaxpr)
+        self.equations = slices_first(equations, self.outputs)
         self.readers: dict[Any, list[Any] | None] = {}
         for equation in self.equations:
             for atom in filter(is_variable, equation.invars):

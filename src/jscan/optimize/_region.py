@@ -19,12 +19,12 @@ from jscan.optimize._jaxpr import (
     is_variable,
     program,
 )
+from jscan.optimize._movers import moved_axes
 from jscan.optimize._program import flattened, holds_loop
 
 _READERS = frozenset(
     {
-        *(primitives.slice_p, primitives.squeeze_p, primitives.reshape_p),
-        *(primitives.transpose_p, primitives.rev_p, primitives.reduce_sum_p),
+        *(primitives.slice_p, primitives.rev_p, primitives.reduce_sum_p),
         *(primitives.reduce_max_p, primitives.reduce_min_p),
     }
 )
@@ -78,9 +78,7 @@ def split(jaxpr: Any) -> Parts:
     )
 
 
-def _part(
-    equations: list[Any], wanted: set[Any], repeated: Sequence[Any] = ()
-) -> Any:
+def _part(equations: list[Any], wanted: set[Any], repeated: Sequence[Any] = ()) -> Any:
     """A program of the equations that returns what is wanted of them."""
     outputs = [v for e in equations for v in e.outvars if v in wanted]
     equations = [*repeated, *equations]
@@ -99,7 +97,8 @@ def _leads_to_loop(equations: Iterable[Any]) -> set[int]:
 
 
 def _is_reader(equation: Any) -> bool:
-    return equation.primitive in _READERS or is_elementwise(equation)
+    reads = equation.primitive in _READERS or is_elementwise(equation)
+    return reads or moved_axes(equation) is not None
 
 
 def _fills(before: Iterable[Any], core: Iterable[Any]) -> list[Any]:
