@@ -65,7 +65,7 @@ def optimize(
     """
     options = make_options(passes, memory_budget)
     if isinstance(fun, Function):
-        return fun.with_options(options)
+        return fun.with_options(options)  # pyright: ignore[reportReturnType]
 
     @functools.wraps(fun)
     def optimized(*args: Any, **kwargs: Any) -> Any:

@@ -35,8 +35,7 @@ def evaluate_rewritten(
     program.
     """
     body, constants = open_jaxpr(closed_jaxpr), closed_jaxpr.consts
-    asked = options is not None and options.passes and enabled()
-    if not asked or not has_loops(body):
+    if options is None or not (options.passes and enabled() and has_loops(body)):
         return eval_jaxpr(body, constants, *inputs)
     if body.effects or is_explicitly_sharded(body):
         platform = jax.default_backend()

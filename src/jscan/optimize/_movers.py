@@ -37,27 +37,34 @@ def _push_once(equations: Sequence[Any], outputs: Sequence[Atom]) -> list[Any]:
         movers.pop(atom, None)
     result: list[Any] = []
     for equation in equations:
-        mover = None
-        if equation.primitive is primitives.slice_p:
-            mover = movers.get(equation.invars[0])
-        pushed = None if mover is None else _pushed(mover, equation)
+        pushed = None
+        if equation.primitive is primitives.slice_p and equation.invars[0] in movers:
+            mover, axis = movers[equation.invars[0]]
+            pushed = _pushed(mover, equation) if _is_few(equation, axis) else None
         result += pushed or [equation]
     return result
 
 
-def _movers_of_rows(equations: Sequence[Any]) -> dict[Any, Any]:
-    """By result: what moves the axes of a loop's rows, directly or moved before."""
-    rows: set[Any] = set()
-    movers: dict[Any, Any] = {}
+def _movers_of_rows(equations: Sequence[Any]) -> dict[Any, tuple[Any, int]]:
+    """By result: what moves a loop's rows, and which axis of the result is time."""
+    time: dict[Any, int] = {}
+    movers: dict[Any, tuple[Any, int]] = {}
     for equation in equations:
         if is_scan(equation):
-            rows.update(equation.outvars)
+            time.update(dict.fromkeys(equation.outvars, 0))
             continue
-        reads = any(v in rows for v in equation.invars if is_variable(v))
-        if reads and moved_axes(equation) is not None:
-            movers[equation.outvars[0]] = equation
-            rows.update(equation.outvars)
+        operand = next(filter(is_variable, equation.invars), None)
+        axes = moved_axes(equation) if operand in time else None
+        if axes is not None and time[operand] in axes:
+            result, axis = equation.outvars[0], axes.index(time[operand])
+            movers[result], time[result] = (equation, axis), axis
     return movers
+
+
+def _is_few(cut: Any, axis: int) -> bool:
+    """Whether a slice leaves out half of the rows or more: else little is gained."""
+    (operand,), (part,) = cut.invars, cut.outvars
+    return 2 * part.aval.shape[axis] <= operand.aval.shape[axis]
 
 
 def moved_axes(equation: Any) -> _Axes | None:
