@@ -19,7 +19,6 @@ from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import Scope
 from ._primitive import lowered
 from ._program import Program, open_jaxpr
-from ._progress import tick_p
 from ._returns import Returned, parse_return
 from ._shared import SharedVariable, check_value
 from ._streams import Stream
@@ -298,7 +297,7 @@ def _buffer(leaf: Any) -> Any:
 def _has_callbacks(jaxpr: Any) -> bool:
     """True when the program, or one inside it, calls back into Python."""
     for equation in open_jaxpr(jaxpr).eqns:
-        if "callback" in equation.primitive.name or equation.primitive is tick_p:
+        if "callback" in equation.primitive.name:
             return True
         for value in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda x: not isinstance(x, list)

@@ -20,7 +20,6 @@ from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program
 from ._program import Program, as_structs
-from ._progress import after, tick
 from ._truncate import bounded_truncated, scan_truncated
 from ._types import Leaf
 
@@ -112,8 +111,6 @@ def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
         shared = carry.shared
         if plan.options.last_only:
             rows = body.last_rows(carry, rows)
-    if plan.bar is not None:
-        tick(plan.bar, after(executed, (shared, rows)), last=True)
     return [*jax.tree.leaves(rows), *jax.tree.leaves(shared), executed]
 
 

@@ -94,10 +94,12 @@ def scan(
             "recursive"    8 log8(T)            at most T (log8(T) - 1)
             =============  ===================  ========================
         unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
-            effect on a loop that may stop early.
-        progress: True, a label, or options of `tqdm` (of which `miniters` is the
-            number of steps between two reports): show a bar. Needs the extra
-            ``jscan[progress]``.
+            effect on a loop that may stop early or shows a bar.
+        progress: True, a label, or options of `tqdm`: show a bar. Needs the extra
+            ``jscan[progress]``. The option `miniters` is the number of steps between
+            two reports; by default 10 to 100 of them are made, a tenth of a second
+            apart or more. A loop that fails under plain `jax.jit` leaves its bar on
+            the screen until it runs again.
 
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
