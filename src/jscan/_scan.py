@@ -175,21 +175,22 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         leaves = _run_shown(plan, inputs)
         executed = leaves.pop() if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
-    rows = sum(output.tree.num_leaves for output in plan.outputs)
-    stacked, shared = split(leaves, [rows, len(leaves) - rows])
+    rows, held = plan.rows, plan.rows * plan.returns_last
+    stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
+    exact = not plan.is_bounded or not any(map(is_traced, (*inputs, executed)))
+    if not exact and last:
+        stacked = hold_rows(stacked, last, executed)
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
     values = unflatten_all([plan.read_trees[index] for index in plan.updated], shared)
     updates = Updates(zip(step.updated, values, strict=True)) + positions
     if not plan.is_bounded:
         return _pack(spec, outputs, updates, executed, spec.n_steps)
-    exact = not any(map(is_traced, (*inputs, executed)))
     if not is_traced(executed):
         executed = int(executed)
-    if spec.options.last_only or exact:
-        outputs = outputs if spec.options.last_only else cut_rows(outputs, executed)
-        return _pack(spec, outputs, updates, executed, executed)
-    outputs = hold_rows(outputs, executed)
-    return _pack(spec, outputs, updates, executed, spec.n_steps)
+    if exact and not spec.options.last_only:
+        outputs = cut_rows(outputs, executed)
+    kept = executed if exact or spec.options.last_only else spec.n_steps
+    return _pack(spec, outputs, updates, executed, kept)
 
 
 def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
