@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two rounds, no figures")
     quick = parser.parse_args().quick
     # Small steps, many of them: nothing hides what a report costs.
-    sizes = {16: 200} if quick else {64: 400_000, 256: 150_000, 1024: 15_000}
+    sizes = {16: 200} if quick else {64: 2_000_000, 256: 300_000, 1024: 20_000}
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}")
     print("state | steps | without, s | with a bar | two without")
     for size, steps in sizes.items():
@@ -51,7 +51,7 @@ def main() -> None:
         runs = [jax.jit(lambda w, p=p: loop(w, p)) for p in (False, bar, False)]
         for run in runs:
             seconds(run, w)
-        rounds = [[seconds(run, w) for run in runs] for _ in range(2 if quick else 15)]
+        rounds = [[seconds(run, w) for run in runs] for _ in range(2 if quick else 11)]
         ratios = [
             100 * (statistics.median(r[k] / (r[0] + r[2]) * 2 for r in rounds) - 1)
             for k in (0, 1)

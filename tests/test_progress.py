@@ -75,7 +75,10 @@ WRAPPED = {
     ),
     "checkpoint": jax.jit(jax.grad(lambda x: loop(x, checkpoint="sqrt").sum())),
     "recursive": jax.jit(jax.grad(lambda x: loop(x, checkpoint="recursive").sum())),
-    "jax.checkpoint": jax.jit(jax.grad(lambda x: jax.checkpoint(loop)(x).sum())),
+    "jax.checkpoint": jax.jit(
+        jax.value_and_grad(lambda x: jax.checkpoint(loop)(x).sum())
+    ),
+    "eager jax.checkpoint": jax.value_and_grad(lambda x: jax.checkpoint(loop)(x).sum()),
     "truncated": jax.jit(jax.grad(lambda x: loop(x, truncate_gradient=30).sum())),
     "debug": lambda x: loop(x[:20], mode="DEBUG"),
     "go_backwards": lambda x: loop(x, go_backwards=True),
@@ -99,7 +102,9 @@ def test_reports_are_about_a_tenth_of_a_second_apart():
     def reports(size, steps):
         w = jnp.ones((size, size))
         step = Program.trace(lambda h, w: jnp.tanh(h @ w), w[0], w)
-        return steps / _progress.plan_bar(steps, Options(progress=()), step).stride
+        bar = _progress.plan_bar(steps, Options(progress=()), step)
+        assert bar is not None
+        return steps / bar.stride
 
     assert reports(4, 1000) == 10  # a short loop
     assert reports(4, 7) == 7
@@ -161,7 +166,7 @@ def _fails_at(limit):
             n = jax.pure_callback(check, jax.ShapeDtypeStruct((), n.dtype), n)
             return a, n + stop
 
-        return jscan.scan(step, x, [None, jnp.int32(0)], stop, progress=True).outputs[0]
+        return jscan.scan(step, x, [None, jnp.int32(0)], stop, progress=True).outputs[1]
 
     return run
 

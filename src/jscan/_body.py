@@ -220,13 +220,16 @@ class Body:
         """The last row of every output, from the carry or (in blocks) the stack."""
         if self.plan.carry.block:
             return jax.tree.map(lambda leaf: leaf[-1], rows)
-        states = zip(self.plan.carry.layouts, carry.windows, strict=True)
-        newest = iter([layout.last(window) for layout, window in states])
-        kept = iter(carry.last)
+        newest, kept = iter(self.newest(carry)), iter(carry.last)
         return [
             next(kept) if self._keeps_last(output) else next(newest)
             for output in self.plan.outputs
         ]
+
+    def newest(self, carry: Carry) -> list[PyTree]:
+        """The last row of every state."""
+        states = zip(self.plan.carry.layouts, carry.windows, strict=True)
+        return [layout.last(window) for layout, window in states]
 
     def _keeps_last(self, output: Any) -> bool:
         """A map output has no window; its last row gets a place of its own."""

@@ -28,6 +28,7 @@ from jax.interpreters import mlir
 
 from ._derive import CACHE_SIZE
 from ._program import Program, as_structs
+from ._progress import Meter
 from ._types import Leaf, PyTree
 
 bounded_p = Primitive("jscan_bounded")
@@ -64,6 +65,7 @@ class BoundedLoop:
         lanes: Number of independent lanes, or None.
         batched: For every input, whether it has a lane axis: the leading one, in
             sequences the second. Ranges and carries of a loop with lanes all have it.
+        meter: The progress bar the loop reports to. No result depends on it.
     """
 
     body: Program
@@ -74,6 +76,7 @@ class BoundedLoop:
     has_stop: bool = False
     lanes: int | None = None
     batched: tuple[bool, ...] = ()
+    meter: Meter | None = None
 
     def sort(self, inputs: Sequence[Any]) -> Parts:
         """Split one entry per input by kind."""
@@ -116,7 +119,13 @@ class BoundedLoop:
 
 
 def bounded_loop(
-    step: Step, carry: PyTree, xs: PyTree, *, length: int, steps: Leaf
+    step: Step,
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    steps: Leaf,
+    meter: Meter | None = None,
 ) -> tuple[PyTree, PyTree, Leaf]:
     """Run `step` at most `steps` times.
 
@@ -127,6 +136,7 @@ def bounded_loop(
         xs: Sequences ``[length, ...]``.
         length: Most steps there can be.
         steps: Steps to run, an integer scalar of at most `length`.
+        meter: A progress bar to report to; its counter, if any, is a leaf of `carry`.
 
     Returns:
         The final carry, rows ``[length, ...]`` (zero where no step ran), and the
@@ -149,7 +159,9 @@ def bounded_loop(
     types = [jax.typeof(leaf) for leaf in first], [_row_type(leaf) for leaf in slices]
     body, consts = Program.close(jax.make_jaxpr(flat)(*as_structs(types)))
     rows_tree, has_stop = trees
-    loop = BoundedLoop(body, len(consts), len(first), length, has_stop=has_stop)
+    loop = BoundedLoop(
+        body, len(consts), len(first), length, has_stop=has_stop, meter=meter
+    )
     bounds = [jnp.int32(0), jnp.asarray(steps, jnp.int32)]
     end, *results = loop.bind([*bounds, *consts, *first, *slices])
     final, rows = results[: len(first)], results[len(first) :]
@@ -197,12 +209,54 @@ def run(*inputs: Leaf, loop: BoundedLoop) -> list[Leaf]:
 
     start = high - 1 if loop.reverse else low
     state = (start, going, first, parts.carry, rows)
-    index, _, end, carry, rows = jax.lax.while_loop(proceed, advance, state)
+    state = _repeat(proceed, advance, state, loop.meter)
+    index, _, end, carry, rows = state
     if not loop.has_stop:
         end = jnp.maximum(first, last)
     elif loop.lanes is None:
         end = index
     return [end, *carry, *rows]
+
+
+def _repeat(
+    proceed: Callable[[Any], Leaf],
+    advance: Callable[[Any], Any],
+    state: Any,
+    meter: Meter | None,
+) -> Any:
+    """A `while_loop`; with a meter, one of stretches after which it reports.
+
+    The inner loops write into the same rows, so nothing is copied.
+    """
+    if meter is None:
+        return jax.lax.while_loop(proceed, advance, state)
+    first = state[0]
+
+    def stretch(state: Any) -> Any:
+        index, _, _, carry, _ = state
+        meter.report(index - first, carry)
+        return jax.lax.while_loop(
+            lambda now: proceed(now) & (now[0] < index + meter.every), advance, state
+        )
+
+    index, going, end, carry, rows = jax.lax.while_loop(proceed, stretch, state)
+    if meter.closes:
+        meter.report(_after(index - first, (carry, rows)), carry, last=True)
+    return index, going, end, carry, rows
+
+
+def _after(count: Leaf, results: PyTree) -> Leaf:
+    """`count`, but known no sooner than `results`.
+
+    The compiler may know how many steps a loop will have done, and would report it
+    before the loop has run. It does not know that the number added here is zero.
+    """
+    known = [leaf for leaf in jax.tree.leaves(results) if leaf.size]
+    known = [x for x in known if not jnp.issubdtype(x.dtype, jax.dtypes.extended)]
+    if not known:
+        return count
+    number = jnp.real(known[0]).reshape(-1)[0].astype(jnp.int32)
+    return count + ((number & 1) >> 1)
 
 
 def _lane_body(loop: BoundedLoop, parts: Parts) -> Callable[..., list[Leaf]]:

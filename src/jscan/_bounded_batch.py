@@ -138,6 +138,9 @@ def _prune(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
         return [False] * len(equation.invars), None
     carry = list(used_outputs[1 : 1 + loop.carry])
     rows = list(used_outputs[1 + loop.carry :])
+    counter = loop.meter.counter if loop.meter else None
+    if counter is not None:
+        carry[counter] = True
     stop = [True] * loop.has_stop
     while True:
         body, used = _derive.prune(loop.body, (*carry, *rows, *stop))
@@ -155,6 +158,9 @@ def _prune(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
         carry=sum(carry),
         batched=tuple(pick(loop.batched, keep.flat())) if loop.batched else (),
     )
+    if loop.meter and counter is not None:
+        meter = dataclasses.replace(loop.meter, counter=sum(carry[:counter]))
+        pruned = dataclasses.replace(pruned, meter=meter)
     mask = [True, *carry, *rows]
     return keep.flat(), equation.replace(
         invars=pick(equation.invars, keep.flat()),

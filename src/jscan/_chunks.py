@@ -1,11 +1,12 @@
 """Loops in chunks: an outer loop over stretches of steps, once or several times nested.
 
-A chunk is where a loop can be recomputed in the backward pass (`checkpoint`) and where
-it can report how far it is (`progress`); the steps inside stay one tight loop.
+A chunk is where a loop can be recomputed in the backward pass (`checkpoint`); the steps
+inside stay one tight loop. A progress bar is a meter on the outermost loop.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from . import _bounded_batch, _bounded_derive  # noqa: F401  (rules of bounded_p)
 from ._bounded import bounded_loop
-from ._progress import Bar, after, tick
+from ._progress import Bar, Meter
 from ._types import Leaf, PyTree
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
@@ -26,18 +27,20 @@ class Level:
     """One level of chunks.
 
     Attributes:
-        length: Steps of a chunk (the last one may be shorter).
+        length: Steps of a chunk (the last one may be shorter). A chunk of one step that
+            is not recomputed is no loop: the level is there for its meter.
         recomputed: True when the backward pass keeps only the state at its start.
-        bar: The progress bar that the start of a chunk is reported to.
-        offset: Steps of the bar before this loop's first one.
-        every: Only chunks that start a multiple of so many steps after it report.
+        meter: What the loop over the chunks tells a progress bar.
     """
 
     length: int
     recomputed: bool
-    bar: Bar | None = None
-    offset: int = 0
-    every: int = 1
+    meter: Meter | None = None
+
+    @property
+    def is_flat(self) -> bool:
+        """True when the chunks are the steps themselves."""
+        return self.length == 1 and not self.recomputed
 
 
 def plan_levels(
@@ -46,19 +49,29 @@ def plan_levels(
     bar: Bar | None = None,
     offset: int = 0,
 ) -> tuple[Level, ...]:
-    """The levels of chunks, longest first, that checkpoints and a bar ask for."""
+    """The levels of chunks, longest first, that checkpoints and a bar ask for.
+
+    Args:
+        n_steps: Steps of the loop.
+        checkpoint: As in `scan`.
+        bar: A bar to report to.
+        offset: Steps of the bar before the loop's first one.
+    """
     if n_steps == 0:
         return ()
     if bar is None:
         return _checkpoint_levels(n_steps, checkpoint)
+    closes = offset + n_steps == bar.total
     if checkpoint is None:
-        return (Level(bar.chunk, False, bar, offset, bar.stride),)
+        meter = Meter(bar, offset, every=bar.stride, closes=closes)
+        return (Level(1, False, meter),)
     if checkpoint == "recursive":
+        meter = Meter(bar, offset, bar.stride, closes=closes)
         inner = _checkpoint_levels(bar.stride, checkpoint)
-        return (Level(bar.stride, True, bar, offset), *inner)
+        return (Level(bar.stride, True, meter), *inner)
     inner = _checkpoint_levels(n_steps, checkpoint)
     length = -(-bar.stride // inner[0].length) * inner[0].length  # whole chunks
-    return (Level(length, False, bar, offset), *inner)
+    return (Level(length, False, Meter(bar, offset, length, closes=closes)), *inner)
 
 
 def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Level, ...]:
@@ -93,6 +106,8 @@ def scan_chunks(
     if not levels:
         return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
     level, inner = levels[0], levels[1:]
+    if level.is_flat:
+        return _metered(step, carry, xs, length, level.meter)
 
     def run(carry: PyTree, part: PyTree, size: int, within: bool) -> Any:
         def chunk(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
@@ -104,29 +119,49 @@ def scan_chunks(
         again = jax.checkpoint(chunk, prevent_cse=not within)
         return (again if level.recomputed else chunk)(carry, part)
 
-    def outer(state: Any, part: PyTree) -> tuple[Any, PyTree]:
-        carry, done = state
-        if level.bar is not None:
-            tick(level.bar, done, start=level.offset, every=level.every)
-        carry, rows = run(carry, part, level.length, True)
-        return (carry, after(done + level.length, (carry, rows))), rows
-
     chunks, rest = divmod(length, level.length)
-    parts, done = [], jnp.int32(level.offset)
+    meter, parts = level.meter, []
     if chunks:
         whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, level.length), xs)
-        (carry, done), rows = jax.lax.scan(outer, (carry, done), whole, length=chunks)
+        here = meter and dataclasses.replace(meter, closes=meter.closes and not rest)
+        carry, rows = _metered(
+            lambda carry, part: run(carry, part, level.length, True),
+            *(carry, whole, chunks, here),
+        )
         parts.append(jax.tree.map(_unfold, rows))
     if rest:
-        tail = jax.tree.map(lambda leaf: leaf[chunks * level.length :], xs)
-        carry, rows = run(carry, tail, rest, False)
-        done = after(done + rest, (carry, rows))
-        parts.append(rows)
-    if level.bar is not None and level.offset + length == level.bar.total:
-        tick(level.bar, done, last=True)
+        tail = jax.tree.map(lambda leaf: leaf[None, chunks * level.length :], xs)
+        done = chunks * level.length
+        here = meter and dataclasses.replace(meter, start=meter.start + done, size=rest)
+        carry, rows = _metered(
+            lambda carry, part: run(carry, part, rest, bool(here)),
+            *(carry, tail, 1, here),
+        )
+        parts.append(jax.tree.map(_unfold, rows))
     if len(parts) == 1:
         return carry, parts[0]
     return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _metered(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    length: int,
+    meter: Meter | None,
+) -> tuple[PyTree, PyTree]:
+    """A loop of known length that reports, if it has a meter."""
+    if meter is None:
+        return jax.lax.scan(step, carry, xs, length=length)
+    carry, rows, _ = bounded_loop(
+        lambda carry, part: (*step(carry, part), None),
+        carry,
+        xs,
+        length=length,
+        steps=jnp.int32(length),
+        meter=meter,
+    )
+    return carry, rows
 
 
 def scan_chunk_ends(
@@ -172,8 +207,9 @@ def bounded_chunks(
     levels: Sequence[Level],
 ) -> tuple[PyTree, PyTree, Leaf]:
     """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
-    if not levels:
-        return bounded_loop(step, carry, xs, length=length, steps=steps)
+    if not levels or levels[0].is_flat:
+        meter = levels[0].meter if levels else None
+        return bounded_loop(step, carry, xs, length=length, steps=steps, meter=meter)
 
     def noted(state: Any, row: PyTree) -> tuple[Any, PyTree, Leaf | None]:
         """A step that leaves its stop condition where the outer loop finds it."""
@@ -209,21 +245,20 @@ def _nested(
     def outer(total: Any, part: Any) -> tuple[Any, PyTree, Leaf]:
         state, executed = total
         index, slices = part
-        if level.bar is not None:
-            done = level.offset + index * size
-            tick(level.bar, done, start=level.offset, every=level.every)
         room = jnp.clip(steps - index * size, 0, size)
         state, rows, ran = run(state, slices, room)
         return (state, executed + ran), rows, state[1]
 
     padded = jax.tree.map(lambda leaf: _pad(leaf, chunks * size), xs)
     whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), padded)
+    counter = len(jax.tree.leaves(state))  # where `executed` is in the carry below
     (state, executed), rows, _ = bounded_loop(
         outer,
         (state, jnp.int32(0)),
         (jnp.arange(chunks, dtype=jnp.int32), whole),
         length=chunks,
         steps=-(-steps // size),
+        meter=level.meter and dataclasses.replace(level.meter, counter=counter),
     )
     return state, jax.tree.map(lambda leaf: _unfold(leaf)[:length], rows), executed
 

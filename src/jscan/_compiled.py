@@ -18,7 +18,6 @@ from . import _donation, _frames
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import Scope
 from ._program import Program, open_jaxpr
-from ._progress import tick_p
 from ._returns import Returned, parse_return
 from ._rewriting import evaluate_rewritten
 from ._shared import SharedVariable, check_value
@@ -309,7 +308,7 @@ def _buffer(leaf: Any) -> Any:
 def _has_callbacks(jaxpr: Any) -> bool:
     """True when the program, or one inside it, calls back into Python."""
     for equation in open_jaxpr(jaxpr).eqns:
-        if "callback" in equation.primitive.name or equation.primitive is tick_p:
+        if "callback" in equation.primitive.name:
             return True
         for value in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda x: not isinstance(x, list)

@@ -20,7 +20,6 @@ from ._derive import cached
 from ._plan import LoopPlan
 from ._primitive import run_program, usual_options
 from ._program import Program, as_structs
-from ._progress import after, tick
 from ._truncate import bounded_truncated, scan_truncated
 from ._types import Leaf
 
@@ -30,8 +29,9 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
 
     Returns:
         Leaf by leaf: the stacked rows ``[T, ...]`` of every output (the last row only
-        where the plan says so), then the final values of the updated variables, and the
-        number of steps that ran where it is not known before.
+        where the plan says so), then the final values of the updated variables. A loop
+        whose number of steps is not known before adds the last executed rows, unless
+        they are its only ones, and the number of steps that ran.
     """
     options = usual_options(plan.options.mode == "FAST_RUN")
     return run_program(program_of(plan), inputs, options)
@@ -98,6 +98,7 @@ def _chunk_ends(body: Body, size: int) -> tuple[Carry, Any]:
 def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
     """A loop that may end early."""
     plan = body.plan
+    newest: Any = [None] * len(plan.states)
     if plan.kept_steps is not None:
         rows, shared, executed = bounded_truncated(plan, inputs, plan.kept_steps)
     else:
@@ -109,12 +110,31 @@ def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
             steps=body.most_steps(),
             levels=plan.levels,
         )
-        shared = carry.shared
+        shared, newest = carry.shared, body.newest(carry)
         if plan.options.last_only:
             rows = body.last_rows(carry, rows)
-    if plan.bar is not None:
-        tick(plan.bar, after(executed, (shared, rows)), last=True)
-    return [*jax.tree.leaves(rows), *jax.tree.leaves(shared), executed]
+    last = _last_rows(plan, newest, rows, executed) if plan.returns_last else []
+    return [*jax.tree.leaves((rows, shared)), *last, executed]
+
+
+def _last_rows(plan: LoopPlan, newest: Any, rows: Any, executed: Leaf) -> list[Leaf]:
+    """The last executed row of every output, leaf by leaf; zero if none was.
+
+    That of a state is carried; others, and all of a truncated loop, are read.
+    """
+    found, states = [], iter(newest)
+    for output, stacked in zip(plan.outputs, rows, strict=True):
+        carried = next(states) if output.is_state else None
+        for position, leaf in enumerate(jax.tree.leaves(stacked)):
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+            if carried is None or is_key:
+                index = jnp.maximum(executed - 1, 0)
+                row = jax.lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False)
+            else:
+                row = jax.tree.leaves(carried)[position]
+                row = jax.lax.select(executed > 0, row, jnp.zeros_like(row))
+            found.append(row)
+    return found
 
 
 def _scan(body: Body) -> tuple[Carry, Any]:

@@ -82,6 +82,16 @@ class LoopPlan:
         return steps if 0 < steps < self.n_steps else None
 
     @property
+    def rows(self) -> int:
+        """Number of output leaves."""
+        return sum(output.tree.num_leaves for output in self.outputs)
+
+    @property
+    def returns_last(self) -> bool:
+        """True when the loop returns the last executed rows beside all rows."""
+        return self.is_bounded and self.n_steps > 0 and not self.options.last_only
+
+    @property
     def states(self) -> tuple[OutputPlan, ...]:
         """The outputs that feed back."""
         return tuple(output for output in self.outputs if output.is_state)

@@ -28,6 +28,7 @@ from jax.interpreters import ad, batching, mlir, partial_eval
 
 from . import _derive
 from ._program import Program
+from ._silent import silent
 from ._types import Leaf, is_traced
 from .optimize import Options, enabled, register_call, rewrite
 
@@ -225,6 +226,8 @@ def _split_checkpointed(
 ) -> tuple[Any, Any, list[bool], list[bool], list[Any]]:
     """Partial evaluation inside `jax.checkpoint`: what runs now, what runs again.
 
+    What runs again has no progress bars.
+
     Returns:
         The equation of the forward pass, the one of the recomputation, which outputs
         are unknown in the former and which the latter provides, and the inputs to save.
@@ -242,7 +245,7 @@ def _split_checkpointed(
             none = [False] * len(outputs)
             return equation, None, none, none, []
         none, every = [False] * len(outputs), [True] * len(outputs)
-        return equation, equation, none, every, saved
+        return equation, _silent_equation(equation), none, every, saved
     count = len(joint.moving) if joint else 0
     every = [True] * len(outputs)
     if joint is None or any(unknown[:count]):
@@ -254,7 +257,18 @@ def _split_checkpointed(
         params={**params, "program": joint.base, "joint": None},
     )
     unknown_outputs = [index >= primal for index in range(len(outputs))]
-    return forward, equation, unknown_outputs, every, saved
+    return forward, _silent_equation(equation), unknown_outputs, every, saved
+
+
+def _silent_equation(equation: Any) -> Any:
+    """The equation of a loop without progress bars."""
+    params, joint = equation.params, equation.params.get("joint")
+    if joint is not None:
+        joint = Joint(silent(joint.base), joint.moving)
+    params = {**params, "program": silent(params["program"])}
+    return equation.replace(
+        params=params if joint is None else {**params, "joint": joint}
+    )
 
 
 def _transpose(

@@ -1,35 +1,28 @@
-"""Progress bars: one bar a loop, moved by one host callback a chunk.
+"""Progress bars: one bar a loop, moved by one host callback a stretch of steps.
 
-The compiled loop reports the steps it has done through `tick_p`, a primitive with a
-debugging effect: `vmap` turns the lanes' reports into one (that of the furthest lane),
-and no derivative and no recomputation repeats it. Reports may arrive late or out of
-order; a bar only moves forwards.
+A loop with a bar is a bounded loop (`_bounded.py`) with a `Meter`: between reports it
+is as tight as without one, and derivatives and `vmap` keep or drop the meter where they
+make new loops. Reports may arrive late or out of order; a bar only moves forwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from ._errors import ScanImportError, explain_error
 from ._program import Program, open_jaxpr
 from ._spec import Options
-from ._types import Leaf, PyTree
+from ._types import Leaf
 from .optimize import flops
-
-tick_p = Primitive("jscan_tick")
-tick_p.multiple_results = True
 
 
 @dataclass(frozen=True)
@@ -40,18 +33,55 @@ class Bar:
         total: Steps of the loop, at most.
         settings: Options of `tqdm`.
         stride: Steps from one report to the next.
-        chunk: Steps of an inner loop, of which `stride` is a multiple.
     """
 
     total: int
     settings: tuple[tuple[str, Any], ...]
     stride: int = 1
-    chunk: int = 1
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What a bounded loop tells its bar.
+
+    Attributes:
+        bar: The bar.
+        start: Steps of the bar before the loop's first one.
+        size: Steps of the bar that one step of the loop makes.
+        every: Steps of the loop from one report to the next.
+        closes: True when the bar ends with the loop.
+        counter: Which carried value counts the bar's steps, if not every step of the
+            loop makes `size` of them.
+    """
+
+    bar: Bar
+    start: int = 0
+    size: int = 1
+    every: int = 1
+    closes: bool = True
+    counter: int | None = None
+
+    def report(self, count: Leaf, carry: Sequence[Leaf], *, last: bool = False) -> None:
+        """Tell the bar, when the program gets here, how many steps are done.
+
+        Args:
+            count: Steps of the loop.
+            carry: The carried values.
+            last: The loop is over.
+        """
+        done = self.start + self.size * count
+        if self.counter is not None:
+            done = self.start + carry[self.counter].max()  # of the furthest lane
+        move = functools.partial(_move, self.bar, last=last)
+        jax.debug.callback(move, jnp.asarray(done, jnp.int32))
+
+
+def _move(bar: Bar, done: Leaf, *, last: bool) -> None:
+    move_bar(bar, int(done), last=last)
 
 
 FEWEST, MOST = 10, 100  # reports of a loop
 PAUSE = 0.1  # seconds between them, about: `tqdm` does not draw more often
-CHUNK_BYTES = 2**17  # rows of a chunk: they are copied once more, so from a cache
 
 
 def plan_bar(n_steps: int, options: Options, step: Program | None = None) -> Bar | None:
@@ -68,15 +98,11 @@ def plan_bar(n_steps: int, options: Options, step: Program | None = None) -> Bar
     if options.progress is None:
         return None
     settings = {"desc": options.name or "scan", **dict(options.progress)}
-    bar = Bar(n_steps, tuple(settings.items()))
     if step is None or not n_steps:
-        return bar
+        return Bar(n_steps, tuple(settings.items()))
     reports = min(MOST, max(FEWEST, round(n_steps * _seconds(step) / PAUSE)))
     stride = settings.get("miniters") or -(-n_steps // reports)
-    row = sum(aval.size * aval.dtype.itemsize for aval in step.out_avals)
-    chunks = -(-stride // max(1, CHUNK_BYTES // max(1, row)))
-    chunk = -(-stride // chunks)
-    return dataclasses.replace(bar, stride=chunks * chunk, chunk=chunk)
+    return Bar(n_steps, tuple(settings.items()), stride)
 
 
 def _seconds(step: Program) -> float:
@@ -166,87 +192,3 @@ def tqdm_class(name: str | None) -> Any:
             )
         ) from error
     return tqdm
-
-
-# ------------------------------------------------------------------- in the program
-
-
-def tick(
-    bar: Bar, done: Leaf, *, start: int = 0, every: int = 1, last: bool = False
-) -> None:
-    """Report `done` steps when the program gets here, if it is time to.
-
-    Args:
-        bar: The bar.
-        done: Steps done.
-        start: Steps of the bar before the loop's first one.
-        every: Report only multiples of so many steps after `start`.
-        last: Close the bar.
-    """
-    done = jnp.asarray(done, jnp.int32)
-    tick_p.bind(done, bar=bar, start=start, every=every, last=last)
-
-
-def after(done: Leaf, results: PyTree) -> Leaf:
-    """`done`, but known no sooner than `results`.
-
-    The compiler knows how many steps a loop will have done and would report it before
-    the loop has run. It does not know that the number added here is zero.
-    """
-    leaves = [jax.lax.stop_gradient(leaf) for leaf in jax.tree.leaves(results)]
-    known = [leaf for leaf in leaves if leaf.size and not _is_key(leaf)]
-    if not known:
-        return done
-    number = jnp.real(known[0]).reshape(-1)[0].astype(jnp.int32)
-    return done + ((number & 1) >> 1)
-
-
-def _is_key(leaf: Leaf) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
-
-
-def _report(done: Leaf, *, bar: Bar, start: int, every: int, last: bool) -> list[Leaf]:
-    def report(done: Leaf) -> None:
-        jax.debug.callback(lambda done: move_bar(bar, int(done), last=last), done)
-
-    if every == 1:
-        report(done)
-    else:
-        due = (done - start) % every == 0
-        jax.lax.cond(due, report, lambda _: None, done)
-    return []
-
-
-def _evaluate(
-    done: Leaf, *, bar: Bar, start: int, every: int, last: bool
-) -> list[Leaf]:
-    if (int(done) - start) % every == 0:
-        move_bar(bar, int(done), last=last)
-    return []
-
-
-@functools.lru_cache(maxsize=1)
-def _effects() -> Any:
-    """The effect of `jax.debug.callback`, which every transformation knows."""
-    return jax.make_jaxpr(lambda x: jax.debug.callback(lambda _: None, x))(0).effects
-
-
-def _abstract(_: Any, **__: Any) -> tuple[list[Any], Any]:
-    return [], _effects()
-
-
-def _differentiate(primals: Any, _: Any, **params: Any) -> tuple[list[Any], list[Any]]:
-    tick_p.bind(*primals, **params)
-    return [], []
-
-
-def _batch(inputs: Any, axes: Any, **params: Any) -> tuple[list[Any], list[Any]]:
-    tick_p.bind(inputs[0].max(axes[0]), **params)
-    return [], []
-
-
-tick_p.def_impl(_evaluate)
-tick_p.def_effectful_abstract_eval(_abstract)
-mlir.register_lowering(tick_p, mlir.lower_fun(_report, multiple_results=True))
-ad.primitive_jvps[tick_p] = _differentiate
-batching.primitive_batchers[tick_p] = _batch

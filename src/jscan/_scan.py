@@ -94,10 +94,12 @@ def scan(
             "recursive"    8 log8(T)            at most T (log8(T) - 1)
             =============  ===================  ========================
         unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
-            effect on a loop that may stop early.
-        progress: True, a label, or options of `tqdm` (of which `miniters` is the
-            number of steps between two reports): show a bar. Needs the extra
-            ``jscan[progress]``.
+            effect on a loop that may stop early or shows a bar.
+        progress: True, a label, or options of `tqdm`: show a bar. Needs the extra
+            ``jscan[progress]``. The option `miniters` is the number of steps between
+            two reports; by default 10 to 100 of them are made, a tenth of a second
+            apart or more. A loop that fails under plain `jax.jit` leaves its bar on
+            the screen until it runs again.
 
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
@@ -173,21 +175,22 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         leaves = _run_shown(plan, inputs)
         executed = leaves.pop() if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
-    rows = sum(output.tree.num_leaves for output in plan.outputs)
-    stacked, shared = split(leaves, [rows, len(leaves) - rows])
+    rows, held = plan.rows, plan.rows * plan.returns_last
+    stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
+    exact = not plan.is_bounded or not any(map(is_traced, (*inputs, executed)))
+    if not exact and last:
+        stacked = hold_rows(stacked, last, executed)
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
     values = unflatten_all([plan.read_trees[index] for index in plan.updated], shared)
     updates = Updates(zip(step.updated, values, strict=True)) + positions
     if not plan.is_bounded:
         return _pack(spec, outputs, updates, executed, spec.n_steps)
-    exact = not any(map(is_traced, (*inputs, executed)))
     if not is_traced(executed):
         executed = int(executed)
-    if spec.options.last_only or exact:
-        outputs = outputs if spec.options.last_only else cut_rows(outputs, executed)
-        return _pack(spec, outputs, updates, executed, executed)
-    outputs = hold_rows(outputs, executed)
-    return _pack(spec, outputs, updates, executed, spec.n_steps)
+    if exact and not spec.options.last_only:
+        outputs = cut_rows(outputs, executed)
+    kept = executed if exact or spec.options.last_only else spec.n_steps
+    return _pack(spec, outputs, updates, executed, kept)
 
 
 def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:

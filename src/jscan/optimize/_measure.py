@@ -12,11 +12,12 @@ from typing import Any
 from jscan.optimize._cost import dot_sizes, is_elementwise
 from jscan.optimize._jaxpr import (
     free_variables,
+    is_variable,
     number_of_bytes,
     open_jaxpr,
     sub_programs,
 )
-from jscan.optimize._loop import Loop
+from jscan.optimize._loop import Loop, Total
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Size:
         operations: Equations of one step.
         batched: Equations done for all steps at once, before or after the loop.
         flops: Floating point operations of all steps, moved work included.
-        moved_bytes: Bytes read and written by rows, carries and moved work.
+        moved_bytes: Bytes read and written by all steps (rows, carries and the
+            constants they read) and by moved work.
         held_bytes: Bytes of rows that exist only between the loop and what reads them.
     """
 
@@ -53,8 +55,10 @@ def measure(loop: Loop, steps: int | None = None) -> Size:
     rows = [v for v in loop.sequences if v in read]
     row_bytes = sum(map(number_of_bytes, [*rows, *stacked]))
     state_bytes = 2 * sum(number_of_bytes(c.variable) for c in loop.carries)
+    constants = [v for v in loop.constants if v in read]
+    state_bytes += sum(map(number_of_bytes, constants))
     moved = [*loop.hoisted, *loop.after]
-    moved_bytes = sum(map(_traffic, moved)) * total
+    moved_bytes = sum(_traffic(equation, loop, total) for equation in moved)
     runs = bool(loop.equations or loop.carries or stacked)
     results = set(loop.wanted_rows())
     held = [v for v in stacked if v not in results]
@@ -88,5 +92,21 @@ def _flops(equation: Any) -> int:
     return 0
 
 
-def _traffic(equation: Any) -> int:
-    return sum(map(number_of_bytes, [*equation.invars, *equation.outvars]))
+def _traffic(equation: Any, loop: Loop, steps: int) -> int:
+    """Bytes read and written by an equation that runs once for all steps.
+
+    Constants are read once, and a sum over time is written once.
+    """
+    atoms = [*equation.invars, *equation.outvars]
+    totals = {
+        atom
+        for result in loop.results.values()
+        if isinstance(result, Total)
+        for atom in result.terms
+        if is_variable(atom)
+    }
+    fixed = [not is_variable(a) or a in loop.constants or a in totals for a in atoms]
+    return sum(
+        number_of_bytes(atom) * (1 if once else steps)
+        for atom, once in zip(atoms, fixed, strict=True)
+    )

@@ -9,13 +9,14 @@ if TYPE_CHECKING:
 def draw(report: "Report") -> Any:
     """A figure with two bars a loop: operations a step, and on all steps at once."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
             "Report.plot() needs matplotlib: pip install 'jscan[plot]'"
         ) from error
-    figure = Figure(figsize=(7, 1.2 + 1.1 * max(1, len(report.loops))))
-    axes = figure.subplots()
+    size = 7, 1.2 + 1.1 * max(1, len(report.loops))
+    figure, axes = plt.subplots(figsize=size)
+    plt.close(figure)  # so that a notebook shows it once: where it is returned
     labels: list[str] = []
     in_loop: list[int] = []
     at_once: list[int] = []
