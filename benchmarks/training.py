@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import _timing
-from jscan.optimize import optimize
+from jscan import optimize
 
 HEADER = ("library", "steps, rows, units", "plain", "plain / optimized", "MiB")
 SHAPES = ((512, 1, 256), (256, 8, 128), (512, 8, 256), (128, 32, 128))
