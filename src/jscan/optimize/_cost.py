@@ -133,7 +133,9 @@ class Machine:
             return "whether larger steps pay was not measured on this device"
         heavy = next((e for e in equations if not self._is_light(e)), None)
         if heavy is not None:
-            return f"a step does {heavy.primitive.name}, beside which a step is cheap"
+            return (
+                f"a step does {heavy.primitive.name}, which outweighs what a loop costs"
+            )
         touched = sum(map(number_of_bytes, [*state, *state, *rows]))
         touched += sum(
             number_of_bytes(a) for e in equations for a in (*e.invars, *e.outvars)

@@ -1,6 +1,6 @@
 """A program as one flat list of equations, and who reads what in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from jscan.optimize._jaxpr import (
     is_variable,
     needed,
 )
-from jscan.optimize._siblings import without_repeats
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,17 @@ class Flat:
     zeros: frozenset[Any]
 
 
-def flatten(jaxpr: Any, opens: Callable[[Any], bool], unite: bool) -> Flat:
-    """Open the calls of a program.
-
-    Args:
-        jaxpr: The program.
-        opens: Which calls are opened.
-        unite: Whether work that loops read is done once where it is written twice.
-    """
+def flatten(jaxpr: Any, opens: Callable[[Any], bool]) -> Flat:
+    """Open the calls of a program that are to be opened."""
     equations, names = inline_calls(jaxpr.eqns, opens)
-    outputs = [_renamed(atom, names) for atom in jaxpr.outvars]
-    if unite:
-        equations, names = without_repeats(equations)
-        outputs = [_renamed(atom, names) for atom in outputs]
+    outputs = [
+        names.get(atom, atom) if is_variable(atom) else atom for atom in jaxpr.outvars
+    ]
+    return index(equations, outputs)
+
+
+def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
+    """Note who reads and who makes what in a list of equations."""
     equations = needed(equations, outputs)
     readers: dict[Any, list[Any] | None] = dict.fromkeys(filter(is_variable, outputs))
     for equation in equations:
@@ -61,7 +58,3 @@ def flatten(jaxpr: Any, opens: Callable[[Any], bool], unite: bool) -> Flat:
         producers={v: e for e in equations for v in e.outvars},
         zeros=frozenset(e.outvars[0] for e in equations if fills_with_zero(e)),
     )
-
-
-def _renamed(atom: Atom, names: Mapping[Any, Atom]) -> Atom:
-    return names.get(atom, atom) if is_variable(atom) else atom

@@ -270,13 +270,13 @@ def splice(
     It lets a pass write a replacement for one equation as ordinary JAX code. With
     `outputs` they go there; the equation still gives the source location.
     """
-    outputs = equation.outvars if outputs is None else outputs
+    results = list(equation.outvars if outputs is None else outputs)
     traced = jax.make_jaxpr(function)(*map(abstract, operands))
     jaxpr, constants = open_jaxpr(traced)
-    if constants or len(jaxpr.outvars) != len(outputs):
+    if constants or len(jaxpr.outvars) != len(results):
         raise NotUnderstoodError("a replacement captured constants")
     names = dict(zip(jaxpr.invars, operands, strict=True))
-    targets = dict(zip(jaxpr.outvars, outputs, strict=True))
+    targets = dict(zip(jaxpr.outvars, results, strict=True))
     return [
         inner.replace(source_info=equation.source_info, ctx=equation.ctx)
         for inner in renamed(jaxpr.eqns, names, targets)

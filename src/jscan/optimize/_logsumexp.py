@@ -204,8 +204,8 @@ def _step(peak: Any, total: Any, row: Any, axes: tuple[int, ...]) -> tuple[Any, 
     top = jax.lax.max(peak, jnp.max(row, axes) if axes else row)
     top = jax.lax.stop_gradient(top)
     shift = jax.lax.select(jax.lax.is_finite(top), top, jax.lax.full_like(top, 0))
-    # Equal infinities have no difference; nothing is to be scaled there. The exponential
-    # is taken in the type of the sum: for 16-bit rows its rounding would add up.
+    # Equal infinities have no difference; nothing is to be scaled there. The type is
+    # that of the sum: for 16-bit rows the rounding of the scales would add up.
     grown = jax.lax.convert_element_type(peak - top, total.dtype)
     scale = jax.lax.exp(grown)
     scale = jax.lax.select(peak == top, jax.lax.full_like(scale, 1), scale)

@@ -131,14 +131,21 @@ class Numbering:
         return {v: first for v, first in self.first.items() if v is not first}
 
 
-def repeats_before_loops(equations: Sequence[Any]) -> dict[Any, Any]:
+def repeats_before_loops(
+    equations: Sequence[Any], same: Mapping[Any, Any]
+) -> dict[Any, Any]:
     """Repeated work that loops of a program read, as variable -> first variable.
 
     Loops themselves are not united here: each keeps its own results, so that each
     result is stored only as far as *its* readers need it.
+
+    Args:
+        equations: The program.
+        same: Results of loops that are known to be equal to another's.
     """
     read = [atom for e in equations if is_scan(e) for atom in e.invars]
     numbering = Numbering()
+    numbering.first.update(same)
     for equation in needed(equations, read):
         if not is_scan(equation):
             numbering.add_equation(equation)

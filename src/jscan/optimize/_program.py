@@ -14,7 +14,7 @@ import jax
 from jax.core import eval_jaxpr
 
 from jscan.optimize._emit import emit
-from jscan.optimize._flat import flatten
+from jscan.optimize._flat import flatten, index
 from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
@@ -96,20 +96,20 @@ class _Walk:
         self.session = session
         self.values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
         self.values.update(zip(jaxpr.invars, operands, strict=True))
-        self.flat = flatten(jaxpr, _is_call_with_loop, self._merges())
+        self.flat = flatten(jaxpr, _is_call_with_loop)
         self.siblings = group(
             self.flat.equations,
             lambda equation: self._read(equation, equation.invars),
             _called,
             self._context(),
         )
+        if any(len(group) > 1 for group in self.siblings.groups):
+            together = [e for group in self.siblings.groups for e in group]
+            self.flat = index(together, self.flat.outputs)
         self.pending: list[Any] = []
 
-    def _merges(self) -> bool:
-        return "merge" in self.session.context.options.passes
-
     def run(self) -> list[Any]:
-        groups = list(self.siblings.groups)
+        groups = without_unneeded(self.siblings.groups, (), self.flat.outputs)
         while groups:
             here, *groups = groups
             if is_scan(here[0]):

@@ -9,7 +9,7 @@ This happens before the walk through the program, which sees one loop at a time:
 `group` brings siblings side by side, and `join` makes one record of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -23,7 +23,6 @@ from jscan.optimize._jaxpr import (
     is_scan,
     is_variable,
     needed,
-    read_scan,
     renamed,
 )
 from jscan.optimize._loop import Carry, Final, Loop, Result, Stack
@@ -58,51 +57,62 @@ def group(
     """Find the loops of a program that run as one.
 
     Args:
-        equations: The equations, in order; repeated work is best united before.
+        equations: The equations, in order.
         read: Gives the record of a loop, with operands in place of values.
         name: What to call a loop in a sentence.
         context: Options, platform and stage.
     """
     groups: list[Group] = [(equation,) for equation in equations]
+    loops = [e for e in equations if _is_candidate(e)]
+    lengths = {e.params["length"] for e in loops}
+    if NAME not in context.options.passes or len(lengths) == len(loops):
+        return Siblings(tuple(groups), {})
     apart: dict[int, str] = {}
-    if NAME not in context.options.passes:
-        return Siblings(tuple(groups), apart)
-    for equation in [e for e in equations if _is_candidate(e)]:
+    same: dict[Any, Any] = {}
+    names = repeats_before_loops(equations, same)
+    for equation in loops:
         here = next(i for i, g in enumerate(groups) if g[0] is equation)
+        # Two calls of one function make the same start values twice.
+        groups[here] = (_reading(equation, names),)
         for earlier, others in enumerate(groups[:here]):
             if not is_scan(others[0]) or not _same_length(equation, others[0]):
                 continue
-            why = _structure(groups, earlier, here) or _gain(
-                [*map(read, others), read(equation)], context
-            )
+            between = groups[earlier + 1 : here]
+            needs = _needs(equation, _made_after(others, between))
+            if needs and _reversed(equation) != _reversed(others[0]):
+                continue  # as a backward loop needs its forward one: no siblings
+            first, second = join([read(e) for e in others]), read(groups[here][0])
+            why = _structure(needs, others[0], equation, between)
+            why = why or _gain(first, second, context)
             if why is None:
                 groups = _side_by_side(groups, earlier, here)
-                apart.pop(id(equation), None)
+                for e in (equation, *others):
+                    apart.pop(id(e), None)
+                same |= _same_results(join([first, second]))
+                names = repeats_before_loops(equations, same)
                 break
             apart[id(equation)] = f"stays apart from {name(others[0])}: {why}"
+        else:
+            groups[here] = (equation,)
     return Siblings(tuple(groups), apart)
 
 
-def without_repeats(
-    equations: Sequence[Any],
-) -> tuple[list[Any], dict[Any, Any]]:
-    """The equations without repeated work that loops read.
+def _reading(equation: Any, names: Mapping[Any, Any]) -> Any:
+    """The equation, reading other variables where they hold the same."""
+    new = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
+    return equation.replace(invars=new)
 
-    Two calls of one function build the same start values twice: only when these are
-    one are the loops that read them seen to be the same.
 
-    Returns:
-        The equations, and what to read instead of the variables that are gone.
-    """
-    if not _any_candidates(equations):
-        return list(equations), {}
-    names = repeats_before_loops(equations)
-    kept = [
-        e.replace(invars=[names.get(a, a) if is_variable(a) else a for a in e.invars])
-        for e in equations
-        if e.effects or not e.outvars or not all(v in names for v in e.outvars)
-    ]
-    return kept, names
+def _same_results(loop: Loop) -> dict[Any, Any]:
+    """Results that are equal to an earlier one, with that one."""
+    first: dict[Any, Any] = {}
+    same = {}
+    for name, result in loop.results.items():
+        atom = result.variable if isinstance(result, Final) else result.atom  # pyright: ignore
+        kept = first.setdefault((type(result), id(atom), name.aval), name)
+        if kept is not name:
+            same[name] = kept
+    return same
 
 
 def without_unneeded(
@@ -116,8 +126,7 @@ def without_unneeded(
         if e.effects or not all(v in known for v in e.outvars)
     ]
     kept = {id(e) for e in needed(rest, outputs)}
-    left = [tuple(e for e in part if id(e) in kept) for part in groups]
-    return [part for part in left if part]
+    return [part for part in groups if any(id(e) in kept for e in part)]
 
 
 def join(loops: Sequence[Loop]) -> Loop:
@@ -177,12 +186,6 @@ def _join(first: Loop, second: Loop) -> Loop:
     )
 
 
-def _any_candidates(equations: Sequence[Any]) -> bool:
-    loops = [e for e in equations if _is_candidate(e)]
-    lengths = {e.params["length"] for e in loops}
-    return len(lengths) < len(loops)
-
-
 def _is_candidate(equation: Any) -> bool:
     return is_scan(equation) and equation.params["length"] > 1
 
@@ -191,47 +194,49 @@ def _same_length(one: Any, other: Any) -> bool:
     return one.params["length"] == other.params["length"]
 
 
-def _structure(groups: Sequence[Group], earlier: int, later: int) -> str | None:
+def _reversed(equation: Any) -> bool:
+    return bool(equation.params["reverse"])
+
+
+def _structure(
+    needs: bool, first: Any, second: Any, between: Sequence[Group]
+) -> str | None:
     """Why two loops cannot be one, whatever it would gain."""
-    first, second = groups[earlier][0], groups[later][0]
-    one, other = read_scan(first), read_scan(second)
-    if one.reverse != other.reverse:
+    if needs:
+        return "one needs the result of the other"
+    if _reversed(first) != _reversed(second):
         return "they run in opposite directions"
-    if one.unroll != other.unroll:
+    if first.params["unroll"] != second.params["unroll"]:
         return "they are unrolled differently"
     if not reorderable(first) or not reorderable(second):
         return "a step has an effect, or communicates, and the order would change"
-    between = groups[earlier + 1 : later]
-    if _needs(second, _made_after(groups[earlier], between)):
-        return "one needs the result of the other"
     if any(e.effects for g in _upstream(second, between) for e in g):
         return "an effect stands between them"
     return None
 
 
-def _gain(loops: Sequence[Loop], context: Context) -> str | None:
+def _gain(first: Loop, second: Loop, context: Context) -> str | None:
     """Why loops are better left alone although they could be one, if so."""
-    joined = join(loops)
-    if any(_adds_no_state(joined, loops, part) for part in (loops[0], loops[-1])):
+    joined = join([first, second])
+    if _covers(joined, first, second) or _covers(joined, second, first):
         return None
     if context.stage == "trace":
         return "a derivative may follow, whose loops may be faster apart"
-    if not all(map(_state, loops)):
+    if not _state(first) or not _state(second):
         return "one of them has no state, so it needs no loop"
-    if any(_reads_few_rows(loop, context) for loop in loops):
-        return "only some rows of one of them are read, and the others need all steps"
+    if _reads_few_rows(first, context) or _reads_few_rows(second, context):
+        return "only some rows of one of them are read, and the other needs all steps"
     return context.machine.keeps_apart(
         joined.equations, [c.variable for c in joined.carries], joined.stacked()
     )
 
 
-def _adds_no_state(joined: Loop, loops: Sequence[Loop], part: Loop) -> bool:
-    """Whether the others already carry what one of the loops carries."""
-    rest = join([loop for loop in loops if loop is not part])
-    if _state(part):
-        return len(_state(joined)) == len(_state(rest))
+def _covers(joined: Loop, larger: Loop, smaller: Loop) -> bool:
+    """Whether one loop does what the other does for its state anyway."""
+    if _state(smaller):
+        return len(_state(joined)) == len(_state(larger))
     # Loops without state are batched over time: only whole repetitions pay there.
-    return len(joined.equations) == len(rest.equations)
+    return len(joined.equations) == len(join([larger]).equations)
 
 
 def _state(loop: Loop) -> list[Carry]:
