@@ -10,6 +10,7 @@ from optimize.programs import (
     SHAPES,
     SPECIALS,
     STARTS,
+    TWINS,
     USES,
     Instruction,
     Output,
@@ -84,4 +85,5 @@ def programs(draw: st.DrawFn, transform: str) -> Program:
         ),
         special=draw(st.sampled_from(("none", *SPECIALS))),
         seed=draw(st.integers(0, 3)),
+        twin=draw(st.sampled_from(("none", *TWINS))),
     )

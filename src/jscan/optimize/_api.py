@@ -72,6 +72,10 @@ def optimize(
     `jax.vmap` in either order. Most is gained *around* a gradient, where the backward
     loops are seen: ``jax.jit(jscan.optimize(jax.grad(loss)))``.
 
+    ``"merge"`` also works across loops: one that is written twice runs once, and small
+    ones of the same length run as one. ``"save_memory"`` keeps the last rows of a loop,
+    or their sum, mean, maximum, minimum or logsumexp, where nothing else is read.
+
     Args:
         fun: Any JAX function of pytrees of arrays.
         passes: Names of the passes to run; all but the opt-in ones by default.

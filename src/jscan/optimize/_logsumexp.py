@@ -72,7 +72,7 @@ def _find(rows: Any, readers: Sequence[Any], context: Context) -> _Found | None:
     for maximum in maxima:
         axes = tuple(maximum.params["axes"])
         for keepdims in (False, True):
-            if 0 in axes and (found := _match(rows, axes, keepdims, context)):
+            if 0 in axes and (found := _match(rows, maximum, keepdims, context)):
                 return found
     return None
 
@@ -90,13 +90,12 @@ def _template(rows: Any, axes: tuple[int, ...], keepdims: bool) -> tuple[Any, li
     return jaxpr.invars[0], needed(equations, sums[0].outvars) if sums else []
 
 
-def _match(
-    rows: Any, axes: tuple[int, ...], keepdims: bool, context: Context
-) -> _Found | None:
+def _match(rows: Any, maximum: Any, keepdims: bool, context: Context) -> _Found | None:
     """Follow the readers of the rows along the equations of the template.
 
     Comparing with what JAX itself writes needs no knowledge of its version.
     """
+    axes = tuple(maximum.params["axes"])
     start, template = _template(rows, axes, keepdims)
     names: dict[Any, Any] = {start: rows}
     here: list[Any] = []
@@ -105,6 +104,8 @@ def _match(
         if not known:
             continue  # a constant: compared where it is read
         readers = context.consumers.get(names[known[0]]) or ()
+        if not here:
+            readers = (maximum,)
         key = _key(wanted, template, names.get)
         alike = [e for e in readers if _key(e, (), lambda v: v, context) == key]
         if len(alike) != 1:
@@ -113,8 +114,7 @@ def _match(
         names.update(zip(wanted.outvars, alike[0].outvars, strict=True))
     if not here:
         return None
-    peak = next(e for e in here if e.primitive.name == "reduce_max")
-    return _Found(peak, here[-1], tuple(here), axes)
+    return _Found(maximum, here[-1], tuple(here), axes)
 
 
 def _key(

@@ -243,8 +243,9 @@ class _Walk:
     def _record(self, group: Group, before: Sequence[Loop], after: Loop) -> None:
         """The first loop of a group does the work of all."""
         first, *others = group
-        for equation in others:
-            text = f"merged with {_called(equation)}, whose work its steps do too"
+        if others:
+            names = " and ".join(map(_called, others))
+            text = f"merged with {names}, whose work its steps do too"
             after = after.fired("merge", text)
         self.session.record(first, before[0], after)
         for equation, loop in zip(others, before[1:], strict=True):

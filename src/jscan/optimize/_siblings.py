@@ -62,39 +62,78 @@ def group(
         name: What to call a loop in a sentence.
         context: Options, platform and stage.
     """
-    groups: list[Group] = [(equation,) for equation in equations]
     loops = [e for e in equations if _is_candidate(e)]
     lengths = {e.params["length"] for e in loops}
-    if NAME not in context.options.passes or len(lengths) == len(loops):
-        return Siblings(tuple(groups), {})
-    apart: dict[int, str] = {}
-    same: dict[Any, Any] = {}
-    names = repeats_before_loops(equations, same)
-    for equation in loops:
-        here = next(i for i, g in enumerate(groups) if g[0] is equation)
-        # Two calls of one function make the same start values twice.
-        groups[here] = (_reading(equation, names),)
-        for earlier, others in enumerate(groups[:here]):
-            if not is_scan(others[0]) or not _same_length(equation, others[0]):
+    search = _Search([(equation,) for equation in equations], read, name, context)
+    if NAME in context.options.passes and len(lengths) < len(loops):
+        for equation in loops:
+            search.place(equation)
+    return Siblings(tuple(search.groups), search.apart)
+
+
+class _Search:
+    """The groups found so far, while the loops of a program are gone through."""
+
+    def __init__(
+        self,
+        groups: list[Group],
+        read: Callable[[Any], Loop],
+        name: Callable[[Any], str],
+        context: Context,
+    ) -> None:
+        self.groups = groups
+        self.apart: dict[int, str] = {}
+        self._read = read
+        self._name = name
+        self._context = context
+        self._same: dict[Any, Any] = {}
+        self._renumber()
+
+    def _renumber(self) -> None:
+        """Two calls of one function make the same start values twice: find those."""
+        # In the order of now, so that the first of two equal values stands before.
+        equations = [e for part in self.groups for e in part]
+        self._names = repeats_before_loops(equations, self._same)
+
+    def place(self, equation: Any) -> None:
+        """Join a loop to the first earlier one that it can and should be joined to."""
+        here = next(i for i, part in enumerate(self.groups) if part[0] is equation)
+        for earlier, others in enumerate(self.groups[:here]):
+            alike = is_scan(others[0]) and _same_length(equation, others[0])
+            if not alike:
                 continue
-            between = groups[earlier + 1 : here]
-            needs = _needs(equation, _made_after(others, between))
+            members = [_reading(e, self._names) for e in (*others, equation)]
+            between = self.groups[earlier + 1 : here]
+            needs = _needs(members[-1], _made_after(others, between))
             if needs and _reversed(equation) != _reversed(others[0]):
                 continue  # as a backward loop needs its forward one: no siblings
-            first, second = join([read(e) for e in others]), read(groups[here][0])
-            why = _structure(needs, others[0], equation, between)
-            why = why or _gain(first, second, context)
+            why = _structure(needs, members[0], members[-1], between)
             if why is None:
-                groups = _side_by_side(groups, earlier, here)
+                *first, second = map(self._read, members)
+                why = _gain(join(first), second, self._context)
+            if why is None:
+                self._join(earlier, here, members)
+                self._same |= _same_results(join([*map(self._read, members)]))
+                self._renumber()
                 for e in (equation, *others):
-                    apart.pop(id(e), None)
-                same |= _same_results(join([first, second]))
-                names = repeats_before_loops(equations, same)
-                break
-            apart[id(equation)] = f"stays apart from {name(others[0])}: {why}"
-        else:
-            groups[here] = (equation,)
-    return Siblings(tuple(groups), apart)
+                    self.apart.pop(id(e), None)
+                return
+            why = f"stays apart from {self._name(others[0])}: {why}"
+            self.apart[id(equation)] = why
+
+    def _join(self, earlier: int, here: int, members: Sequence[Any]) -> None:
+        """Put the later loop beside the earlier, and what it needs before them."""
+        groups = self.groups
+        between = groups[earlier + 1 : here]
+        moved = _upstream(members[-1], between)
+        stay = [part for part in between if not any(part is other for other in moved)]
+        self.groups = [
+            *groups[:earlier],
+            *moved,
+            tuple(members),
+            *stay,
+            *groups[here + 1 :],
+        ]
 
 
 def _reading(equation: Any, names: Mapping[Any, Any]) -> Any:
@@ -283,12 +322,3 @@ def _upstream(equation: Any, between: Sequence[Group]) -> list[Group]:
             found.append(part)
             read.update(a for e in part for a in e.invars if is_variable(a))
     return found[::-1]
-
-
-def _side_by_side(groups: list[Group], earlier: int, later: int) -> list[Group]:
-    """The groups with a later one joined to an earlier, and what it needs before."""
-    between = groups[earlier + 1 : later]
-    moved = _upstream(groups[later][0], between)
-    stay = [part for part in between if not any(part is other for other in moved)]
-    joined = (*groups[earlier], *groups[later])
-    return [*groups[:earlier], *moved, joined, *stay, *groups[later + 1 :]]
