@@ -10,7 +10,6 @@ from optimize.programs import (
     SHAPES,
     SPECIALS,
     STARTS,
-    TWINS,
     USES,
     Instruction,
     Output,
@@ -53,7 +52,9 @@ def instructions(transform: str) -> st.SearchStrategy[Instruction]:
 
 
 @st.composite
-def programs(draw: st.DrawFn, transform: str) -> Program:
+def programs(
+    draw: st.DrawFn, transform: str, twins: tuple[str, ...] = ("none",)
+) -> Program:
     """A program that the transform of this name can be applied to."""
     carries = draw(st.lists(slots(STARTS), max_size=4))
     index = st.integers(0, 9)
@@ -85,5 +86,5 @@ def programs(draw: st.DrawFn, transform: str) -> Program:
         ),
         special=draw(st.sampled_from(("none", *SPECIALS))),
         seed=draw(st.integers(0, 3)),
-        twin=draw(st.sampled_from(("none", *TWINS))),
+        twin=draw(st.sampled_from(twins)),
     )

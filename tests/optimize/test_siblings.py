@@ -110,9 +110,10 @@ def test_small_loops_run_as_one():
 
     rate = X[0, 0]
     assert loops(statistics, rate, X) == 1
-    assert all(
-        "merged with another loop" in text for text in notes(statistics, rate, X)
-    )
+    *joined, total = notes(statistics, rate, X)
+    assert len(joined) == 4
+    assert all("merged with another loop of 9 steps" in text for text in joined)
+    assert "one needs the result of the other" in total
     check(statistics, rate, X)
 
 
