@@ -14,7 +14,7 @@ from ._errors import (
 )
 from ._function import Function, function
 from ._grad import grad, value_and_grad
-from ._optimize import explain, optimize
+from ._optimize import Report, explain, optimize
 from ._profile import profile
 from ._random import MRG_RandomStreams, RandomStreams
 from ._results import ScanResult
@@ -23,7 +23,6 @@ from ._shared import SharedVariable, shared
 from ._until import until
 from ._updates import OrderedUpdates, Updates
 from ._views import foldl, foldr, map, reduce
-from .optimize import Report
 
 __version__ = "0.1.0"
 

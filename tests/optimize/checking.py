@@ -98,7 +98,11 @@ class Setup:
             yield
             return
         machine = dataclasses.replace(
-            _cost.machine_for("cpu"), smallest_outer_product=1, chunk_bytes=200
+            _cost.machine_for("cpu"),
+            smallest_outer_product=1,
+            chunk_bytes=200,
+            joined_bytes=10**9,
+            joins_small_dots=True,
         )
         nothing_is_cheap = dict.fromkeys(
             ("_CHEAP_ARITHMETIC", "_MOVES_DATA", "_REDUCTIONS"), frozenset()

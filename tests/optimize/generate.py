@@ -52,7 +52,9 @@ def instructions(transform: str) -> st.SearchStrategy[Instruction]:
 
 
 @st.composite
-def programs(draw: st.DrawFn, transform: str) -> Program:
+def programs(
+    draw: st.DrawFn, transform: str, twins: tuple[str, ...] = ("none",)
+) -> Program:
     """A program that the transform of this name can be applied to."""
     carries = draw(st.lists(slots(STARTS), max_size=4))
     index = st.integers(0, 9)
@@ -84,4 +86,5 @@ def programs(draw: st.DrawFn, transform: str) -> Program:
         ),
         special=draw(st.sampled_from(("none", *SPECIALS))),
         seed=draw(st.integers(0, 3)),
+        twin=draw(st.sampled_from(twins)),
     )

@@ -39,6 +39,7 @@ USES = (
     "reversed",
     "unused",
 )
+TWINS = ("none", "same", "other_start", "after")
 SPECIALS = ("none", "nan", "inf", "zero")
 
 
@@ -97,6 +98,8 @@ class Program:
         outputs: Stacked outputs and their uses.
         special: A value put into the inputs: `nan`, `inf`, `zero` or `none`.
         seed: Of the inputs' values.
+        twin: A second loop of the same steps: started the `same`, or from an
+            `other_start`, or `after` the first from its last state.
     """
 
     number: str
@@ -113,6 +116,7 @@ class Program:
     outputs: tuple[Output, ...]
     special: str = "none"
     seed: int = 0
+    twin: str = "none"
 
     def shape(self, slot: Slot) -> tuple[int, ...]:
         """The shape of one row of a slot."""
@@ -156,19 +160,25 @@ class Program:
             count, row = x
             return self._step([*invariants, *row, *carry], count, carry)
 
-        final, stacked = lax.scan(
-            step,
-            carries,
-            (counter, sequences),
-            length=self.length,
-            reverse=self.reverse,
-            unroll=self.unroll,
-        )
-        used = [
-            use_rows(rows, output.use)
-            for output, rows in zip(self.outputs, stacked, strict=True)
-        ]
-        return [*final, *[leaf for leaves in used for leaf in leaves]]
+        def loop(start: Arrays, uses: list[str]) -> tuple[Arrays, Arrays]:
+            final, stacked = lax.scan(
+                step,
+                start,
+                (counter, sequences),
+                length=self.length,
+                reverse=self.reverse,
+                unroll=self.unroll,
+            )
+            used = map(use_rows, stacked, uses)
+            return final, [leaf for leaves in used for leaf in leaves]
+
+        uses = [output.use for output in self.outputs]
+        final, used = loop(carries, uses)
+        if self.twin == "none":
+            return [*final, *used]
+        starts = {"other_start": [-c for c in carries], "after": final}
+        more, used_too = loop(starts.get(self.twin, carries), uses[::-1])
+        return [*final, *used, *more, *used_too]
 
     def _groups(self) -> list[tuple[tuple[Slot, ...], tuple[int, ...]]]:
         return [

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from optimize.checking import NAMES, SETUPS, check
 from optimize.generate import programs
+from optimize.programs import TWINS
 
 LOCAL = int(os.environ.get("JSCAN_FUZZ", "0"))
+
+# `associate` changes rounding on purpose and is tried above.
+_PAIRS = ("default", "keen", "keen-little-memory")
 
 profile = hypothesis.settings(
     max_examples=LOCAL or 40,
@@ -39,3 +43,12 @@ def test_random_programs(transform: str, data: st.DataObject):
     program = data.draw(programs(transform))
     setup = data.draw(st.sampled_from(sorted(SETUPS)))
     check(program, transform, SETUPS[setup])
+
+
+@pytest.mark.parametrize("transform", ["value", "optimize-grad", "grad-optimize"])
+@hypothesis.settings(profile, max_examples=LOCAL or 15)
+@hypothesis.given(data=st.data())
+def test_random_pairs_of_loops(transform: str, data: st.DataObject):
+    """As above, for programs with a second loop that may be joined to the first."""
+    program = data.draw(programs(transform, TWINS[1:]))
+    check(program, transform, SETUPS[data.draw(st.sampled_from(_PAIRS))])

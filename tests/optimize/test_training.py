@@ -27,6 +27,11 @@ def data():
     return jnp.asarray(xs), jnp.asarray(xs.sum((1, 2)))
 
 
+def last_row(hidden):
+    """The last output of a batch-major network."""
+    return jnp.asarray(hidden)[:, -1]
+
+
 def linen():
     """flax.linen: an RNN over an optimized LSTM cell, the last output read."""
     from flax import linen
@@ -35,7 +40,7 @@ def linen():
         @linen.compact
         def __call__(self, xs):
             hidden = linen.RNN(linen.OptimizedLSTMCell(UNITS))(xs)
-            return linen.Dense(1)(hidden[:, -1])[:, 0]
+            return linen.Dense(1)(last_row(hidden))[:, 0]
 
     model = Model()
     xs, _ = data()
@@ -53,7 +58,7 @@ def nnx():
 
         def __call__(self, xs):
             start = jnp.zeros((BATCH, UNITS)), jnp.zeros((BATCH, UNITS))
-            return self.head(self.rnn(xs, initial_carry=start)[:, -1])[:, 0]
+            return self.head(last_row(self.rnn(xs, initial_carry=start)))[:, 0]
 
     graph, parameters, rest = nnx.split(Model(nnx.Rngs(0)), nnx.Param, ...)
     return (
@@ -69,7 +74,7 @@ def haiku():
     def model(xs):
         core = hk.LSTM(UNITS)
         hidden, _ = hk.dynamic_unroll(core, xs, core.initial_state(BATCH), False)
-        return hk.Linear(1)(hidden[:, -1])[:, 0]
+        return hk.Linear(1)(last_row(hidden))[:, 0]
 
     pure = hk.without_apply_rng(hk.transform(model))
     xs, _ = data()

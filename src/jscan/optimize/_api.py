@@ -66,6 +66,10 @@ def report(
 ) -> Report:
     """What `rewrite` does to the loops of a traced program, and what not, and why.
 
+    ``"merge"`` also works across loops: one that is written twice runs once, and small
+    ones of the same length run as one. ``"save_memory"`` keeps the last rows of a loop,
+    or their sum, mean, maximum, minimum or logsumexp, where nothing else is read.
+
     Args:
         closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
         platform: Where it will run.

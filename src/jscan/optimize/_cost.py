@@ -6,6 +6,7 @@ measured. No pass holds a number of its own.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,53 @@ class Machine:
     orders_reads: bool = JAX_VERSION >= (0, 12)
     chunk_bytes: int = 4 * MEBIBYTE
     split_bytes: int = MEBIBYTE // 4
+    joined_bytes: int = 0
+    joins_small_dots: bool = False
+    logsumexp_row_bytes: tuple[int, int] = (1, 0)
+
+    def keeps_apart(
+        self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]
+    ) -> str | None:
+        """Why two different loops take less time as they are, if they do.
+
+        Args:
+            equations: One step of both loops.
+            state: What both carry.
+            rows: What both hand out at each step.
+        """
+        if not self.joined_bytes:
+            return "whether larger steps pay was not measured on this device"
+        heavy = next((e for e in equations if not self._is_light(e)), None)
+        if heavy is not None:
+            return (
+                f"a step does {heavy.primitive.name}, which outweighs what a loop costs"
+            )
+        touched = sum(map(number_of_bytes, [*state, *state, *rows]))
+        touched += sum(
+            number_of_bytes(a) for e in equations for a in (*e.invars, *e.outvars)
+        )
+        if touched > self.joined_bytes:
+            return f"a step of both touches {touched} bytes, too many to gain by it"
+        return None
+
+    def _is_light(self, equation: Any) -> bool:
+        if equation.primitive.name == "dot_general":
+            return (
+                self.joins_small_dots
+                and dot_sizes(equation).multiplications <= self.small_dot
+            )
+        return is_elementwise(equation) or equation.primitive.name in _MOVES_DATA
+
+    def carries_logsumexp(self, row: Atom, length: int, budget: int) -> bool:
+        """Whether a running logsumexp takes no longer than one over stored rows.
+
+        It takes two exponentials a step instead of one, but no memory: it pays where
+        rows are wide enough to be computed side by side and too many for the caches.
+        """
+        size = length * number_of_bytes(row)
+        low, high = self.logsumexp_row_bytes
+        wide = low <= number_of_bytes(row) <= high
+        return size > budget or (wide and size >= self.split_bytes)
 
     def pays_as_sum(self, equation: Any, new_bytes: int, budget: int) -> bool:
         """Whether a product summed over time pays as one contraction.
@@ -141,6 +189,11 @@ _CPU = Machine(
     # and caches; JAX 0.10's CPU compiler does so for very small ones only.
     smallest_outer_product=64 if JAX_VERSION < (0, 11) else 8192,
     unroll=4,
+    # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into
+    # one native loop, and a step with products leaves it sooner when it does more.
+    joined_bytes=512 if JAX_VERSION < (0, 11) else 8192,
+    joins_small_dots=JAX_VERSION >= (0, 11),
+    logsumexp_row_bytes=(128, 1024),
 )
 
 

@@ -128,12 +128,19 @@ def _batchable_alone(equation: Any) -> bool:
     name = equation.primitive.name
     if name in _BRANCHING or name in _UNBATCHED_RANDOM:
         return False
-    if _is_collective(equation) or _unusual_keys(equation):
+    if is_collective(equation) or _unusual_keys(equation):
         return False
     return name in _TRANSPARENT or not any(sub_programs(equation))
 
 
-def _is_collective(equation: Any) -> bool:
+def reorderable(equation: Any) -> bool:
+    """Whether the equation may run earlier or later: no effects, no communication."""
+    return not equation.effects and not any(
+        inner.effects or is_collective(inner) for inner in every_equation(equation)
+    )
+
+
+def is_collective(equation: Any) -> bool:
     """Communication between devices: its number and order must not change."""
     axes = equation.params.get("axes", ())
     named = isinstance(axes, tuple) and any(isinstance(axis, str) for axis in axes)

@@ -260,18 +260,23 @@ def apply(equation: Any, *operands: Any) -> Any:
 
 
 def splice(
-    function: Callable[..., Any], operands: Sequence[Atom], equation: Any
+    function: Callable[..., Any],
+    operands: Sequence[Atom],
+    equation: Any,
+    outputs: Sequence[Any] | None = None,
 ) -> list[Any]:
     """Equations that compute `function(*operands)` into an equation's outputs.
 
-    It lets a pass write a replacement for one equation as ordinary JAX code.
+    It lets a pass write a replacement for one equation as ordinary JAX code. With
+    `outputs` they go there; the equation still gives the source location.
     """
+    results = list(equation.outvars if outputs is None else outputs)
     traced = jax.make_jaxpr(function)(*map(abstract, operands))
     jaxpr, constants = open_jaxpr(traced)
-    if constants or len(jaxpr.outvars) != len(equation.outvars):
+    if constants or len(jaxpr.outvars) != len(results):
         raise NotUnderstoodError("a replacement captured constants")
     names = dict(zip(jaxpr.invars, operands, strict=True))
-    targets = dict(zip(jaxpr.outvars, equation.outvars, strict=True))
+    targets = dict(zip(jaxpr.outvars, results, strict=True))
     return [
         inner.replace(source_info=equation.source_info, ctx=equation.ctx)
         for inner in renamed(jaxpr.eqns, names, targets)

@@ -258,6 +258,13 @@ def read_loop(
     )
 
 
+def without_work(loop: Loop) -> Loop:
+    """The loop when another one does its work: nothing is left but its notes."""
+    return replace(
+        loop, constants={}, sequences={}, carries=(), equations=(), results={}
+    )
+
+
 def has_effects(loop: Loop) -> bool:
     """Whether a step prints, calls back, or reads or writes a reference."""
     return any(equation.effects for equation in loop.equations)

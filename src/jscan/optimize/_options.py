@@ -68,9 +68,9 @@ class Context:
         stage: `"trace"`: a derivative will probably follow, so only what gains for it
             too. `"whole"`: all passes, but a derivative may follow and must stay what
             it is. `"lowering"`: no derivative can follow.
-        consumers: For each result of the loop, the equations that read it, or `None`
-            if something else reads it too (it is returned, or read by an inner
-            program).
+        consumers: For each variable of the program around the loop, the equations
+            that read it, or `None` if the program returns it.
+        producers: The equation that makes each variable of that program.
         run: Runs a program with its loops optimized.
         finish: Runs all passes on a part of a loop, and then the part.
     """
@@ -79,6 +79,7 @@ class Context:
     platform: str
     stage: Stage
     consumers: Mapping[Any, tuple[Any, ...] | None] = field(default_factory=dict)
+    producers: Mapping[Any, Any] = field(default_factory=dict)
     run: Callable[..., list[Any]] | None = None
     finish: Callable[[Any], dict[Any, Any]] | None = None
 

@@ -11,6 +11,7 @@ from jscan.optimize import (
     _fewer_rows,
     _hoist,
     _in_place,
+    _logsumexp,
     _merge,
     _save_memory,
     _sink,
@@ -59,6 +60,13 @@ STEPS = (
         "save_memory",
         _save_memory.run,
         "before anything asks which rows are stacked: it decides which are wanted",
+    ),
+    Step(
+        "save_memory",
+        _logsumexp.run,
+        "beside the rule for other reductions; not before a derivative, which would "
+        "store more for a running logsumexp than for rows",
+        _NOT_BEFORE_AD,
     ),
     Step(
         "save_memory",

@@ -14,28 +14,28 @@ import jax
 from jax.core import eval_jaxpr
 
 from jscan.optimize._emit import emit
+from jscan.optimize._flat import Flat, flatten, index
 from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
     abstract,
-    fills_with_zero,
     free_variables,
     holds,
-    inline_calls,
     is_jaxpr,
     is_plain_call,
     is_scan,
     is_variable,
-    needed,
     open_jaxpr,
     program,
     with_type_of,
     without_dead_code,
 )
-from jscan.optimize._loop import Loop, read_loop
+from jscan.optimize._loop import Loop, read_loop, without_work
 from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, failure, run_passes
+from jscan.optimize._report import scope_name
+from jscan.optimize._siblings import Group, group, join, without_unneeded
 
 _LOOP = frozenset({"scan"})
 _OPENED = frozenset({"cond", "while", "checkpoint", "remat2", "custom_jvp_call"})
@@ -97,33 +97,35 @@ class _Walk:
         self.session = session
         self.values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
         self.values.update(zip(jaxpr.invars, operands, strict=True))
-        equations, self.outputs = flattened(jaxpr)
-        self.equations = slices_first(equations, self.outputs)
-        self.readers: dict[Any, list[Any] | None] = {}
-        for equation in self.equations:
-            for atom in filter(is_variable, equation.invars):
-                readers = self.readers.setdefault(atom, [])
-                if readers is not None and equation not in readers:
-                    readers.append(equation)
-        for atom in filter(is_variable, self.outputs):
-            self.readers[atom] = None
-        self.zeros = {e.outvars[0] for e in self.equations if fills_with_zero(e)}
+        flat = flattened(jaxpr)
+        self.flat = index(slices_first(flat.equations, flat.outputs), flat.outputs)
+        self.siblings = group(
+            self.flat.equations,
+            lambda equation: self._read(equation, equation.invars),
+            _called,
+            self._context(),
+        )
+        if any(len(group) > 1 for group in self.siblings.groups):
+            together = [e for group in self.siblings.groups for e in group]
+            self.flat = index(together, self.flat.outputs)
         self.pending: list[Any] = []
 
     def run(self) -> list[Any]:
-        for equation in self.equations:
-            if all(v in self.values for v in equation.outvars) and not equation.effects:
-                continue  # a reader of a loop's result, already replaced
-            if is_scan(equation):
+        groups = without_unneeded(self.siblings.groups, (), self.flat.outputs)
+        while groups:
+            here, *groups = groups
+            if is_scan(here[0]):
                 self.flush()
-                self.loop(equation)
-            elif self._opens(equation):
+                self.loops(here)
+                # What only led to a result that the loop now gives is not run.
+                groups = without_unneeded(groups, self.values, self.flat.outputs)
+            elif self._opens(here[0]):
                 self.flush()
-                self.opened(equation)
+                self.opened(here[0])
             else:
-                self.pending.append(equation)
+                self.pending += here
         self.flush()
-        return [self.value(atom) for atom in self.outputs]
+        return [self.value(atom) for atom in self.flat.outputs]
 
     def value(self, atom: Atom) -> Any:
         return self.values[atom] if is_variable(atom) else atom.val
@@ -132,7 +134,7 @@ class _Walk:
         """Run the equations collected since the last loop."""
         if not self.pending:
             return
-        made = [v for e in self.pending for v in e.outvars if v in self.readers]
+        made = [v for e in self.pending for v in e.outvars if v in self.flat.readers]
         inputs = free_variables(self.pending)
         jaxpr = program(inputs, made, self.pending)
         operands = [self.values[v] for v in inputs]
@@ -182,54 +184,86 @@ class _Walk:
         jaxpr = program(inputs, changed.outvars, [changed])
         return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
 
-    def loop(self, equation: Any) -> None:
-        """Run a loop, rewritten; as it is if that fails."""
+    def loops(self, group: Group) -> None:
+        """Run loops as one, rewritten; as they are if that fails."""
         try:
-            values = self._rewritten_loop(equation)
+            values = self._rewritten(group)
         except Exception as error:
             # An effect may already have been traced: give up on the whole program.
-            if debugging() or equation.effects:
+            if debugging() or any(equation.effects for equation in group):
                 raise
-            record = self._read(equation).refused("pipeline", failure(error))
-            self.session.record(equation, record, record)
-            self.pending.append(equation)
+            for equation in group:
+                record = self._loop(equation).refused("pipeline", failure(error))
+                self.session.record(equation, record, record)
+            self.pending += group
             return
         self.values.update(values)
 
-    def _read(self, equation: Any) -> Loop:
-        wanted = {v for v in equation.outvars if v in self.readers}
-        operands = [self.value(atom) for atom in equation.invars]
-        zeros = [is_variable(a) and a in self.zeros for a in equation.invars]
-        return read_loop(equation, operands, wanted, zeros)
+    def _loop(self, equation: Any) -> Loop:
+        """The record of a loop, with the values of its operands."""
+        loop = self._read(equation, [self.value(atom) for atom in equation.invars])
+        why = self.siblings.apart.get(id(equation))
+        return loop if why is None else loop.refused("merge", why)
 
-    def _rewritten_loop(self, equation: Any) -> dict[Any, Any]:
-        readers = {v: self.readers.get(v) for v in equation.outvars}
+    def _read(self, equation: Any, operands: Sequence[Any]) -> Loop:
+        flat = self.flat
+        wanted = {v for v in equation.outvars if v in flat.readers}
+        zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
+        return read_loop(equation, list(operands), wanted, zeros)
+
+    def _context(self) -> Context:
+        """What the passes see around a loop of this program."""
         context = replace(
             self.session.context,
-            consumers={v: None if e is None else tuple(e) for v, e in readers.items()},
+            consumers=self.flat.readers,
+            producers=self.flat.producers,
             run=self.session.run,
-            finish=lambda part: emit(run_passes(part, inner), inner),
         )
-        inner = replace(context, consumers={}, finish=None)
-        before = self._read(equation)
-        scope = jax.named_scope(before.scope) if before.scope else nullcontext()
+        inner = replace(context, consumers={}, producers={})
+
+        def finish(part: Loop) -> dict[Any, Any]:
+            return emit(run_passes(part, inner), inner)
+
+        return replace(context, finish=finish)
+
+    def _rewritten(self, group: Group) -> dict[Any, Any]:
+        context = self._context()
+        before = [self._loop(equation) for equation in group]
+        loop = before[0] if len(group) == 1 else join(before)
+        scope = jax.named_scope(loop.scope) if loop.scope else nullcontext()
         with scope:
-            after = run_passes(before, context)
+            after = run_passes(loop, context)
             values = emit(after, context)
         for variable, value in values.items():
             aval = variable.aval
             if value.shape != aval.shape or value.dtype != aval.dtype:
                 got = f"{value.dtype}{value.shape}"
                 raise NotUnderstoodError(f"a result became {got}, not {aval}")
-        self.session.record(equation, before, after)
+        self._record(group, before, after)
         return values
 
+    def _record(self, group: Group, before: Sequence[Loop], after: Loop) -> None:
+        """The first loop of a group does the work of all."""
+        first, *others = group
+        if others:
+            names = " and ".join(map(_called, others))
+            text = f"merged with {names}, whose work its steps do too"
+            after = after.fired("merge", text)
+        self.session.record(first, before[0], after)
+        for equation, loop in zip(others, before[1:], strict=True):
+            gone = without_work(loop).fired("merge", f"merged with {_called(first)}")
+            self.session.record(equation, loop, gone)
 
-def flattened(jaxpr: Any) -> tuple[list[Any], list[Atom]]:
-    """The equations a program needs, calls that hold loops opened, and its results."""
-    equations, names = inline_calls(jaxpr.eqns, _is_call_with_loop)
-    outputs = [names.get(a, a) if is_variable(a) else a for a in jaxpr.outvars]
-    return needed(equations, outputs), outputs
+
+def _called(equation: Any) -> str:
+    """A loop's name in a sentence about another loop."""
+    name = scope_name(str(equation.source_info.name_stack))
+    return repr(name) if name else f"another loop of {equation.params['length']} steps"
+
+
+def flattened(jaxpr: Any) -> Flat:
+    """An open program with the calls that hold loops opened."""
+    return flatten(jaxpr, _is_call_with_loop)
 
 
 def holds_loop(equation: Any) -> bool:

@@ -20,6 +20,7 @@ from jscan.optimize._jaxpr import (
     program,
 )
 from jscan.optimize._movers import moved_axes
+from jscan.optimize._numbering import repeats_before_loops
 from jscan.optimize._program import flattened, holds_loop
 
 _READERS = frozenset(
@@ -49,7 +50,8 @@ class Parts:
 
 def split(jaxpr: Any) -> Parts:
     """Cut a plain program without effects around its loops."""
-    equations, results = flattened(jaxpr)
+    flat = flattened(jaxpr)
+    equations, results = flat.equations, flat.outputs
     leads = _leads_to_loop(equations)
     late: set[Any] = set()  # variables that depend on a loop
     made: set[Any] = set()  # those of them that the core computes
@@ -67,6 +69,7 @@ def split(jaxpr: Any) -> Parts:
             made.update(equation.outvars)
         else:
             after.append(equation)
+    core = _reading_once(core, equations)
     fills = _fills(before, core)
     wanted = {*free_variables(core), *free_variables(after)}
     wanted.update(filter(is_variable, results))
@@ -83,6 +86,17 @@ def _part(equations: list[Any], wanted: set[Any], repeated: Sequence[Any] = ()) 
     outputs = [v for e in equations for v in e.outvars if v in wanted]
     equations = [*repeated, *equations]
     return program(free_variables(equations), outputs, equations)
+
+
+def _reading_once(core: list[Any], equations: Sequence[Any]) -> list[Any]:
+    """The core, reading one of several equal values: or equal loops would differ."""
+    names = repeats_before_loops(equations, {})
+    return [
+        equation.replace(
+            invars=[names.get(a, a) if is_variable(a) else a for a in equation.invars]
+        )
+        for equation in core
+    ]
 
 
 def _leads_to_loop(equations: Iterable[Any]) -> set[int]:

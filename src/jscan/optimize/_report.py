@@ -152,11 +152,22 @@ def _mark(note: Note) -> str:
 
 def loop_name(scope: str, position: int) -> str:
     """A readable name from a name stack such as ``transpose(jvp(cell))/while``."""
+    name = scope_name(scope)
+    if name:
+        return name
+    return f"loop {position}" + _backward(scope)
+
+
+def scope_name(scope: str) -> str:
+    """The names the user gave in a name stack; empty if there are none."""
     plain = re.sub(r"\b(jit|pjit)\([^()]*\)/?", "", scope)
-    backward = "transpose(" in plain
     plain = re.sub(r"\b(transpose|jvp|vmap|rematted_computation)\b|[()]", "", plain)
-    name = "/".join(part for part in plain.split("/") if part) or f"loop {position}"
-    return f"{name} (backward)" if backward else name
+    name = "/".join(part for part in plain.split("/") if part)
+    return name + _backward(scope) if name else ""
+
+
+def _backward(scope: str) -> str:
+    return " (backward)" if "transpose(" in scope else ""
 
 
 def _number(value: int) -> str:

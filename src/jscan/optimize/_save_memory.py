@@ -33,7 +33,7 @@ def run(loop: Loop, context: Context) -> Loop:
         readers = context.consumers.get(name)
         if not isinstance(result, Stack) or not readers:
             continue
-        if all(_is_last_row(reader, loop) for reader in readers):
+        if all(is_last_row(reader, loop) for reader in readers):
             loop = _keep_last(loop, name, result, readers, context)
         elif all(_is_reduction(reader) for reader in readers):
             if context.differentiable and any(map(_has_ties, readers)):
@@ -47,7 +47,7 @@ def _rows(result: Stack) -> str:
     return result.atom.aval.str_short()
 
 
-def _is_last_row(reader: Any, loop: Loop) -> bool:
+def is_last_row(reader: Any, loop: Loop) -> bool:
     """Whether an equation reads the row of the last step alone."""
     if reader.primitive is not primitives.slice_p:
         return False
@@ -120,7 +120,7 @@ def _reduce(
     loop: Loop, name: Any, result: Stack, readers: tuple[Any, ...], context: Context
 ) -> Loop:
     atom = result.atom
-    why = _stays_stacked(loop, atom, context)
+    why = stays_stacked(loop, atom, context)
     if why:
         return loop.refused(NAME, why)
     results: dict[Any, Result] = {
@@ -147,7 +147,7 @@ def _reduce(
     return replace(loop, results=results).fired(NAME, text)
 
 
-def _stays_stacked(loop: Loop, atom: Any, context: Context) -> str | None:
+def stays_stacked(loop: Loop, atom: Any, context: Context) -> str | None:
     """Why rows are better computed after the loop and reduced there, if so."""
     dependence = Dependence(loop)
     fits = stack_bytes([atom], loop.length) <= context.budget

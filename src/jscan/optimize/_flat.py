@@ -1,0 +1,60 @@
+"""A program as one flat list of equations, and who reads what in it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jscan.optimize._jaxpr import (
+    Atom,
+    fills_with_zero,
+    inline_calls,
+    is_variable,
+    needed,
+)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """An open program whose calls are opened.
+
+    Attributes:
+        equations: Those the results need, and those with effects, in order.
+        outputs: The operands the program returns.
+        readers: The equations that read a variable; `None` if it is returned. What
+            nobody reads is missing.
+        producers: The equation that makes a variable.
+        zeros: Variables that are known to be all zeros.
+    """
+
+    equations: tuple[Any, ...]
+    outputs: tuple[Atom, ...]
+    readers: Mapping[Any, tuple[Any, ...] | None]
+    producers: Mapping[Any, Any]
+    zeros: frozenset[Any]
+
+
+def flatten(jaxpr: Any, opens: Callable[[Any], bool]) -> Flat:
+    """Open the calls of a program that are to be opened."""
+    equations, names = inline_calls(jaxpr.eqns, opens)
+    outputs = [
+        names.get(atom, atom) if is_variable(atom) else atom for atom in jaxpr.outvars
+    ]
+    return index(equations, outputs)
+
+
+def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
+    """Note who reads and who makes what in a list of equations."""
+    equations = needed(equations, outputs)
+    readers: dict[Any, list[Any] | None] = dict.fromkeys(filter(is_variable, outputs))
+    for equation in equations:
+        for atom in dict.fromkeys(filter(is_variable, equation.invars)):
+            found = readers.setdefault(atom, [])
+            if found is not None:
+                found.append(equation)
+    return Flat(
+        equations=tuple(equations),
+        outputs=tuple(outputs),
+        readers={v: None if e is None else tuple(e) for v, e in readers.items()},
+        producers={v: e for e in equations for v in e.outvars},
+        zeros=frozenset(e.outvars[0] for e in equations if fills_with_zero(e)),
+    )
