@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jscan.optimize import PASS_NAMES, _cost, optimize, rewrite
+from jscan.optimize import PASS_NAMES, _cost, _logsumexp, optimize, rewrite
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
@@ -106,7 +106,10 @@ class Setup:
         nothing_is_cheap = dict.fromkeys(
             ("_CHEAP_ARITHMETIC", "_MOVES_DATA", "_REDUCTIONS"), frozenset()
         )
-        with mock.patch.multiple(_cost, _CPU=machine, **nothing_is_cheap):
+        with (
+            mock.patch.multiple(_cost, _CPU=machine, **nothing_is_cheap),
+            mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None),
+        ):
             yield
 
 
