@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jscan import optimize
-from jscan.optimize import PASS_NAMES, _cost, rewrite
+from jscan.optimize import PASS_NAMES, _cost, _logsumexp, rewrite
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
@@ -107,7 +107,10 @@ class Setup:
         nothing_is_cheap = dict.fromkeys(
             ("_CHEAP_ARITHMETIC", "_MOVES_DATA", "_REDUCTIONS"), frozenset()
         )
-        with mock.patch.multiple(_cost, _CPU=machine, **nothing_is_cheap):
+        with (
+            mock.patch.multiple(_cost, _CPU=machine, **nothing_is_cheap),
+            mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None),
+        ):
             yield
 
 

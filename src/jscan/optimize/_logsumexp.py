@@ -14,6 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jscan.optimize._cost import (
+    LONGEST_ROUNDING,
+    keeps_logsumexp_rows,
+    stack_bytes,
+)
 from jscan.optimize._jaxpr import (
     Atom,
     inline_calls,
@@ -156,10 +161,11 @@ def _refusal(
     why = stays_stacked(loop, result.atom, context)
     if why is not None:
         return why
-    machine = context.machine
-    if not machine.carries_logsumexp(result.atom, loop.length, context.budget):
-        return "for so few, one exponential less a step is faster"
-    return None
+    rounding = loop.length * float(jnp.finfo(found.total.outvars[0].aval.dtype).eps)
+    if rounding > LONGEST_ROUNDING:
+        return f"the rounding of {loop.length} sums in a row would add up"
+    size = stack_bytes([result.atom], loop.length)
+    return keeps_logsumexp_rows(loop.equations, size, context.budget)
 
 
 def _is_shift(equation: Any) -> bool:
