@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan.optimize._cost import is_expensive, stack_bytes
+from jscan.optimize._cost import stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import (
     Atom,
@@ -106,7 +106,9 @@ def _choose(planner: "_Planner", found: list[_Accumulator]) -> list[_Accumulator
             chosen.append(accumulator)
             stacks = more
     # With nothing else carried, taking the sums out removes the loop itself.
-    only_sums = len(found) == len(planner.loop.carries)
+    only_sums = not planner.context.machine.batch_start and len(found) == len(
+        planner.loop.carries
+    )
     for accumulator in found:
         if accumulator in chosen:
             continue
@@ -235,7 +237,9 @@ class _Planner:
             return None
         new = [v for v in operands.stacks if v not in self.free]
         size = stack_bytes(new, self.loop.length)
-        pays = self.context.machine.pays_as_sum(equation, size, self.context.budget)
+        pays = self.context.machine.pays_as_sum(
+            equation, self.loop.length, size, self.context.budget
+        )
         return _Plan(pays) | operands | _of(equation)
 
     def _writes_into_zeros(self, equation: Any) -> bool:
@@ -272,7 +276,10 @@ class _Planner:
         size = stack_bytes([atom], self.loop.length)
         if not all(map(batchable, pure)) or size > self.context.budget:
             return self._materialise(atom)
-        return _Plan(any(map(is_expensive, pure)), frozenset(), tuple(upstream))
+        machine = self.context.machine
+        gains = any(map(machine.gains_batched, pure))
+        pays = gains and machine.pays_batched(pure, self.loop.length)
+        return _Plan(pays, frozenset(), tuple(upstream))
 
     def _materialise(self, atom: Any) -> _Plan | None:
         size = stack_bytes([atom], self.loop.length)
