@@ -212,7 +212,8 @@ class _Planner:
             return self._product(equation)
         if self._writes_into_zeros(equation):
             operands = self._rows(changing)
-            return None if operands is None else _Plan(True) | operands | _of(equation)
+            pays = _Plan(self.context.machine.takes_out_rows)
+            return None if operands is None else pays | operands | _of(equation)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):

@@ -178,12 +178,15 @@ class Machine:
         if name in _INDEXED or name.startswith("scatter"):
             return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
         if name == "dot_general":
-            return self._saved_by_dot(dot_sizes(equation))
+            cached = self.is_cached_dot(equation)
+            return 0 if cached else self._saved_by_dot(dot_sizes(equation))
         if name in _TRANSCENDENTAL:
             # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
             wide = elements >= _VECTOR_ROW
             return elements * (_WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE)
-        return _OPAQUE + elements * _WIDE_TRANSCENDENTAL if is_expensive(equation) else 0
+        return (
+            _OPAQUE + elements * _WIDE_TRANSCENDENTAL if is_expensive(equation) else 0
+        )
 
     def pays_as_map(
         self, equations: Sequence[Any], rows: Sequence[Any], length: int
@@ -203,10 +206,22 @@ class Machine:
         if sizes.contracted == 1:
             return 0  # each product is an element to store: nothing is gained
         vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
-        if vector and sizes.multiplications <= self.cached_dot:
-            return 0
         call = _VECTOR_CALL if vector else _MATRIX_CALL
         return call + _MULTIPLICATION * sizes.multiplications
+
+    @property
+    def takes_out_rows(self) -> bool:
+        """Whether rows written into zeros are summed by one scatter after the loop.
+
+        Added in place they cost one row a step, where a scatter starts threads.
+        """
+        return not self.batch_start
+
+    def is_cached_dot(self, equation: Any) -> bool:
+        """Whether a product is a vector times a matrix in the nearest cache."""
+        sizes = dot_sizes(equation)
+        vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
+        return vector and sizes.multiplications <= self.cached_dot
 
     def pays_as_sum(
         self, equation: Any, length: int, new_bytes: int, budget: int
