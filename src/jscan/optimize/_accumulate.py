@@ -16,6 +16,7 @@ from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import (
     Atom,
     fills_with_zero,
+    free_variables,
     is_variable,
     is_zero_literal,
 )
@@ -106,9 +107,7 @@ def _choose(planner: "_Planner", found: list[_Accumulator]) -> list[_Accumulator
             chosen.append(accumulator)
             stacks = more
     # With nothing else carried, taking the sums out removes the loop itself.
-    only_sums = not planner.context.machine.batch_start and len(found) == len(
-        planner.loop.carries
-    )
+    only_sums = len(found) == len(planner.loop.carries) and planner.pays_as_map()
     for accumulator in found:
         if accumulator in chosen:
             continue
@@ -194,6 +193,13 @@ class _Planner:
         if not terms or read or updates.count(variable) != 1:
             return None
         return tuple(terms)
+
+    def pays_as_map(self) -> bool:
+        """Whether the loop would pay as a batch, were its sums not carried."""
+        read = {*free_variables(self.loop.equations)} & self.loop.sequences.keys()
+        rows = [*read, *self.loop.wanted_rows()]
+        machine, length = self.context.machine, self.loop.length
+        return machine.pays_as_map(self.loop.equations, rows, length, summed=True)
 
     def plan(self, atom: Atom) -> _Plan | None:
         """How to sum an operand over time; `None` if that takes too much memory."""

@@ -64,20 +64,10 @@ _REDUCTIONS = frozenset(
     }
 )
 
-_RANDOM = frozenset(
-    {
-        *("random_bits", "random_split", "random_fold_in", "random_seed"),
-        *("threefry2x32",),
-    }
-)
-
 
 def is_expensive(equation: Any) -> bool:
     """Whether batching the equation over time gains more than its memory costs."""
     name = equation.primitive.name
-    if name in _RANDOM:
-        # JAX 0.10 expands a draw into a loop of its own; later versions do not.
-        return JAX_VERSION < (0, 11)
     return name not in _CHEAP_ARITHMETIC | _MOVES_DATA | _REDUCTIONS
 
 
@@ -189,7 +179,11 @@ class Machine:
         )
 
     def pays_as_map(
-        self, equations: Sequence[Any], rows: Sequence[Any], length: int
+        self,
+        equations: Sequence[Any],
+        rows: Sequence[Any],
+        length: int,
+        summed: bool = False,
     ) -> bool:
         """Whether a loop without state pays as one batch.
 
@@ -197,9 +191,14 @@ class Machine:
             equations: The equations of a step.
             rows: The variables whose rows a step reads and hands out.
             length: The number of steps.
+            summed: Whether products of what changes are summed over all steps.
         """
         elements = sum(math.prod(v.aval.shape) for v in rows)
         extra = _ROUND + _STREAMED_ELEMENT * elements / 2
+        if summed:
+            products = [e for e in equations if e.primitive.name == "dot_general"]
+            added = sum(math.prod(e.outvars[0].aval.shape) for e in products)
+            extra += _ADDED_ELEMENT * added
         return self.pays_batched(equations, length, extra)
 
     def _saved_by_dot(self, sizes: DotSizes) -> float:
