@@ -117,3 +117,20 @@ def test_products_of_matrices_leave_as_before():
     _, inside = operations(optimize(cell), W, few)
     assert inside.count("dot_general") == 2
     assert "starting a batch" in reasons(cell, W, few, name="hoist")
+
+
+def test_an_inner_loop_counts_at_each_of_its_steps():
+    """64 loops of 16 steps are worth one loop of 64 rows; 8 of them are not."""
+
+    def nested(x):
+        def outer(total, rows):
+            step = lambda h, row: (jnp.tanh(h + row), None)
+            h = jax.lax.scan(step, jnp.zeros(64, "float32"), rows)[0]
+            return total + h, total
+
+        return jax.lax.scan(outer, jnp.zeros(64, "float32"), x)[1]
+
+    x = jnp.tile(X[:16], (64, 1, 1))
+    assert loop_lengths(optimize(nested), x) == [16, 64]
+    assert loop_lengths(optimize(nested), x[:8]) == [8, 16]
+    assert_same(optimize(nested)(x), nested(x))

@@ -173,10 +173,13 @@ class Machine:
         if name in _TRANSCENDENTAL:
             # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
             wide = elements >= _VECTOR_ROW
-            return elements * (_WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE)
-        return (
-            _OPAQUE + elements * _WIDE_TRANSCENDENTAL if is_expensive(equation) else 0
-        )
+            each = _WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE
+            return each * elements
+        if not is_expensive(equation):
+            return 0
+        # An inner loop saves as much at each of its steps.
+        steps = equation.params["length"] if name == "scan" else 1
+        return _OPAQUE * steps + _WIDE_TRANSCENDENTAL * elements
 
     def pays_as_map(
         self,
