@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from optimize.loops import assert_same, check, operations, reasons
+from optimize.loops import assert_same, check, loop_lengths, operations, reasons
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 W = jax.random.normal(KEYS[0], (64, 64)) / 8
@@ -166,3 +166,20 @@ def test_weights_joined_before_the_loop_and_split_behind_it():
     assert "accumulate" in backward.fired
     expected = jax.jit(jax.grad(loss_of))([W, U], X)
     assert_same(jax.jit(optimize(jax.grad(loss_of)))([W, U], X), expected, 1e-4)
+
+
+def test_the_sum_of_outer_products_with_a_constant_is_one_contraction():
+    """The constant is repeated, instead of an outer product for each step."""
+
+    def total(v, x):
+        def step(c, row):
+            return c + jax.lax.dot_general(jnp.tanh(row), v, (((), ()), ((), ()))), None
+
+        return jax.lax.scan(step, jnp.zeros((64, 64), x.dtype), x)[0]
+
+    x = jnp.tile(X[0], (5, 1))
+    program = jax.make_jaxpr(optimize(total))(W[0], x)
+    sizes = [v.aval.size for e in program.eqns for v in e.outvars]
+    assert max(sizes) < 20 * 64 * 64
+    assert loop_lengths(optimize(total), W[0], x) == []
+    assert_same(optimize(total)(W[0], x), total(W[0], x), 1e-4)

@@ -11,11 +11,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan.optimize._cost import is_expensive, stack_bytes
+from jscan.optimize._cost import stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import (
     Atom,
     fills_with_zero,
+    free_variables,
     is_variable,
     is_zero_literal,
 )
@@ -106,7 +107,7 @@ def _choose(planner: "_Planner", found: list[_Accumulator]) -> list[_Accumulator
             chosen.append(accumulator)
             stacks = more
     # With nothing else carried, taking the sums out removes the loop itself.
-    only_sums = len(found) == len(planner.loop.carries)
+    only_sums = len(found) == len(planner.loop.carries) and planner.pays_as_map()
     for accumulator in found:
         if accumulator in chosen:
             continue
@@ -193,6 +194,13 @@ class _Planner:
             return None
         return tuple(terms)
 
+    def pays_as_map(self) -> bool:
+        """Whether the loop would pay as a batch, were its sums not carried."""
+        read = {*free_variables(self.loop.equations)} & self.loop.sequences.keys()
+        rows = [*read, *self.loop.wanted_rows()]
+        machine, length = self.context.machine, self.loop.length
+        return machine.pays_as_map(self.loop.equations, rows, length, summed=True)
+
     def plan(self, atom: Atom) -> _Plan | None:
         """How to sum an operand over time; `None` if that takes too much memory."""
         if not is_variable(atom) or self.dependence.level(atom) is Level.CONSTANT:
@@ -210,7 +218,8 @@ class _Planner:
             return self._product(equation)
         if self._writes_into_zeros(equation):
             operands = self._rows(changing)
-            return None if operands is None else _Plan(True) | operands | _of(equation)
+            pays = _Plan(self.context.machine.takes_out_rows)
+            return None if operands is None else pays | operands | _of(equation)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):
@@ -235,7 +244,9 @@ class _Planner:
             return None
         new = [v for v in operands.stacks if v not in self.free]
         size = stack_bytes(new, self.loop.length)
-        pays = self.context.machine.pays_as_sum(equation, size, self.context.budget)
+        pays = self.context.machine.pays_as_sum(
+            equation, self.loop.length, size, self.context.budget
+        )
         return _Plan(pays) | operands | _of(equation)
 
     def _writes_into_zeros(self, equation: Any) -> bool:
@@ -272,7 +283,10 @@ class _Planner:
         size = stack_bytes([atom], self.loop.length)
         if not all(map(batchable, pure)) or size > self.context.budget:
             return self._materialise(atom)
-        return _Plan(any(map(is_expensive, pure)), frozenset(), tuple(upstream))
+        machine = self.context.machine
+        gains = any(map(machine.gains_batched, pure))
+        pays = gains and machine.pays_batched(pure, self.loop.length)
+        return _Plan(pays, frozenset(), tuple(upstream))
 
     def _materialise(self, atom: Any) -> _Plan | None:
         size = stack_bytes([atom], self.loop.length)

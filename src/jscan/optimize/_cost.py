@@ -6,7 +6,7 @@ measured. No pass holds a number of its own.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ MEBIBYTE = 2**20
 DEFAULT_BUDGET = 32 * MEBIBYTE
 """Bytes one rewrite may add: above it an allocation is mapped anew on each call."""
 
+TOO_LITTLE = "over all steps it saves less time than starting a batch takes"
+"""Why work that would be expensive in a longer loop is left alone."""
+
 ELEMENTWISE = frozenset(
     {
         *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "clamp"),
@@ -24,7 +27,9 @@ ELEMENTWISE = frozenset(
         *("one_minus_square", "select_n", "convert_element_type", "add_any"),
         *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor"),
         *("floor", "ceil", "round", "is_finite", "real", "imag", "conj", "copy"),
-        *("stop_gradient", "rem", "nextafter"),
+        *("stop_gradient", "rem", "nextafter", "reduce_precision"),
+        *("shift_left", "shift_right_logical", "shift_right_arithmetic"),
+        *("population_count", "clz", "complex"),
     }
 )
 
@@ -33,26 +38,29 @@ _CHEAP_ARITHMETIC = ELEMENTWISE - {
     *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
 }
 
+_TRANSCENDENTAL = frozenset(
+    {
+        *(ELEMENTWISE - _CHEAP_ARITHMETIC),
+        *("atan2", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh"),
+        *("atanh", "erfc", "erf_inv", "log2", "lgamma", "digamma", "polynomial"),
+    }
+)
+
+_INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
+
 _MOVES_DATA = frozenset(
     {
         *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
         *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
         *("dynamic_slice", "dynamic_update_slice"),
-        *("random_wrap", "random_unwrap"),
+        *("random_wrap", "random_unwrap", "bitcast_convert_type"),
     }
 )
 
 _REDUCTIONS = frozenset(
     {
         *("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or"),
-        *("argmax", "argmin"),
-    }
-)
-
-_RANDOM = frozenset(
-    {
-        *("random_bits", "random_split", "random_fold_in", "random_seed"),
-        *("threefry2x32",),
+        *("reduce_prod", "reduce_xor", "argmax", "argmin"),
     }
 )
 
@@ -60,9 +68,6 @@ _RANDOM = frozenset(
 def is_expensive(equation: Any) -> bool:
     """Whether batching the equation over time gains more than its memory costs."""
     name = equation.primitive.name
-    if name in _RANDOM:
-        # JAX 0.10 expands a draw into a loop of its own; later versions do not.
-        return JAX_VERSION < (0, 11)
     return name not in _CHEAP_ARITHMETIC | _MOVES_DATA | _REDUCTIONS
 
 
@@ -104,8 +109,27 @@ def dot_sizes(equation: Any) -> DotSizes:
 
 @dataclass(frozen=True)
 class Machine:
-    """What pays on one kind of device."""
+    """What pays on one kind of device.
 
+    Attributes:
+        batch_start: Nanoseconds that work done for all steps at once has to save
+            before it is worth it; 0 if all expensive work is. On a CPU a batched
+            operation wakes threads, which alone takes as long as some whole loops.
+        cached_dot: Multiplications up to which a vector times a matrix runs as fast
+            in a loop as batched, because the matrix stays in the nearest cache.
+        small_dot: Multiplications up to which a product is written as a sum.
+        merged_dot: Elements of the matrix up to which products are merged.
+        merged_rows: Rows up to which products are merged.
+        materialise_transposes: Whether a transposed matrix is stored as such.
+        smallest_outer_product: Elements from which a sum of outer products leaves.
+        unroll: Steps per iteration of a tiny loop.
+        orders_reads: Whether the compiler updates in place what is read before.
+        chunk_bytes: Bytes between the operations of one chunk of a map.
+        split_bytes: Bytes of rows for which a loop is cut into parts.
+    """
+
+    batch_start: int = 0
+    cached_dot: int = 0
     small_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0
@@ -151,16 +175,107 @@ class Machine:
             )
         return is_elementwise(equation) or equation.primitive.name in _MOVES_DATA
 
-    def pays_as_sum(self, equation: Any, new_bytes: int, budget: int) -> bool:
+    def gains_batched(self, equation: Any) -> bool:
+        """Whether an equation runs faster for all steps at once, however long."""
+        if not self.batch_start:
+            return is_expensive(equation)
+        return is_expensive(equation) and self.saved_nanoseconds(equation) > 0
+
+    def pays_batched(
+        self, equations: Iterable[Any], length: int, extra: float = 0
+    ) -> bool:
+        """Whether equations save enough over all steps to leave the loop together.
+
+        Args:
+            equations: What would run for all steps at once.
+            length: The number of steps.
+            extra: Nanoseconds a step saves besides.
+        """
+        if not self.batch_start:
+            return True
+        saved = extra + sum(map(self.saved_nanoseconds, equations))
+        return length * saved >= self.batch_start
+
+    def saved_nanoseconds(self, equation: Any) -> float:
+        """About what one step saves if the equation is done for all steps at once."""
+        name = equation.primitive.name
+        elements = sum(math.prod(v.aval.shape) for v in equation.outvars)
+        if name in _INDEXED or name.startswith("scatter"):
+            return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
+        if name == "dot_general":
+            cached = self.is_cached_dot(equation)
+            return 0 if cached else self._saved_by_dot(dot_sizes(equation))
+        if name in _TRANSCENDENTAL:
+            # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
+            wide = elements >= _VECTOR_ROW
+            each = _WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE
+            return each * elements
+        if not is_expensive(equation):
+            return 0
+        # An inner loop saves as much at each of its steps.
+        steps = equation.params["length"] if name == "scan" else 1
+        return _OPAQUE * steps + _WIDE_TRANSCENDENTAL * elements
+
+    def pays_as_map(
+        self,
+        equations: Sequence[Any],
+        rows: Sequence[Any],
+        length: int,
+        summed: bool = False,
+    ) -> bool:
+        """Whether a loop without state pays as one batch.
+
+        Args:
+            equations: The equations of a step.
+            rows: The variables whose rows a step reads and hands out.
+            length: The number of steps.
+            summed: Whether products of what changes are summed over all steps.
+        """
+        elements = sum(math.prod(v.aval.shape) for v in rows)
+        extra = _ROUND + _STREAMED_ELEMENT * elements / 2
+        if summed:
+            products = [e for e in equations if e.primitive.name == "dot_general"]
+            added = sum(math.prod(e.outvars[0].aval.shape) for e in products)
+            extra += _ADDED_ELEMENT * added
+        return self.pays_batched(equations, length, extra)
+
+    def _saved_by_dot(self, sizes: DotSizes) -> float:
+        if sizes.contracted == 1:
+            return 0  # each product is an element to store: nothing is gained
+        vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
+        call = _VECTOR_CALL if vector else _MATRIX_CALL
+        return call + _MULTIPLICATION * sizes.multiplications
+
+    @property
+    def takes_out_rows(self) -> bool:
+        """Whether rows written into zeros are summed by one scatter after the loop.
+
+        Added in place they cost one row a step, where a scatter starts threads.
+        """
+        return not self.batch_start
+
+    def is_cached_dot(self, equation: Any) -> bool:
+        """Whether a product is a vector times a matrix in the nearest cache."""
+        sizes = dot_sizes(equation)
+        vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
+        return vector and sizes.multiplications <= self.cached_dot
+
+    def pays_as_sum(
+        self, equation: Any, length: int, new_bytes: int, budget: int
+    ) -> bool:
         """Whether a product summed over time pays as one contraction.
 
         Args:
             equation: The product, whose operands both change with time.
+            length: The number of steps.
             new_bytes: Bytes of the stacks it needs that would not exist anyway.
             budget: The memory budget.
         """
         sizes = dot_sizes(equation)
         elements = sizes.batch * sizes.rows * sizes.columns
+        saved = _ADDED_ELEMENT * elements + _MULTIPLICATION * sizes.multiplications
+        if length * saved < self.batch_start:
+            return False
         if elements >= self.smallest_outer_product:
             many_rows = sizes.contracted >= 64
             return new_bytes <= (budget // 2 if many_rows else budget)
@@ -168,7 +283,24 @@ class Machine:
         return matrix and sizes.multiplications > 1024 and new_bytes <= budget
 
 
+# Nanoseconds one step saves, in the loop less batched, measured on a CPU.
+_ROUND = 1.5
+_STREAMED_ELEMENT = 0.14
+_INDEXED_ROW = 2.0
+_INDEXED_ELEMENT = 0.02
+_ADDED_ELEMENT = 0.1
+_TRANSCENDENTAL_ALONE = 2.0
+_WIDE_TRANSCENDENTAL = 0.35
+_VECTOR_ROW = 32
+_VECTOR_CALL = 50.0
+_MATRIX_CALL = 400.0
+_MULTIPLICATION = 0.025
+_OPAQUE = 100.0
+
 _CPU = Machine(
+    batch_start=80_000,
+    # JAX 0.10's CPU compiler calls a function even for small products.
+    cached_dot=0 if JAX_VERSION < (0, 11) else 4096,
     small_dot=1024,
     merged_dot=128 * 512,
     merged_rows=8,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from jscan.optimize._batch import batched
-from jscan.optimize._cost import is_expensive, stack_bytes
+from jscan.optimize._cost import TOO_LITTLE, is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import evaluate, fills_with_zero, free_variables
 from jscan.optimize._loop import Loop
@@ -60,7 +60,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         for e in loop.equations
         if not e.effects and dependence.level_of(e) is Level.SEQUENCE
     ]
-    roots = [e for e in candidates if is_expensive(e)]
+    roots = [e for e in candidates if context.machine.gains_batched(e)]
     movable = []
     for equation in roots:
         upstream = dependence.upstream([equation], candidates)
@@ -72,6 +72,9 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     chosen, loop = _within_budget(loop, context, dependence, movable, candidates)
     if not chosen:
         return loop
+    names = ", ".join(sorted({e.primitive.name for e in chosen if is_expensive(e)}))
+    if not context.machine.pays_batched(chosen, loop.length):
+        return loop.refused(NAME, f"{names} on sequences stays: {TOO_LITTLE}")
     wanted = _frontier(loop, dependence, chosen)
     values = batched(
         chosen,
@@ -88,7 +91,6 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         sequences={**loop.sequences, **dict(zip(wanted, values, strict=True))},
         hoisted=(*loop.hoisted, *chosen),
     )
-    names = ", ".join(sorted({e.primitive.name for e in chosen if is_expensive(e)}))
     return drop_unused(
         loop.fired(NAME, f"{names} on sequences alone is done for all steps at once")
     )

@@ -8,7 +8,7 @@ results are small and their operands are not.
 
 from typing import Any
 
-from jscan.optimize._cost import is_expensive, stack_bytes
+from jscan.optimize._cost import TOO_LITTLE, is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
@@ -41,7 +41,8 @@ def run(loop: Loop, context: Context) -> Loop:
     if size > context.budget:
         loop = loop.refused(NAME, f"work on sequences would hold {size} bytes at once")
         chosen = []
-    roots = [e for e in rest if is_expensive(e) and e not in chosen]
+    machine = context.machine
+    roots = [e for e in rest if machine.gains_batched(e) and e not in chosen]
     for root in roots:
         group = dependence.downstream([root], rest)
         blocker = next((e for e in group if not batchable(e)), None)
@@ -57,6 +58,10 @@ def run(loop: Loop, context: Context) -> Loop:
             chosen = group
         else:
             loop = loop.refused(NAME, f"{root.primitive.name} stays: {why}")
+    if chosen and not machine.pays_batched(chosen, loop.length):
+        return loop.refused(NAME, f"what only outputs need stays: {TOO_LITTLE}")
+    if machine.batch_start and not any(map(machine.gains_batched, chosen)):
+        return loop  # cheap work alone gains nothing by another pass over memory
     chosen = _with_free_riders(loop, dependence, chosen, rest)
     if not chosen:
         return loop

@@ -2,6 +2,7 @@
 
 * A product with a transposed constant matrix (every backward loop has one) reads the
   matrix transposed once, before the loop: XLA does not hoist the transpose.
+  A small matrix times a vector is left alone where it stays in the nearest cache.
 * Small products that share their left operand become one with the matrices side by
   side, as long as it stays below the size at which XLA starts threads.
 * A tiny product becomes multiply-and-sum. It is what keeps a whole small loop in one
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import primitives
 
-from jscan.optimize._cost import dot_sizes
+from jscan.optimize._cost import Machine, dot_sizes
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import is_variable, splice, variable_like
 from jscan.optimize._loop import Loop
@@ -31,9 +32,9 @@ def run(loop: Loop, context: Context) -> Loop:
     """Apply the three rules to the products left in the loop."""
     machine = context.machine
     if machine.materialise_transposes:
-        loop = _materialise_transposes(loop)
+        loop = _materialise_transposes(loop, machine)
     if machine.merged_dot:
-        loop = _merge_products(loop, machine.merged_dot, machine.merged_rows)
+        loop = _merge_products(loop, machine)
     if machine.small_dot:
         loop = _multiply_and_sum(loop, machine.small_dot)
     return loop
@@ -56,13 +57,14 @@ def _by_constant_matrix(equation: Any, dependence: Dependence) -> bool:
     )
 
 
-def _materialise_transposes(loop: Loop) -> Loop:
+def _materialise_transposes(loop: Loop, machine: Machine) -> Loop:
     dependence = Dependence(loop)
     constants = dict(loop.constants)
     transposed: dict[Any, Any] = {}
     equations: list[Any] = []
     for equation in loop.equations:
-        if _by_constant_matrix(equation, dependence):
+        by_matrix = _by_constant_matrix(equation, dependence)
+        if by_matrix and not machine.is_cached_dot(equation):
             left, right = equation.invars
             (axes, (contracted,)), batch = equation.params["dimension_numbers"]
             if contracted == 1 and right in constants:
@@ -83,7 +85,7 @@ def _materialise_transposes(loop: Loop) -> Loop:
     )
 
 
-def _merge_products(loop: Loop, largest: int, most_rows: int) -> Loop:
+def _merge_products(loop: Loop, machine: Machine) -> Loop:
     dependence = Dependence(loop)
     groups: dict[Any, list[Any]] = {}
     for equation in loop.equations:
@@ -96,8 +98,10 @@ def _merge_products(loop: Loop, largest: int, most_rows: int) -> Loop:
     for group in groups.values():
         sizes = [dot_sizes(e) for e in group]
         columns = sum(size.columns for size in sizes)
-        fits = sizes[0].contracted * columns <= largest
-        if len(group) > 1 and fits and sizes[0].rows <= most_rows:
+        fits = sizes[0].contracted * columns <= machine.merged_dot
+        cached = any(map(machine.is_cached_dot, group))
+        several = len(group) > 1 and sizes[0].rows <= machine.merged_rows
+        if several and fits and not cached:
             loop = _merged(loop, group)
     return loop
 

@@ -83,9 +83,9 @@ class TimeSum:
 
     def rows(self, atom: Atom) -> Any:
         """Rows `[T, ...]` of an operand."""
-        if not is_variable(atom):
+        if not is_variable(atom) or atom in self.loop.constants:
             return jnp.broadcast_to(
-                jnp.asarray(atom.val, atom.aval.dtype),
+                jnp.asarray(self.loop.value(atom), atom.aval.dtype),
                 (self.loop.length, *atom.aval.shape),
             )
         if atom not in self._rows:
@@ -110,11 +110,12 @@ class TimeSum:
 
 def _contract(sums: TimeSum, equation: Any) -> Any | None:
     left, right = equation.invars
-    if not (sums.changes(left) and sums.changes(right)):
+    numbers = equation.params["dimension_numbers"]
+    (left_axes, right_axes), (left_batch, right_batch) = numbers
+    # In an outer product, a constant repeated is smaller than the rows of the result.
+    outer = not (*left_axes, *left_batch)
+    if not outer and not (sums.changes(left) and sums.changes(right)):
         return None
-    (left_axes, right_axes), (left_batch, right_batch) = equation.params[
-        "dimension_numbers"
-    ]
 
     def behind_time(axes: Any) -> tuple[int, ...]:
         return tuple(axis + 1 for axis in axes)

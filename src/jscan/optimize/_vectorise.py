@@ -10,6 +10,7 @@ from typing import Any
 
 from jscan.optimize._cost import is_elementwise, stack_bytes
 from jscan.optimize._dependence import batchable
+from jscan.optimize._jaxpr import free_variables
 from jscan.optimize._loop import Loop, has_effects
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
@@ -29,6 +30,10 @@ def run(loop: Loop, context: Context) -> Loop:
         return loop.refused(
             NAME, f"{name} in the step: batched, it might compute what no step computes"
         )
+    read = {*free_variables(loop.equations)} & loop.sequences.keys()
+    rows = [*read, *loop.wanted_rows()]
+    if not context.machine.pays_as_map(loop.equations, rows, loop.length):
+        return loop.refused(NAME, f"{loop.length} steps take less than a batch saves")
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None
     if step_bytes * loop.length > context.budget:

@@ -1,0 +1,28 @@
+"""Small test loops go through every pass: what pays on a machine is tested apart."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from jscan.optimize import _options
+from jscan.optimize._cost import Machine, machine_for
+
+
+def _everything_pays(platform: str) -> Machine:
+    """The machine of a platform on which starting a batch takes no time."""
+    return dataclasses.replace(machine_for(platform), batch_start=0)
+
+
+@pytest.fixture(autouse=True)
+def small_loops_pay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let work leave loops of a few steps, unless a test asks for measured costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "measured_costs" not in request.fixturenames:
+            patch.setattr(_options, "machine_for", _everything_pays)
+        yield
+
+
+@pytest.fixture
+def measured_costs() -> None:
+    """Decide as the optimizer does outside tests."""

@@ -1,0 +1,136 @@
+"""What does not pay on a CPU stays in the loop, and the report says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jscan import explain, optimize
+from jscan.optimize._cost import machine_for
+from optimize.loops import assert_same, loop_lengths, operations, reasons
+
+pytestmark = [
+    pytest.mark.usefixtures("measured_costs"),
+    pytest.mark.skipif(
+        jax.default_backend() != "cpu", reason="the costs of a CPU are tested"
+    ),
+]
+X = jax.random.normal(jax.random.key(0), (50, 64), "float32")
+W = jax.random.normal(jax.random.key(1), (64, 64), "float32") / 8
+
+
+def test_a_short_map_stays_a_loop():
+    """Starting a batch takes longer than the loop; a long one pays."""
+
+    def mapped(x):
+        return jax.lax.scan(lambda _, row: (None, jnp.tanh(row)), None, x)[1]
+
+    assert loop_lengths(optimize(mapped), X) == [50]
+    assert "less than a batch saves" in reasons(mapped, X, name="vectorise")
+    assert loop_lengths(optimize(mapped), jnp.tile(X, (200, 1))) == []
+
+
+def test_a_sum_of_entries_read_one_by_one_stays():
+    """The trace of a matrix: a gather of all entries is slower than reading them."""
+
+    def trace(x):
+        step = lambda total, i: (total + x[i, i], None)
+        return jax.lax.scan(step, jnp.float32(0), jnp.arange(50))[0]
+
+    assert loop_lengths(optimize(trace), X) == [50]
+    assert "adding them in the loop" in reasons(trace, X, name="accumulate")
+    assert_same(optimize(trace)(X), trace(X))
+
+
+def test_bit_shifts_of_the_state_stay():
+    """They are as cheap as an addition."""
+
+    def draws(seed):
+        def step(state, _):
+            state = state ^ (state << np.uint32(13))
+            return state, state >> np.uint32(8)
+
+        return jax.lax.scan(step, seed, None, length=100_000)[1]
+
+    _, inside = operations(optimize(draws), jnp.uint32(1))
+    assert "shift_right_logical" in inside
+
+
+def test_outer_products_of_sequences_are_not_stored():
+    """Batched, each would be an array of its own in memory."""
+
+    def cell(x):
+        def step(state, row):
+            state = jnp.tanh(state + jnp.outer(row, row))
+            return state, None
+
+        return jax.lax.scan(step, jnp.zeros((64, 64), "float32"), x)[0]
+
+    outside, _ = operations(optimize(cell), X)
+    assert "dot_general" not in outside
+
+
+def test_rows_are_added_to_a_table_in_the_loop():
+    """In place, a step costs one row of the gradient's table."""
+
+    def loss(table, rows):
+        def step(total, i):
+            return total + jax.lax.dynamic_index_in_dim(table, i, 0, False) ** 2, None
+
+        return jax.lax.scan(step, jnp.zeros(64, "float32"), rows)[0].sum()
+
+    rows = jnp.arange(50) % 7
+    backward = explain(jax.grad(loss))(X, rows).loops[-1]
+    assert "vectorise" not in backward.fired
+    gradient = jax.grad(loss)
+    assert loop_lengths(optimize(gradient), X, rows) == [50, 50]
+    assert_same(optimize(gradient)(X, rows), gradient(X, rows))
+
+
+def test_small_products_with_a_vector_stay_as_they_are():
+    """Where the compiler keeps the matrix in its nearest cache (not JAX 0.10)."""
+
+    def cell(w, x):
+        step = lambda h, row: ((h := jnp.tanh(h @ w.T + row @ w)), h)
+        return jax.lax.scan(step, jnp.zeros(64, "float32"), x)[1]
+
+    longer = jnp.tile(X, (100, 1))
+    outside, inside = operations(optimize(cell), W, longer)
+    cached = machine_for("cpu").cached_dot >= W.size
+    assert inside.count("dot_general") == (2 if cached else 1)
+    assert outside.count("dot_general") == (0 if cached else 1)
+    assert_same(optimize(cell)(W, longer), cell(W, longer), 1e-4)
+
+
+def test_products_of_matrices_leave_as_before():
+    """Eight rows at once: a product is a call, and one for all steps is better."""
+
+    def cell(w, x):
+        step = lambda h, row: ((h := jnp.tanh(h @ w + row @ w)), h)
+        return jax.lax.scan(step, jnp.zeros((8, 64), "float32"), x)[1]
+
+    x = jnp.broadcast_to(X[:, None, :], (50, 8, 64)) * jnp.ones((1, 8, 1), "float32")
+    longer = jnp.tile(x, (10, 1, 1))
+    outside, inside = operations(optimize(cell), W, longer)
+    assert (outside.count("dot_general"), inside.count("dot_general")) == (1, 1)
+    few = x[:8]
+    _, inside = operations(optimize(cell), W, few)
+    assert inside.count("dot_general") == 2
+    assert "starting a batch" in reasons(cell, W, few, name="hoist")
+
+
+def test_an_inner_loop_counts_at_each_of_its_steps():
+    """64 loops of 16 steps are worth one loop of 64 rows; 8 of them are not."""
+
+    def nested(x):
+        def outer(total, rows):
+            step = lambda h, row: (jnp.tanh(h + row), None)
+            h = jax.lax.scan(step, jnp.zeros(64, "float32"), rows)[0]
+            return total + h, total
+
+        return jax.lax.scan(outer, jnp.zeros(64, "float32"), x)[1]
+
+    x = jnp.tile(X[:16], (64, 1, 1))
+    assert loop_lengths(optimize(nested), x) == [16, 64]
+    assert loop_lengths(optimize(nested), x[:8]) == [8, 16]
+    assert_same(optimize(nested)(x), nested(x))
