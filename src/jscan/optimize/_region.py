@@ -17,6 +17,7 @@ from jscan.optimize._jaxpr import (
     fills_with_zero,
     free_variables,
     is_variable,
+    needed,
     program,
 )
 from jscan.optimize._movers import moved_axes
@@ -84,7 +85,7 @@ def split(jaxpr: Any) -> Parts:
 def _part(equations: list[Any], wanted: set[Any], repeated: Sequence[Any] = ()) -> Any:
     """A program of the equations that returns what is wanted of them."""
     outputs = [v for e in equations for v in e.outvars if v in wanted]
-    equations = [*repeated, *equations]
+    equations = needed([*repeated, *equations], outputs)
     return program(free_variables(equations), outputs, equations)
 
 
