@@ -116,7 +116,7 @@ def test_products_of_matrices_leave_as_before():
     few = x[:8]
     _, inside = operations(optimize(cell), W, few)
     assert inside.count("dot_general") == 2
-    assert "starting a batch" in reasons(cell, W, few, name="hoist")
+    assert "a batch and its rows" in reasons(cell, W, few, name="hoist")
 
 
 def test_an_inner_loop_counts_at_each_of_its_steps():
@@ -134,3 +134,32 @@ def test_an_inner_loop_counts_at_each_of_its_steps():
     assert loop_lengths(optimize(nested), x) == [16, 64]
     assert loop_lengths(optimize(nested), x[:8]) == [8, 16]
     assert_same(optimize(nested)(x), nested(x))
+
+
+@pytest.mark.parametrize(("rows", "leaves"), [(8, True), (32, False)])
+def test_sums_of_products_with_many_rows_stay(rows, leaves):
+    """From 32 rows on a step's product is as fast as a part of a large one."""
+
+    def loss(w, x):
+        step = lambda h, row: (jnp.tanh(h @ w + row), None)
+        return jax.lax.scan(step, jnp.zeros((rows, 64), "float32"), x)[0].sum()
+
+    x = jnp.ones((200, rows, 64), "float32")
+    backward = explain(jax.grad(loss))(W, x).loops[-1]
+    assert ("accumulate" in backward.fired) == leaves
+
+
+@pytest.mark.parametrize(("outputs", "leaves"), [(1, True), (4, False)])
+def test_work_stays_where_its_rows_would_make_memory_slow(outputs, leaves):
+    """Beyond 32 MiB the system maps the memory of all rows anew at each call."""
+
+    def cell(w, x):
+        def step(h, row):
+            h = jnp.tanh(h @ w + row @ w)
+            return h, tuple(h * k for k in range(2, 2 + outputs))
+
+        return jax.lax.scan(step, jnp.zeros((16, 64), "float32"), x)[1]
+
+    x = jnp.zeros((2048, 16, 64), "float32")  # 8 MiB a stack
+    loop = explain(cell)(W, x).loops[0]
+    assert ("hoist" in loop.fired) == leaves

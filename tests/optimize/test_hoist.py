@@ -127,3 +127,23 @@ def test_random_numbers_are_unchanged(implementation):
 
     assert_same(jax.jit(optimize(walk))(keys), jax.jit(walk)(keys))
     assert_same(jax.jit(optimize(draws))(keys), jax.jit(draws)(keys))
+
+
+def test_numbers_of_an_array_are_read_in_the_step():
+    """Each would be one more thing to carry along; what is computed of them leaves."""
+
+    def autoregression(weights, noise):
+        def step(lags, e):
+            fresh = sum(weights[k] * lag for k, lag in enumerate(lags))
+            fresh = fresh + jnp.exp(weights[0]) * e
+            return (fresh, *lags[:-1]), fresh
+
+        return jax.lax.scan(step, (0.0,) * 4, noise)[1]
+
+    weights, noise = jnp.array([0.4, 0.2, 0.1, 0.1]), jnp.arange(20.0) / 10
+    outside, inside = operations(
+        optimize(autoregression, passes=["hoist"]), weights, noise
+    )
+    assert inside.count("slice") == 4 and "exp" not in inside
+    assert outside.count("exp") == 1
+    check(autoregression, weights, noise)

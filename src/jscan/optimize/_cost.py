@@ -16,7 +16,7 @@ MEBIBYTE = 2**20
 DEFAULT_BUDGET = 32 * MEBIBYTE
 """Bytes one rewrite may add: above it an allocation is mapped anew on each call."""
 
-TOO_LITTLE = "over all steps it saves less time than starting a batch takes"
+TOO_LITTLE = "over all steps it saves less time than a batch and its rows cost"
 """Why work that would be expensive in a longer loop is left alone."""
 
 ELEMENTWISE = frozenset(
@@ -122,6 +122,8 @@ class Machine:
         merged_rows: Rows up to which products are merged.
         materialise_transposes: Whether a transposed matrix is stored as such.
         smallest_outer_product: Elements from which a sum of outer products leaves.
+        full_rows: Rows a step from which a product in the loop is as fast as one of
+            all steps, so that storing its operands is not worth it; 0 if never.
         unroll: Steps per iteration of a tiny loop.
         orders_reads: Whether the compiler updates in place what is read before.
         chunk_bytes: Bytes between the operations of one chunk of a map.
@@ -135,6 +137,7 @@ class Machine:
     merged_rows: int = 0
     materialise_transposes: bool = False
     smallest_outer_product: int = 0
+    full_rows: int = 0
     unroll: int = 1
     orders_reads: bool = JAX_VERSION >= (0, 12)
     chunk_bytes: int = 4 * MEBIBYTE
@@ -182,7 +185,13 @@ class Machine:
         return is_expensive(equation) and self.saved_nanoseconds(equation) > 0
 
     def pays_batched(
-        self, equations: Iterable[Any], length: int, extra: float = 0
+        self,
+        equations: Iterable[Any],
+        length: int,
+        extra: float = 0,
+        *,
+        held: int = 0,
+        new: int = 0,
     ) -> bool:
         """Whether equations save enough over all steps to leave the loop together.
 
@@ -190,11 +199,24 @@ class Machine:
             equations: What would run for all steps at once.
             length: The number of steps.
             extra: Nanoseconds a step saves besides.
+            held: Bytes of the rows the loop holds anyway.
+            new: Bytes of the rows it would hold besides.
         """
         if not self.batch_start:
             return True
         saved = extra + sum(map(self.saved_nanoseconds, equations))
-        return length * saved >= self.batch_start
+        return length * saved >= self.batch_start + self.mapping(held, new)
+
+    def mapping(self, held: int, new: int) -> float:
+        """Nanoseconds that `new` bytes cost because memory is mapped at each call.
+
+        All rows of a program are one allocation, and the system maps a large one anew
+        each time: to cross the limit makes the rows below it slower as well.
+        """
+        if not self.batch_start:
+            return 0
+        before, after = (b if b > _MAPPED else 0 for b in (held, held + new))
+        return _MAPPED_BYTE * (after - before)
 
     def saved_nanoseconds(self, equation: Any) -> float:
         """About what one step saves if the equation is done for all steps at once."""
@@ -244,7 +266,10 @@ class Machine:
             return 0  # each product is an element to store: nothing is gained
         vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
         call = _VECTOR_CALL if vector else _MATRIX_CALL
-        return call + _MULTIPLICATION * sizes.multiplications
+        each = _MULTIPLICATION
+        if min(sizes.rows, sizes.columns) >= _MANY_ROWS:
+            each = _MULTIPLICATION_OF_MANY
+        return call + each * sizes.multiplications
 
     @property
     def takes_out_rows(self) -> bool:
@@ -276,9 +301,10 @@ class Machine:
         saved = _ADDED_ELEMENT * elements + _MULTIPLICATION * sizes.multiplications
         if length * saved < self.batch_start:
             return False
+        if new_bytes and 0 < self.full_rows <= sizes.contracted:
+            return False
         if elements >= self.smallest_outer_product:
-            many_rows = sizes.contracted >= 64
-            return new_bytes <= (budget // 2 if many_rows else budget)
+            return new_bytes <= budget
         matrix = min(sizes.rows, sizes.contracted, sizes.columns) > 1
         return matrix and sizes.multiplications > 1024 and new_bytes <= budget
 
@@ -295,6 +321,10 @@ _VECTOR_ROW = 32
 _VECTOR_CALL = 50.0
 _MATRIX_CALL = 400.0
 _MULTIPLICATION = 0.025
+_MULTIPLICATION_OF_MANY = 0.006
+_MANY_ROWS = 16
+_MAPPED_BYTE = 0.4
+_MAPPED = 32 * MEBIBYTE
 _OPAQUE = 100.0
 
 _CPU = Machine(
@@ -308,6 +338,8 @@ _CPU = Machine(
     # Below this size XLA keeps an outer-product accumulator in the loop's registers
     # and caches; JAX 0.10's CPU compiler does so for very small ones only.
     smallest_outer_product=64 if JAX_VERSION < (0, 11) else 8192,
+    # With 32 rows taking sums out was 0.7 to 1.1 times as fast, with 16 up to 1.7.
+    full_rows=32,
     unroll=4,
     # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into
     # one native loop, and a step with products leaves it sooner when it does more.

@@ -39,17 +39,43 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
     read.update(free_variables([*kept, *loop.after]))
     wanted = [v for e in fixed for v in e.outvars if v in read and v in made]
     values = evaluate(fixed, loop.constants, wanted)
+    picked = {e.outvars[0]: e for e in fixed if _picks_a_number(e)}
     loop = replace(
         loop,
         equations=tuple(kept),
         constants={**loop.constants, **dict(zip(wanted, values, strict=True))},
         zeros=loop.zeros | zeros,
+        picked={**loop.picked, **picked},
     )
     moved = sum(is_expensive(e) for e in fixed)
     if moved:
         text = f"{moved} operation(s) on constants alone are done once"
         loop = loop.fired(NAME, text)
     return loop
+
+
+def _picks_a_number(equation: Any) -> bool:
+    name = equation.primitive.name
+    return name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
+
+
+def return_numbers(loop: Loop, context: Context) -> Loop:
+    """Read numbers of a constant array in the step again.
+
+    Hoisting them helps other passes see constants, but each would be one more thing
+    the loop carries along, and a step reads a number of an array just as fast.
+    """
+    del context
+    returned: dict[Any, Any] = {}
+    wanted = free_variables(loop.equations)
+    while wanted:
+        picks = [loop.picked[v] for v in wanted if v in loop.picked]
+        returned = {**{e.outvars[0]: e for e in picks}, **returned}
+        wanted = free_variables(picks)
+    sources = set(free_variables(returned.values()))
+    if not sources <= loop.constants.keys():
+        return loop
+    return replace(loop, equations=(*returned.values(), *loop.equations))
 
 
 def hoist_sequences(loop: Loop, context: Context) -> Loop:
@@ -73,9 +99,10 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     if not chosen:
         return loop
     names = ", ".join(sorted({e.primitive.name for e in chosen if is_expensive(e)}))
-    if not context.machine.pays_batched(chosen, loop.length):
-        return loop.refused(NAME, f"{names} on sequences stays: {TOO_LITTLE}")
     wanted = _frontier(loop, dependence, chosen)
+    held, new = (stack_bytes(v, loop.length) for v in (loop.stacked(), wanted))
+    if not context.machine.pays_batched(chosen, loop.length, held=held, new=new):
+        return loop.refused(NAME, f"{names} on sequences stays: {TOO_LITTLE}")
     values = batched(
         chosen,
         wanted,

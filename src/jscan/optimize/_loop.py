@@ -11,7 +11,7 @@ the report alone.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from jscan.optimize._jaxpr import (
@@ -122,6 +122,7 @@ class Loop:
     hoisted: tuple[Any, ...] = ()
     counters: Mapping[Any, Counter] | None = None
     zeros: frozenset[Any] = frozenset()
+    picked: Mapping[Any, Any] = field(default_factory=dict)
     chunk: int | None = None
     notes: tuple[Note, ...] = ()
 

@@ -132,6 +132,12 @@ STEPS = (
         _NOT_BEFORE_AD,
     ),
     Step(
+        "hoist",
+        _hoist.return_numbers,
+        "after all that asks what is constant",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
         "unroll",
         _unroll.run,
         "last: it depends on the size of the final step",
