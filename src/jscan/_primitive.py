@@ -16,7 +16,6 @@ How the derivative rules fit together:
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +31,7 @@ from ._silent import silent
 from ._types import Leaf, is_traced
 from .optimize import Options, enabled, register_call, rewrite
 
-# Loops are rewritten on their own only where asked for, until no loop is known that
-# the rewriting makes slower; `jscan.optimize` rewrites what it is given.
-AUTOMATIC = os.environ.get("JSCAN_OPTIMIZE") == "1"
-IF_ASKED = Options(passes=frozenset())  # by an `optimize` around; not on its own
+UNASKED = Options(unasked=True)
 
 loop_p = Primitive("jscan_loop")
 loop_p.multiple_results = True
@@ -55,12 +51,9 @@ def usual_options(optimized: bool) -> Options | None:
     """How a loop of ours is rewritten where the user says no more than its mode.
 
     Returns:
-        Its passes, none of them if they wait for an `optimize` around the loop; `None`
-        if the loop is never to be rewritten.
+        All passes that keep rounding close; `None` if the loop is never rewritten.
     """
-    if not (optimized and enabled()):
-        return None
-    return Options() if AUTOMATIC else IF_ASKED
+    return UNASKED if optimized and enabled() else None
 
 
 def run_program(
@@ -129,7 +122,8 @@ def lowered(program: Program, options: Options | None, platform: str) -> Program
 
 @_derive.cached
 def _rewritten(program: Program, options: Options, platform: str) -> Program:
-    return Program(rewrite(program.jaxpr, platform=platform, options=options))
+    rewritten = rewrite(program.jaxpr, platform=platform, options=options)
+    return program if rewritten is program.jaxpr else Program(rewritten)
 
 
 def _evaluate(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jscan
 from jscan import _primitive, explain, optimize
 from jscan._primitive import loop_p
 from optimize.loops import assert_same, loop_lengths, operations
@@ -246,3 +247,23 @@ def test_an_eager_call_compiles_once():
     fresh()(X)
     assert _primitive._compiled.cache_info().currsize == compiled
     assert len(traced) == 2
+
+
+@pytest.mark.parametrize(("platform", "rewritten"), [("cpu", True), ("cuda", False)])
+def test_loops_of_ours_are_rewritten_unasked_where_that_was_measured(
+    platform, rewritten
+):
+    """A plain gradient of a `jscan.scan`: its backward loop loses its sum."""
+
+    def loss(w):
+        step = lambda row, h, w: jnp.tanh(row @ w + h @ w)
+        return jscan.scan(step, X, jnp.zeros((3, 4)), w).outputs.sum()
+
+    program = jax.make_jaxpr(jax.grad(loss))(W)
+    loops = [e.params for e in program.eqns if e.primitive is loop_p]
+    assert len(loops) == 2  # forward, backward
+    changed = [
+        _primitive.lowered(p["program"], p["options"], platform) is not p["program"]
+        for p in loops
+    ]
+    assert changed == [rewritten, rewritten]

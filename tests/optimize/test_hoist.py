@@ -144,6 +144,19 @@ def test_numbers_of_an_array_are_read_in_the_step():
     outside, inside = operations(
         optimize(autoregression, passes=["hoist"]), weights, noise
     )
-    assert inside.count("slice") == 4 and "exp" not in inside
+    assert inside.count("slice") == 4
+    assert "exp" not in inside
     assert outside.count("exp") == 1
     check(autoregression, weights, noise)
+
+
+def test_report_names_what_needs_the_state():
+    """What would pay, were it not for the state, is a refusal with its reason."""
+
+    def cell(w, x):
+        step = lambda h, x_t: ((h := jnp.tanh(x_t @ w[:4] + h @ w[4:])), h)
+        return jax.lax.scan(step, jnp.zeros((3, 4)), x)[1]
+
+    w = jax.random.normal(KEYS[3], (8, 4)) / 4
+    told = reasons(cell, w, X[..., :4], name="hoist")
+    assert "needs the state of the step before: dot_general, tanh" in told

@@ -74,11 +74,12 @@ def test_a_whole_training_step(weight):
     assert isinstance(optimize(plain), jscan.Function)
 
 
-def test_an_optimized_function_is_rewritten_after_differentiation(weight):
+def test_a_function_is_rewritten_after_differentiation(weight, monkeypatch):
     """Called in a cost, its loop runs backwards; the passes see that loop."""
     called = jscan.function(lambda x: (chain(weight.value, x, "rnn") ** 2).sum())
     sizes = []
     for fun in (called, optimize(called)):
+        monkeypatch.setenv("JSCAN_OPTIMIZE", "0" if fun is called else "1")
         slope = jscan.function(lambda x, fun=fun: jscan.grad(lambda: fun(x), weight))
         program = slope.traced(X).jaxpr
         inputs = [jnp.ones(aval.shape, aval.dtype) for aval in program.in_avals]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan.optimize._cost import stack_bytes
+from jscan.optimize._cost import RECOMPUTED, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import (
     Atom,
@@ -72,6 +72,9 @@ def run(loop: Loop, context: Context) -> Loop:
     for carry in loop.carries:
         terms = planner.terms(carry)
         if terms is None:
+            continue
+        if loop.recomputes:
+            loop = loop.refused(NAME, f"sums stay: {RECOMPUTED}")
             continue
         plans = [planner.plan(term) for term in terms]
         if any(plan is None for plan in plans):

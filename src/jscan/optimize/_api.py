@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.core import eval_jaxpr
 
+from jscan.optimize._cost import is_measured
 from jscan.optimize._jaxpr import abstract, open_jaxpr
 from jscan.optimize._measure import measure
 from jscan.optimize._options import Context, Options, Stage
@@ -45,6 +46,8 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
     opened, _ = open_jaxpr(closed_jaxpr)
     if not enabled():
         return closed_jaxpr, "the optimizer is switched off by JSCAN_OPTIMIZE=0"
+    if session.context.options.unasked and not is_measured(session.context.platform):
+        return closed_jaxpr, f"on {session.context.platform} its gains are unknown"
     if is_explicitly_sharded(opened):
         return closed_jaxpr, "its arguments have explicit shardings"
     if not has_loops(opened):

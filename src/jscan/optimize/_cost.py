@@ -19,6 +19,9 @@ DEFAULT_BUDGET = 32 * MEBIBYTE
 TOO_LITTLE = "over all steps it saves less time than a batch and its rows cost"
 """Why work that would be expensive in a longer loop is left alone."""
 
+RECOMPUTED = "a step computes again what jax.checkpoint was asked not to store"
+"""Why no more rows of such a loop are stored."""
+
 ELEMENTWISE = frozenset(
     {
         *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "clamp"),
@@ -350,7 +353,12 @@ _CPU = Machine(
 
 def machine_for(platform: str) -> Machine:
     """The cost constants of a platform; only the CPU's were measured."""
-    return _CPU if platform == "cpu" else Machine()
+    return _CPU if is_measured(platform) else Machine()
+
+
+def is_measured(platform: str) -> bool:
+    """Whether the gains of the rewrites were measured on a platform."""
+    return platform == "cpu"
 
 
 LONGEST_ROUNDING = 2e-3

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from jscan.optimize._batch import batched
-from jscan.optimize._cost import TOO_LITTLE, is_expensive, stack_bytes
+from jscan.optimize._cost import RECOMPUTED, TOO_LITTLE, is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import evaluate, fills_with_zero, free_variables
 from jscan.optimize._loop import Loop
@@ -56,7 +56,9 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
 
 def _picks_a_number(equation: Any) -> bool:
     name = equation.primitive.name
-    return name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
+    return (
+        name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
+    )
 
 
 def return_numbers(loop: Loop, context: Context) -> Loop:
@@ -87,6 +89,9 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         if not e.effects and dependence.level_of(e) is Level.SEQUENCE
     ]
     roots = [e for e in candidates if context.machine.gains_batched(e)]
+    loop = _note_state_work(loop, context, dependence)
+    if roots and loop.recomputes:
+        return loop.refused(NAME, f"sequence work stays: {RECOMPUTED}")
     movable = []
     for equation in roots:
         upstream = dependence.upstream([equation], candidates)
@@ -121,6 +126,20 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     return drop_unused(
         loop.fired(NAME, f"{names} on sequences alone is done for all steps at once")
     )
+
+
+def _note_state_work(loop: Loop, context: Context, dependence: Dependence) -> Loop:
+    """Say what would be worth taking out, were it not for the state it reads."""
+    names = {
+        equation.primitive.name
+        for equation in loop.equations
+        if dependence.level_of(equation) is Level.STATE
+        and context.machine.gains_batched(equation)
+    }
+    if not names:
+        return loop
+    text = ", ".join(sorted(names))
+    return loop.refused(NAME, f"needs the state of the step before: {text}")
 
 
 def _within_budget(

@@ -123,6 +123,7 @@ class Loop:
     counters: Mapping[Any, Counter] | None = None
     zeros: frozenset[Any] = frozenset()
     picked: Mapping[Any, Any] = field(default_factory=dict)
+    recomputes: bool = False
     chunk: int | None = None
     notes: tuple[Note, ...] = ()
 
@@ -220,12 +221,15 @@ def read_loop(
     last = first + scan.num_carry
     constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
     constants.update(zip(inputs[:first], operands[:first], strict=True))
-    equations, names = inline_calls(
-        scan.body.eqns, lambda e: is_plain_call(e) or is_recomputation(e)
+    equations, names = inline_calls(scan.body.eqns, is_plain_call)
+    recomputes = any(map(is_recomputation, equations))
+    equations, more = inline_calls(
+        equations, lambda e: is_plain_call(e) or is_recomputation(e)
     )
 
     def current(atom: Atom) -> Atom:
-        return names.get(atom, atom) if is_variable(atom) else atom
+        atom = names.get(atom, atom) if is_variable(atom) else atom
+        return more.get(atom, atom) if is_variable(atom) else atom
 
     updates = [current(atom) for atom in scan.body.outvars]
     carries = tuple(
@@ -256,6 +260,7 @@ def read_loop(
         zeros=frozenset(
             v for v, zero in zip(inputs[:first], zeros[:first], strict=True) if zero
         ),
+        recomputes=recomputes,
     )
 
 

@@ -26,10 +26,13 @@ class Options:
     Attributes:
         passes: Names of the passes to run.
         memory_budget: Bytes that one rewrite of one loop may add.
+        unasked: Nobody asked for a rewrite, so that one is made only for devices on
+            which its gains were measured.
     """
 
     passes: frozenset[str] = frozenset(PASS_NAMES) - OPT_IN
     memory_budget: int = DEFAULT_BUDGET
+    unasked: bool = False
 
 
 def make_options(passes: Any = None, memory_budget: int | None = None) -> Options:

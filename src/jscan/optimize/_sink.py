@@ -8,7 +8,7 @@ results are small and their operands are not.
 
 from typing import Any
 
-from jscan.optimize._cost import TOO_LITTLE, is_expensive, stack_bytes
+from jscan.optimize._cost import RECOMPUTED, TOO_LITTLE, is_expensive, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
@@ -31,6 +31,8 @@ def run(loop: Loop, context: Context) -> Loop:
     rest = [e for e in loop.equations if id(e) not in core]
     if not rest:
         return loop
+    if loop.recomputes:
+        return loop.refused(NAME, f"what only outputs need stays: {RECOMPUTED}")
     chosen = [
         e
         for e in rest
