@@ -175,6 +175,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print("| " + " | ".join(row) + " |", flush=True)
 
 
+def run_script(
+    description: str | None,
+    header: Sequence[str],
+    rows: Callable[[Settings], Iterable[Sequence[str]]],
+) -> None:
+    """What a script that is one table does: options, machine, rows."""
+    how = settings(description or "")
+    print_machine()
+    table(header, rows(how))
+
+
 def geometric_mean(values: Sequence[float]) -> float:
     """The mean that ratios have."""
     return statistics.geometric_mean(values) if values else float("nan")

@@ -126,11 +126,5 @@ def rows(how: _timing.Settings) -> Iterator[list[str]]:
         ]
 
 
-def main() -> None:
-    how = _timing.settings(__doc__ or "")
-    _timing.print_machine()
-    _timing.table(HEADER, rows(how))
-
-
 if __name__ == "__main__":
-    main()
+    _timing.run_script(__doc__, HEADER, rows)

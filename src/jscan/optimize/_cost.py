@@ -1,4 +1,4 @@
-"""The one cost model: what is cheap, what pays, and how much memory may be used.
+"""The one cost model: what pays on which machine, and how much memory may be used.
 
 The constants were measured on two CPU cores (see ``benchmarks/README.md``); rules
 that hold for the CPU only are switched off on other platforms, where nothing was
@@ -11,6 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan.optimize._jaxpr import JAX_VERSION, Atom, number_of_bytes
+from jscan.optimize._work import (
+    CHEAP_ARITHMETIC,
+    INDEXED,
+    MOVES_DATA,
+    TRANSCENDENTAL,
+    DotSizes,
+    dot_sizes,
+    is_elementwise,
+    is_expensive,
+)
 
 MEBIBYTE = 2**20
 DEFAULT_BUDGET = 32 * MEBIBYTE
@@ -21,93 +31,6 @@ TOO_LITTLE = "over all steps it saves less time than a batch and its rows cost"
 
 RECOMPUTED = "a step computes again what jax.checkpoint was asked not to store"
 """Why no more rows of such a loop are stored."""
-
-ELEMENTWISE = frozenset(
-    {
-        *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "clamp"),
-        *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
-        *("sqrt", "rsqrt", "cbrt", "integer_pow", "square", "pow", "erf"),
-        *("one_minus_square", "select_n", "convert_element_type", "add_any"),
-        *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor"),
-        *("floor", "ceil", "round", "is_finite", "real", "imag", "conj", "copy"),
-        *("stop_gradient", "rem", "nextafter", "reduce_precision"),
-        *("shift_left", "shift_right_logical", "shift_right_arithmetic"),
-        *("population_count", "clz", "complex"),
-    }
-)
-
-_CHEAP_ARITHMETIC = ELEMENTWISE - {
-    *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
-    *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
-}
-
-_TRANSCENDENTAL = frozenset(
-    {
-        *(ELEMENTWISE - _CHEAP_ARITHMETIC),
-        *("atan2", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh"),
-        *("atanh", "erfc", "erf_inv", "log2", "lgamma", "digamma", "polynomial"),
-    }
-)
-
-_INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
-
-_MOVES_DATA = frozenset(
-    {
-        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
-        *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
-        *("dynamic_slice", "dynamic_update_slice"),
-        *("random_wrap", "random_unwrap", "bitcast_convert_type"),
-    }
-)
-
-_REDUCTIONS = frozenset(
-    {
-        *("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or"),
-        *("reduce_prod", "reduce_xor", "argmax", "argmin"),
-    }
-)
-
-
-def is_expensive(equation: Any) -> bool:
-    """Whether batching the equation over time gains more than its memory costs."""
-    name = equation.primitive.name
-    return name not in _CHEAP_ARITHMETIC | _MOVES_DATA | _REDUCTIONS
-
-
-def is_elementwise(equation: Any) -> bool:
-    """Whether each element of the result depends on one element of each operand."""
-    return equation.primitive.name in ELEMENTWISE
-
-
-@dataclass(frozen=True)
-class DotSizes:
-    """Sizes of a matrix product: batch, rows, contracted, columns."""
-
-    batch: int
-    rows: int
-    contracted: int
-    columns: int
-
-    @property
-    def multiplications(self) -> int:
-        """Scalar multiplications of one product."""
-        return self.batch * self.rows * self.contracted * self.columns
-
-
-def dot_sizes(equation: Any) -> DotSizes:
-    """Sizes of a `dot_general` equation."""
-    (left, _), (left_batch, _) = equation.params["dimension_numbers"]
-    left_shape = equation.invars[0].aval.shape
-    right_shape = equation.invars[1].aval.shape
-    contracted = math.prod(left_shape[axis] for axis in left)
-    batch = math.prod(left_shape[axis] for axis in left_batch)
-    shared = max(1, contracted * batch)
-    return DotSizes(
-        batch,
-        math.prod(left_shape) // shared,
-        contracted,
-        math.prod(right_shape) // shared,
-    )
 
 
 @dataclass(frozen=True)
@@ -131,6 +54,9 @@ class Machine:
         orders_reads: Whether the compiler updates in place what is read before.
         chunk_bytes: Bytes between the operations of one chunk of a map.
         split_bytes: Bytes of rows for which a loop is cut into parts.
+        joined_bytes: Bytes that a step of two different loops may touch for them to run
+            as one; 0 if never.
+        joins_small_dots: Whether such a step may hold small products.
     """
 
     batch_start: int = 0
@@ -179,7 +105,7 @@ class Machine:
                 self.joins_small_dots
                 and dot_sizes(equation).multiplications <= self.small_dot
             )
-        return is_elementwise(equation) or equation.primitive.name in _MOVES_DATA
+        return is_elementwise(equation) or equation.primitive.name in MOVES_DATA
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -225,12 +151,12 @@ class Machine:
         """About what one step saves if the equation is done for all steps at once."""
         name = equation.primitive.name
         elements = sum(math.prod(v.aval.shape) for v in equation.outvars)
-        if name in _INDEXED or name.startswith("scatter"):
+        if name in INDEXED or name.startswith("scatter"):
             return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
         if name == "dot_general":
             cached = self.is_cached_dot(equation)
             return 0 if cached else self._saved_by_dot(dot_sizes(equation))
-        if name in _TRANSCENDENTAL:
+        if name in TRANSCENDENTAL:
             # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
             wide = elements >= _VECTOR_ROW
             each = _WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE
@@ -327,7 +253,7 @@ _MULTIPLICATION = 0.025
 _MULTIPLICATION_OF_MANY = 0.006
 _MANY_ROWS = 16
 _MAPPED_BYTE = 0.4
-_MAPPED = 32 * MEBIBYTE
+_MAPPED = DEFAULT_BUDGET
 _OPAQUE = 100.0
 
 _CPU = Machine(
@@ -381,7 +307,7 @@ def keeps_logsumexp_rows(
     """
     if rows <= budget:
         return f"one exponential less a step is faster while they take {rows} bytes"
-    light = _CHEAP_ARITHMETIC | _MOVES_DATA | {"tanh"}
+    light = CHEAP_ARITHMETIC | MOVES_DATA | {"tanh"}
     for equation in equations:
         name = equation.primitive.name
         if name not in light:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from jscan.optimize._batch import batched
-from jscan.optimize._cost import RECOMPUTED, TOO_LITTLE, is_expensive, stack_bytes
+from jscan.optimize._cost import RECOMPUTED, TOO_LITTLE, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import evaluate, fills_with_zero, free_variables
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._work import is_expensive
 
 NAME = "hoist"
 

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from jscan.optimize._accumulate import ADDITIONS, is_zero
-from jscan.optimize._cost import is_elementwise
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import (
     Atom,
@@ -26,6 +25,7 @@ from jscan.optimize._jaxpr import (
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._work import is_elementwise
 
 NAME = "accumulate"
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from jscan.optimize._cost import dot_sizes, is_elementwise
 from jscan.optimize._jaxpr import (
     free_variables,
     is_variable,
@@ -18,6 +17,7 @@ from jscan.optimize._jaxpr import (
     sub_programs,
 )
 from jscan.optimize._loop import Loop, Total
+from jscan.optimize._work import dot_sizes, is_elementwise
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 from jax.extend.core import primitives
 
-from jscan.optimize._cost import is_elementwise
 from jscan.optimize._jaxpr import (
     Atom,
     fills_with_zero,
@@ -23,6 +22,7 @@ from jscan.optimize._jaxpr import (
 from jscan.optimize._movers import moved_axes
 from jscan.optimize._numbering import repeats_before_loops
 from jscan.optimize._program import flattened, holds_loop
+from jscan.optimize._work import is_elementwise
 
 _READERS = frozenset(
     {

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from jscan.optimize._batch import batched
-from jscan.optimize._cost import is_expensive, stack_bytes
+from jscan.optimize._cost import stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import is_variable, new_equation, variable_like
 from jscan.optimize._loop import Applied, Carry, Final, Known, Loop, Result, Row, Stack
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._work import is_expensive
 
 NAME = "save_memory"
 

@@ -8,13 +8,14 @@ results are small and their operands are not.
 
 from typing import Any
 
-from jscan.optimize._cost import RECOMPUTED, TOO_LITTLE, is_expensive, stack_bytes
+from jscan.optimize._cost import RECOMPUTED, TOO_LITTLE, stack_bytes
 from jscan.optimize._dependence import Dependence, Level, batchable
 from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
 from jscan.optimize._vectorise import intermediates
+from jscan.optimize._work import is_expensive
 
 NAME = "sink"
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from jax.extend.core import primitives
 
-from jscan.optimize._cost import is_elementwise
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import Atom, is_variable, variable_like
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._work import is_elementwise
 
 NAME = "hoist"
 

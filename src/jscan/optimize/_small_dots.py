@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import primitives
 
-from jscan.optimize._cost import Machine, dot_sizes
+from jscan.optimize._cost import Machine
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import is_variable, splice, variable_like
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
 from jscan.optimize._slices import slice_of
+from jscan.optimize._work import dot_sizes
 
 NAME = "small_dots"
 

@@ -7,10 +7,10 @@ compiler turns into a single function.
 
 from dataclasses import replace
 
-from jscan.optimize._cost import is_elementwise
 from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
+from jscan.optimize._work import is_elementwise
 
 NAME = "unroll"
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jscan.optimize._cost import is_elementwise, stack_bytes
+from jscan.optimize._cost import stack_bytes
 from jscan.optimize._dependence import batchable
 from jscan.optimize._jaxpr import free_variables
 from jscan.optimize._loop import Loop, has_effects
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._work import is_elementwise
 
 NAME = "vectorise"
 

@@ -1,0 +1,95 @@
+"""What kind of work an equation is: its class, and the sizes of a product.
+
+Nothing here knows a machine; what the work costs on one is `_cost.py`'s.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+ELEMENTWISE = frozenset(
+    {
+        *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "clamp"),
+        *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
+        *("sqrt", "rsqrt", "cbrt", "integer_pow", "square", "pow", "erf"),
+        *("one_minus_square", "select_n", "convert_element_type", "add_any"),
+        *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor"),
+        *("floor", "ceil", "round", "is_finite", "real", "imag", "conj", "copy"),
+        *("stop_gradient", "rem", "nextafter", "reduce_precision"),
+        *("shift_left", "shift_right_logical", "shift_right_arithmetic"),
+        *("population_count", "clz", "complex"),
+    }
+)
+
+CHEAP_ARITHMETIC = ELEMENTWISE - {
+    *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
+    *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
+}
+
+TRANSCENDENTAL = frozenset(
+    {
+        *(ELEMENTWISE - CHEAP_ARITHMETIC),
+        *("atan2", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh"),
+        *("atanh", "erfc", "erf_inv", "log2", "lgamma", "digamma", "polynomial"),
+    }
+)
+
+INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
+
+MOVES_DATA = frozenset(
+    {
+        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
+        *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
+        *("dynamic_slice", "dynamic_update_slice"),
+        *("random_wrap", "random_unwrap", "bitcast_convert_type"),
+    }
+)
+
+_REDUCTIONS = frozenset(
+    {
+        *("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or"),
+        *("reduce_prod", "reduce_xor", "argmax", "argmin"),
+    }
+)
+
+
+def is_expensive(equation: Any) -> bool:
+    """Whether batching the equation over time gains more than its memory costs."""
+    name = equation.primitive.name
+    return name not in CHEAP_ARITHMETIC | MOVES_DATA | _REDUCTIONS
+
+
+def is_elementwise(equation: Any) -> bool:
+    """Whether each element of the result depends on one element of each operand."""
+    return equation.primitive.name in ELEMENTWISE
+
+
+@dataclass(frozen=True)
+class DotSizes:
+    """Sizes of a matrix product: batch, rows, contracted, columns."""
+
+    batch: int
+    rows: int
+    contracted: int
+    columns: int
+
+    @property
+    def multiplications(self) -> int:
+        """Scalar multiplications of one product."""
+        return self.batch * self.rows * self.contracted * self.columns
+
+
+def dot_sizes(equation: Any) -> DotSizes:
+    """Sizes of a `dot_general` equation."""
+    (left, _), (left_batch, _) = equation.params["dimension_numbers"]
+    left_shape = equation.invars[0].aval.shape
+    right_shape = equation.invars[1].aval.shape
+    contracted = math.prod(left_shape[axis] for axis in left)
+    batch = math.prod(left_shape[axis] for axis in left_batch)
+    shared = max(1, contracted * batch)
+    return DotSizes(
+        batch,
+        math.prod(left_shape) // shared,
+        contracted,
+        math.prod(right_shape) // shared,
+    )
