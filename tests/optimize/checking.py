@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jscan import optimize
-from jscan.optimize import PASS_NAMES, _cost, _logsumexp, rewrite
+from jscan.optimize import PASS_NAMES, _cost, _logsumexp, _work, rewrite
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
@@ -105,10 +105,11 @@ class Setup:
             joins_small_dots=True,
         )
         nothing_is_cheap = dict.fromkeys(
-            ("_CHEAP_ARITHMETIC", "_MOVES_DATA", "_REDUCTIONS"), frozenset()
+            ("CHEAP_ARITHMETIC", "MOVES_DATA", "_REDUCTIONS"), frozenset()
         )
         with (
-            mock.patch.multiple(_cost, _CPU=machine, **nothing_is_cheap),
+            mock.patch.object(_cost, "_CPU", machine),
+            mock.patch.multiple(_work, **nothing_is_cheap),
             mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None),
         ):
             yield
