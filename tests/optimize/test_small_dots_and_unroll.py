@@ -1,8 +1,11 @@
 """small_dots and unroll: the last passes, for the CPU's compiler."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jscan import explain, optimize
 from jscan.optimize import rewrite
@@ -104,7 +107,7 @@ def recurrence(a, x):
 def test_tiny_steps_are_unrolled_at_lowering_only():
     """Not before differentiation, which would keep the factor."""
     a = X[0] * 0.5
-    assert unroll_of(recurrence, a, X) == [4]
+    assert unroll_of(recurrence, a, X) == [8]
     assert unroll_of(recurrence, a, X, stage="trace") == [1]
     assert unroll_of(recurrence, a, X[:20]) == [1]
     check(recurrence, a, X)
@@ -120,12 +123,69 @@ def test_a_chosen_unroll_is_kept():
     assert unroll_of(loop, X) == [2]
 
 
-def test_unroll_says_why_not():
-    """A large step, and one that is more than arithmetic."""
-    x = jnp.ones((80, 64))
-    step = lambda c, x_t: ((c := jnp.tanh(c + x_t)), c)
-    wide = lambda x: jax.lax.scan(step, jnp.zeros(64), x)[1]
-    assert "not tiny" in reasons(wide, x, name="unroll")
-    step_sum = lambda c, x_t: ((c := c + x_t.sum() * c.max()), c)
-    other = lambda x: jax.lax.scan(step_sum, jnp.zeros(64), x)[1]
-    assert "more than elementwise" in reasons(other, x, name="unroll")
+def test_larger_steps_are_repeated_less_often():
+    """Eight times, four times for more numbers, and short arrays count in bytes."""
+
+    def lags(xs, weights):
+        def step(past, x):
+            new = x + sum(w * p for w, p in zip(weights, past, strict=True))
+            return (new, *past[:-1]), new
+
+        start = (jnp.zeros(xs.shape[1:], xs.dtype),) * len(weights)
+        return jax.lax.scan(step, start, xs)[1]
+
+    xs, short = jnp.ones(80, jnp.float32), jnp.ones((80, 2), jnp.float32)
+    assert unroll_of(functools.partial(lags, weights=(0.5,)), xs) == [8]
+    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), xs) == [4]
+    assert unroll_of(functools.partial(lags, weights=(0.5,)), short) == [4]
+    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), short) == [1]
+    for size in (1, 5):
+        check(functools.partial(lags, weights=(0.2,) * size), xs)
+
+
+def test_numbers_of_a_constant_array_do_not_count():
+    """A step that indexes its weights is as tiny as one that holds them."""
+
+    def indexed(weights, xs):
+        def step(past, x):
+            new = x + weights[0] * past[0] + weights[1] * past[1]
+            return (new, past[0]), new
+
+        return jax.lax.scan(step, (jnp.float32(0),) * 2, xs)[1]
+
+    weights, xs = jnp.float32([0.5, 0.2]), jnp.ones(83, jnp.float32)
+    assert unroll_of(indexed, weights, xs)[0] > 1
+    check(indexed, weights, xs)
+
+
+def _one_step_of(make):
+    def loop(xs):
+        step = lambda c, x: ((c := make(c, x)), c)
+        return jax.lax.scan(step, jnp.zeros(xs.shape[1:], xs.dtype), xs)[1]
+
+    return loop
+
+
+def _many_rows(xs):
+    def step(state, rows):
+        states = [state := 0.5 * state + row for row in rows]
+        return state, states
+
+    start = jnp.zeros((), xs.dtype)
+    return jax.lax.scan(step, start, [xs * n for n in range(5)])[1]
+
+
+@pytest.mark.parametrize(
+    ("loop", "shape", "reason"),
+    [
+        (_one_step_of(lambda c, x: c + x), (80, 64), "not tiny"),
+        (_one_step_of(lambda c, x: c + x.sum() * c.max()), (80, 4), "more than"),
+        (_one_step_of(lambda c, x: jnp.tanh(c + x)), (80,), "tanh, which outweighs"),
+        (_one_step_of(lambda c, x: c + x), (63,), "63 steps are too few"),
+        (_many_rows, (80,), "10 rows, too many"),
+    ],
+)
+def test_unroll_says_why_not(loop, shape, reason):
+    """A large step, one that is more than arithmetic, a slow one, few, many rows."""
+    assert reason in reasons(loop, jnp.ones(shape), name="unroll")
+    assert unroll_of(loop, jnp.ones(shape)) == [1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan.optimize._jaxpr import JAX_VERSION, Atom, number_of_bytes
+from jscan.optimize._unrolling import Unrolling
 from jscan.optimize._work import (
     CHEAP_ARITHMETIC,
     INDEXED,
@@ -50,7 +51,7 @@ class Machine:
         smallest_outer_product: Elements from which a sum of outer products leaves.
         full_rows: Rows a step from which a product in the loop is as fast as one of
             all steps, so that storing its operands is not worth it; 0 if never.
-        unroll: Steps per iteration of a tiny loop.
+        unrolling: When to do several steps an iteration; `None` if never.
         orders_reads: Whether the compiler updates in place what is read before.
         chunk_bytes: Bytes between the operations of one chunk of a map.
         split_bytes: Bytes of rows for which a loop is cut into parts.
@@ -67,7 +68,7 @@ class Machine:
     materialise_transposes: bool = False
     smallest_outer_product: int = 0
     full_rows: int = 0
-    unroll: int = 1
+    unrolling: Unrolling | None = None
     orders_reads: bool = JAX_VERSION >= (0, 12)
     chunk_bytes: int = 4 * MEBIBYTE
     split_bytes: int = MEBIBYTE // 4
@@ -269,7 +270,16 @@ _CPU = Machine(
     smallest_outer_product=64 if JAX_VERSION < (0, 11) else 8192,
     # With 32 rows taking sums out was 0.7 to 1.1 times as fast, with 16 up to 1.7.
     full_rows=32,
-    unroll=4,
+    unrolling=Unrolling(
+        shortest=64,
+        factor=4,
+        numbers=400,
+        rows=32,
+        high_factor=8,
+        high_numbers=64,
+        arrays=120,
+        without_rows=16 * 2**10,
+    ),
     # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into
     # one native loop, and a step with products leaves it sooner when it does more.
     joined_bytes=512 if JAX_VERSION < (0, 11) else 8192,

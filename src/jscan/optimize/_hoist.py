@@ -17,7 +17,7 @@ from jscan.optimize._jaxpr import evaluate, fills_with_zero, free_variables
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
-from jscan.optimize._work import is_expensive
+from jscan.optimize._work import is_expensive, picks_a_number
 
 NAME = "hoist"
 
@@ -40,7 +40,7 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
     read.update(free_variables([*kept, *loop.after]))
     wanted = [v for e in fixed for v in e.outvars if v in read and v in made]
     values = evaluate(fixed, loop.constants, wanted)
-    picked = {e.outvars[0]: e for e in fixed if _picks_a_number(e)}
+    picked = {e.outvars[0]: e for e in fixed if picks_a_number(e)}
     loop = replace(
         loop,
         equations=tuple(kept),
@@ -53,13 +53,6 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
         text = f"{moved} operation(s) on constants alone are done once"
         loop = loop.fired(NAME, text)
     return loop
-
-
-def _picks_a_number(equation: Any) -> bool:
-    name = equation.primitive.name
-    return (
-        name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
-    )
 
 
 def return_numbers(loop: Loop, context: Context) -> Loop:

@@ -1,4 +1,4 @@
-"""unroll: a tiny step is repeated four times in the loop's body.
+"""unroll: a tiny step is repeated several times in the loop's body.
 
 Decided last, and at lowering only: differentiation keeps the factor, and a backward
 step is so much larger that an unrolled one can fall out of the form XLA's CPU
@@ -6,44 +6,60 @@ compiler turns into a single function.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
-from jscan.optimize._work import is_elementwise
+from jscan.optimize._unrolling import StepSize
+from jscan.optimize._work import TRANSCENDENTAL, is_elementwise, picks_a_number
 
 NAME = "unroll"
 
 _SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
-_SHORTEST = 64
-_TINY_STEP = 120
-_STREAMLESS_STEP = 16 * 2**10
 
 
 def run(loop: Loop, context: Context) -> Loop:
     """Choose the factor from the size of the step."""
-    factor = context.machine.unroll
-    if factor == 1 or loop.unroll != 1 or not loop.equations:
+    unrolling = context.machine.unrolling
+    if unrolling is None or loop.unroll != 1 or not loop.equations:
         return loop
-    if loop.length < _SHORTEST:
+    if loop.length < unrolling.shortest:
         return loop.refused(NAME, f"{loop.length} steps are too few")
-    simple = all(
-        is_elementwise(e) or e.primitive.name in _SHAPES_ONLY for e in loop.equations
-    )
+    work = _work(loop)
+    simple = all(is_elementwise(e) or e.primitive.name in _SHAPES_ONLY for e in work)
     if not simple:
         return loop.refused(NAME, "a step does more than elementwise arithmetic")
+    slow = next((e for e in work if e.primitive.name in TRANSCENDENTAL), None)
+    if slow is not None:
+        name = slow.primitive.name
+        return loop.refused(NAME, f"a step does {name}, which outweighs a round")
+    factor, why = unrolling.steps(_size(loop, work))
+    if factor == 1:
+        return loop.refused(NAME, why)
+    return replace(loop, unroll=factor).fired(NAME, why)
+
+
+def _work(loop: Loop) -> list[Any]:
+    """A step without reading numbers of constant arrays, which is part of their use."""
+    known, work = set(loop.constants), []
+    for equation in loop.equations:
+        operand = equation.invars[0] if equation.invars else None
+        if picks_a_number(equation) and is_variable(operand) and operand in known:
+            known.update(equation.outvars)
+        else:
+            work.append(equation)
+    return work
+
+
+def _size(loop: Loop, work: list[Any]) -> StepSize:
     stacked = loop.stacked()
-    touched = sum(
-        number_of_bytes(atom)
-        for e in loop.equations
-        for atom in (*e.invars, *e.outvars)
-    )
-    touched += sum(map(number_of_bytes, stacked))
-    read = {a for e in loop.equations for a in e.invars if is_variable(a)}
+    operands = [atom for e in work for atom in (*e.invars, *e.outvars)]
+    read = {atom for atom in operands if is_variable(atom)}
     counters = loop.counters or {}
-    streams = stacked or [v for v in loop.sequences if v in read and v not in counters]
-    if touched > (_TINY_STEP if streams else _STREAMLESS_STEP):
-        return loop.refused(NAME, f"a step touches {touched} bytes, which is not tiny")
-    return replace(loop, unroll=factor).fired(
-        NAME, f"a step touches {touched} bytes: {factor} steps per iteration"
+    return StepSize(
+        touched=sum(map(number_of_bytes, [*operands, *stacked])),
+        rows_read=sum(v in read and v not in counters for v in loop.sequences),
+        rows_written=len(stacked),
+        scalar=all(atom.aval.size == 1 for atom in [*operands, *stacked]),
     )

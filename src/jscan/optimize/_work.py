@@ -59,6 +59,14 @@ def is_expensive(equation: Any) -> bool:
     return name not in CHEAP_ARITHMETIC | MOVES_DATA | _REDUCTIONS
 
 
+def picks_a_number(equation: Any) -> bool:
+    """Whether an equation reads one element of its operand."""
+    name = equation.primitive.name
+    return (
+        name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
+    )
+
+
 def is_elementwise(equation: Any) -> bool:
     """Whether each element of the result depends on one element of each operand."""
     return equation.primitive.name in ELEMENTWISE
