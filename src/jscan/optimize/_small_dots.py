@@ -6,7 +6,9 @@
 * Small products that share their left operand become one with the matrices side by
   side, as long as it stays below the size at which XLA starts threads.
 * A tiny product becomes multiply-and-sum. It is what keeps a whole small loop in one
-  compiled function, up to 60 times faster than one call per operation.
+  compiled function, up to 60 times faster than one call per operation. A larger one of
+  the state with a matrix does too, behind a barrier: the compiler would otherwise do
+  the sum again in every operation that reads it.
 
 The rules hold for the CPU. They run at lowering, when no derivative will follow.
 """
@@ -37,7 +39,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if machine.merged_dot:
         loop = _merge_products(loop, machine)
     if machine.small_dot:
-        loop = _multiply_and_sum(loop, machine.small_dot)
+        loop = _multiply_and_sum(loop, machine)
     return loop
 
 
@@ -138,12 +140,18 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
     return loop.fired(NAME, f"{len(group)} products with one left operand became one")
 
 
-def _multiply_and_sum(loop: Loop, largest: int) -> Loop:
+def _multiply_and_sum(loop: Loop, machine: Machine) -> Loop:
+    dependence = Dependence(loop)
     equations: list[Any] = []
     count = 0
     for equation in loop.equations:
+        by_matrix = _by_constant_matrix(equation, dependence)
+        largest = machine.small_state_dot if by_matrix else machine.small_dot
         if _is_tiny(equation, largest):
-            equations += splice(_written_out(equation), equation.invars, equation)
+            sizes = dot_sizes(equation)
+            apart = by_matrix and sizes.multiplications > machine.fused_dot
+            written_out = _written_out(equation, apart)
+            equations += splice(written_out, equation.invars, equation)
             count += 1
         else:
             equations.append(equation)
@@ -168,7 +176,7 @@ def _is_tiny(equation: Any, largest: int) -> bool:
     )
 
 
-def _written_out(equation: Any) -> Any:
+def _written_out(equation: Any, apart: bool) -> Any:
     (left_axes, right_axes), (left_batch, right_batch) = equation.params[
         "dimension_numbers"
     ]
@@ -189,6 +197,7 @@ def _written_out(equation: Any) -> Any:
         shape = jnp.broadcast_shapes(x.shape, y.shape)
         last = range(front + columns, len(shape))
         terms = jnp.broadcast_to(x, shape) * jnp.broadcast_to(y, shape)
-        return jax.lax.reduce_sum(terms, tuple(last))
+        total = jax.lax.reduce_sum(terms, tuple(last))
+        return jax.lax.optimization_barrier(total) if apart else total
 
     return product
