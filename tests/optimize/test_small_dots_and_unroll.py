@@ -189,3 +189,27 @@ def test_unroll_says_why_not(loop, shape, reason):
     """A large step, one that is more than arithmetic, a slow one, few, many rows."""
     assert reason in reasons(loop, jnp.ones(shape), name="unroll")
     assert unroll_of(loop, jnp.ones(shape)) == [1]
+
+
+def _cell(rows, wide):
+    """A network's step: the state times a matrix, and a nonlinear function of it."""
+
+    def loop(matrix, xs):
+        step = lambda h, x: ((h := jnp.tanh(h @ matrix + x)), h)
+        return jax.lax.scan(step, jnp.zeros((rows, wide), xs.dtype), xs)[1]
+
+    matrix = 0.3 * jax.random.normal(jax.random.key(1), (wide, wide))
+    return loop, (matrix, jax.random.normal(jax.random.key(2), (6, rows, wide)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "wide", "products", "barriers"),
+    [(8, 8, 0, 0), (8, 16, 0, 1), (4, 24, 0, 1), (8, 24, 1, 0), (1, 16, 1, 0)],
+)
+def test_larger_products_are_summed_behind_a_barrier(rows, wide, products, barriers):
+    """What reads the sum may not do it again; larger ones and vectors stay."""
+    loop, arguments = _cell(rows, wide)
+    _, inside = operations(optimize(loop), *arguments)
+    assert inside.count("dot_general") == products
+    assert inside.count("optimization_barrier") == barriers
+    check(loop, *arguments)

@@ -45,7 +45,7 @@ class Machine:
         cached_dot: Multiplications up to which a vector times a matrix runs as fast
             in a loop as batched, because the matrix stays in the nearest cache.
         small_dot: Multiplications up to which a product is written as a sum.
-        small_state_dot: The same for the state times a constant matrix.
+        small_sum: The same for the state times a constant matrix.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
@@ -66,7 +66,7 @@ class Machine:
     batch_start: int = 0
     cached_dot: int = 0
     small_dot: int = 0
-    small_state_dot: int = 0
+    small_sum: int = 0
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0
@@ -267,7 +267,7 @@ _CPU = Machine(
     # JAX 0.10's CPU compiler calls a function even for small products.
     cached_dot=0 if JAX_VERSION < (0, 11) else 4096,
     small_dot=1024,
-    small_state_dot=2304,
+    small_sum=2304,
     fused_dot=512,
     merged_dot=128 * 512,
     merged_rows=8,

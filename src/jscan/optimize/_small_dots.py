@@ -141,15 +141,12 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
 
 
 def _multiply_and_sum(loop: Loop, machine: Machine) -> Loop:
-    dependence = Dependence(loop)
     equations: list[Any] = []
     count = 0
     for equation in loop.equations:
-        by_matrix = _by_constant_matrix(equation, dependence)
-        largest = machine.small_state_dot if by_matrix else machine.small_dot
-        if _is_tiny(equation, largest):
+        if _is_tiny(equation, machine):
             sizes = dot_sizes(equation)
-            apart = by_matrix and sizes.multiplications > machine.fused_dot
+            apart = sizes.contracted > 1 and sizes.multiplications > machine.fused_dot
             written_out = _written_out(equation, apart)
             equations += splice(written_out, equation.invars, equation)
             count += 1
@@ -161,10 +158,12 @@ def _multiply_and_sum(loop: Loop, machine: Machine) -> Loop:
     return loop.fired(NAME, f"{count} tiny product(s) written as multiply and sum")
 
 
-def _is_tiny(equation: Any, largest: int) -> bool:
+def _is_tiny(equation: Any, machine: Machine) -> bool:
     if equation.primitive is not primitives.dot_general_p:
         return False
     sizes = dot_sizes(equation)
+    summed = sizes.batch == 1 and sizes.contracted > 1
+    largest = machine.small_sum if summed else machine.small_dot
     left, right = equation.invars
     dtype = equation.outvars[0].aval.dtype
     matrices = sizes.batch > 1 or (sizes.rows > 1 and sizes.columns > 1)
