@@ -35,6 +35,7 @@ from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, failure, run_passes
 from jscan.optimize._report import scope_name
+from jscan.optimize._residuals import recompute
 from jscan.optimize._siblings import Group, group, join, without_unneeded
 
 _LOOP = frozenset({"scan"})
@@ -99,11 +100,10 @@ class _Walk:
         self.values.update(zip(jaxpr.invars, operands, strict=True))
         flat = flattened(jaxpr)
         self.flat = index(slices_first(flat.equations, flat.outputs), flat.outputs)
+        self.again = recompute(self.flat, self._operands_of, self._context())
+        self.flat = self.again.flat
         self.siblings = group(
-            self.flat.equations,
-            lambda equation: self._read(equation, equation.invars),
-            _called,
-            self._context(),
+            self.flat.equations, self._operands_of, _called, self._context()
         )
         if any(len(group) > 1 for group in self.siblings.groups):
             together = [e for group in self.siblings.groups for e in group]
@@ -202,8 +202,14 @@ class _Walk:
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""
         loop = self._read(equation, [self.value(atom) for atom in equation.invars])
+        what = self.again.notes.get(id(equation))
+        loop = loop if what is None else loop.fired("save_memory", what)
         why = self.siblings.apart.get(id(equation))
         return loop if why is None else loop.refused("merge", why)
+
+    def _operands_of(self, equation: Any) -> Loop:
+        """The record of a loop, with operands in place of values."""
+        return self._read(equation, equation.invars)
 
     def _read(self, equation: Any, operands: Sequence[Any]) -> Loop:
         flat = self.flat
