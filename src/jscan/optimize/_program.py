@@ -202,8 +202,8 @@ class _Walk:
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""
         loop = self._read(equation, [self.value(atom) for atom in equation.invars])
-        what = self.again.notes.get(id(equation))
-        loop = loop if what is None else loop.fired("save_memory", what)
+        note = self.again.notes.get(id(equation))
+        loop = replace(loop, notes=(note,)) if note else loop
         why = self.siblings.apart.get(id(equation))
         return loop if why is None else loop.refused("merge", why)
 

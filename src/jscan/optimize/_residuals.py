@@ -8,7 +8,7 @@ This happens before the walk through the program, as `_siblings.py` does: the la
 is written again to read fewer rows, and the earlier one then has fewer to hand out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,9 @@ from jscan.optimize._jaxpr import (
     unique_variables,
     variable_like,
 )
-from jscan.optimize._loop import Carry, Loop, Stack, has_effects
+from jscan.optimize._loop import Carry, Loop, Note, Stack, has_effects
 from jscan.optimize._options import Context
+from jscan.optimize._pipeline import debugging, failure
 from jscan.optimize._work import CHEAP_ARITHMETIC
 
 NAME = "save_memory"
@@ -36,6 +37,9 @@ NAME = "save_memory"
 _CHEAP = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {"broadcast_in_dim"}
 _LONGEST = 12
 """Operations in which a row is computed again."""
+
+_WIDE = 32
+"""Elements from which a row that is not stored gains, though another one is read."""
 
 Reader = Callable[[Any], Loop]
 
@@ -46,11 +50,12 @@ class Recomputed:
 
     Attributes:
         flat: The program.
-        notes: For loops that were written again (by `id`): what they do, in a sentence.
+        notes: For loops that were written again (by `id`), or could not be: what to
+            report.
     """
 
     flat: Flat
-    notes: Mapping[int, str]
+    notes: Mapping[int, Note]
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,25 @@ def recompute(flat: Flat, read: Reader, context: Context) -> Recomputed:
         read: Gives the record of a loop, with operands in place of values.
         context: Options, platform and stage.
     """
-    notes: dict[int, str] = {}
+    notes: dict[int, Note] = {}
     loops = [e for e in flat.equations if is_scan(e)]
     if NAME not in context.options.passes or context.stage == "trace":
         loops = []
     for equation in loops:
-        again = _plan(equation, flat, read)
-        if again is None:
+        try:
+            again = _plan(equation, flat, read)
+            if again is None:
+                continue
+            new = _written_again(equation, read(equation), again, context)
+        except Exception as error:
+            if debugging():
+                raise
+            notes[id(equation)] = Note(NAME, fired=False, text=failure(error))
             continue
-        new = _written_again(equation, read(equation), again, context)
         (loop,) = (e for e in new if is_scan(e))
         rows = ", ".join(sorted({v.aval.str_short() for v in again.gone}))
-        notes[id(loop)] = f"{len(again.gone)} rows of {rows} are computed again"
+        text = f"{len(again.gone)} row(s) a step, {rows}: computed again, not stored"
+        notes[id(loop)] = Note(NAME, fired=True, text=text)
         here = flat.equations.index(equation)
         others = flat.equations
         flat = index([*others[:here], *new, *others[here + 1 :]], flat.outputs)
@@ -180,7 +192,7 @@ class _Search:
                 if v not in {o for e in work for o in e.outvars} and v not in names
             ]
             new = [v for v in leaves if v in self.rows and self.rows[v] not in here]
-            if sum(map(number_of_bytes, new)) > number_of_bytes(variable):
+            if not _gains(variable, new):
                 continue
             for leaf in leaves:
                 if leaf in self.rows and self.rows[leaf] in here:
@@ -224,6 +236,13 @@ class _Search:
         if operand in self.constants:
             return number_of_bytes(operand) <= number_of_bytes(atom)
         return operand in self.rows
+
+
+def _gains(row: Any, read: Sequence[Any]) -> bool:
+    """Whether computing a row again gains when these rows have to be read for it."""
+    saved = number_of_bytes(row) - sum(map(number_of_bytes, read))
+    # For a few numbers, reading others instead gains less than the work takes.
+    return saved > 0 or (saved == 0 and row.aval.size >= _WIDE)
 
 
 def _written_again(

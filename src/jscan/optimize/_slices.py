@@ -12,6 +12,7 @@ from typing import Any
 
 from jax.extend.core import primitives
 
+from jscan.optimize._cost import stack_bytes
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import Atom, is_variable, variable_like
 from jscan.optimize._loop import Loop
@@ -24,18 +25,32 @@ NAME = "hoist"
 
 def run(loop: Loop, context: Context) -> Loop:
     """Split products of concatenations, then push slices towards the operands."""
-    del context
     # XLA has no split: slices are the same, and every pass knows them.
-    loop = _splits_as_slices(_split_products(loop))
-    return _push_slices(loop) if _has_sequence_product(loop) else loop
+    taken_apart = _splits_as_slices(_split_products(loop))
+    products = _sequence_products(taken_apart)
+    if products and _would_leave(products, taken_apart, context):
+        return _push_slices(taken_apart)
+    # Without that, one product of all is faster than one of each part.
+    return _splits_as_slices(loop)
 
 
-def _has_sequence_product(loop: Loop) -> bool:
+def _sequence_products(loop: Loop) -> list[Any]:
     dependence = Dependence(loop)
-    return any(
-        e.primitive is primitives.dot_general_p
-        and dependence.level_of(e) is Level.SEQUENCE
+    return [
+        e
         for e in loop.equations
+        if e.primitive is primitives.dot_general_p
+        and dependence.level_of(e) is Level.SEQUENCE
+    ]
+
+
+def _would_leave(products: list[Any], loop: Loop, context: Context) -> bool:
+    """Whether products of sequences can be expected to be done for all steps."""
+    new = stack_bytes([e.outvars[0] for e in products], loop.length)
+    held = stack_bytes(loop.stacked(), loop.length)
+    machine = context.machine
+    return new <= context.budget and machine.pays_batched(
+        products, loop.length, held=held, new=new
     )
 
 

@@ -2,7 +2,7 @@
 
 * A product with a transposed constant matrix (every backward loop has one) reads the
   matrix transposed once, before the loop: XLA does not hoist the transpose.
-  A small matrix times a vector is left alone where it stays in the nearest cache.
+  A vector times a small matrix, or in a short loop, gains less than that takes.
 * Small products that share their left operand become one with the matrices side by
   side, as long as it stays below the size at which XLA starts threads.
 * A tiny product becomes multiply-and-sum. It is what keeps a whole small loop in one
@@ -34,8 +34,7 @@ NAME = "small_dots"
 def run(loop: Loop, context: Context) -> Loop:
     """Apply the three rules to the products left in the loop."""
     machine = context.machine
-    if machine.materialise_transposes:
-        loop = _materialise_transposes(loop, machine)
+    loop = _materialise_transposes(loop, machine)
     if machine.merged_dot:
         loop = _merge_products(loop, machine)
     if machine.small_dot:
@@ -67,7 +66,7 @@ def _materialise_transposes(loop: Loop, machine: Machine) -> Loop:
     equations: list[Any] = []
     for equation in loop.equations:
         by_matrix = _by_constant_matrix(equation, dependence)
-        if by_matrix and not machine.is_cached_dot(equation):
+        if by_matrix and machine.stores_transposed(equation, loop.length):
             left, right = equation.invars
             (axes, (contracted,)), batch = equation.params["dimension_numbers"]
             if contracted == 1 and right in constants:
