@@ -147,6 +147,8 @@ class _Search:
             name: result.atom
             for name, result in self.earlier.results.items()
             if isinstance(result, Stack) and is_variable(result.atom)
+            # Not what another loop has just ceased to read.
+            if name in flat.readers
         }
         alone = {
             v
