@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain
+from jscan.optimize import _report
 
 X = jnp.ones((7, 3, 16))
 W = jnp.ones((16, 16)) / 16
@@ -73,3 +74,12 @@ def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"jscan\[plot\]"):
         report.plot()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "0.977 KiB"), (1024000, "0.977 MiB")],
+)
+def test_bytes_are_written_with_three_digits(value, text):
+    """Never as 1e+03."""
+    assert _report._bytes(value) == text

@@ -177,7 +177,7 @@ def _number(value: int) -> str:
 def _bytes(value: int) -> str:
     size = float(value)
     for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
+        if size < 999.5:  # three digits, not 1e+03
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} GiB"
