@@ -1,5 +1,6 @@
 """The finite check of mode DEBUG, together with what loops can be told."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -44,3 +45,26 @@ def test_a_loop_that_stops_before_the_bad_step_is_fine():
         mode="DEBUG",
     )
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_a_condition_that_is_traced_is_refused_with_the_reason(transform):
+    """A Python loop has to know when to stop; eagerly and under `grad` it does."""
+
+    def total(limit):
+        step = lambda h: (h + 1.0, jscan.until(h + 1.0 >= limit))
+        return jscan.scan(
+            step, None, 0.0, n_steps=9, mode="DEBUG", name="storm"
+        ).outputs.sum()
+
+    with pytest.raises(jscan.ScanNotImplementedError, match="condition traced") as got:
+        transform(total)(jnp.ones(2) if transform is jax.vmap else 2.0)
+    assert "storm" in str(got.value)
+    assert float(total(3.0)) == 6.0
+
+    def scaled(a):
+        step = lambda h, a: (h * a, jscan.until(h * a > 4.0))
+        loop = jscan.scan(step, None, 1.0, a, n_steps=9, mode="DEBUG")
+        return loop.outputs[-1]
+
+    assert float(jax.grad(scaled)(2.0)) == 12.0  # the derivative of a cubed

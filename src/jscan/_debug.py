@@ -84,6 +84,22 @@ def _cut(spec: ScanSpec, n_steps: int) -> int:
     return 0 if kept == -1 else max(n_steps - kept, 0)
 
 
+def _holds(condition: Any, spec: ScanSpec) -> bool:
+    """Whether the loop stops: a Python loop has to know."""
+    try:
+        return bool(condition)
+    except jax.errors.TracerBoolConversionError as error:
+        raise ScanNotImplementedError(
+            explain_error(
+                spec.options.name,
+                "mode='DEBUG'",
+                needed="to know when the loop stops: this mode is a Python loop",
+                came="an until() condition traced by jax.jit or jax.vmap",
+                fix="call the function outside of them, or leave mode out",
+            )
+        ) from error
+
+
 def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
     step = trace_step(spec)
     types = iter(step.program.out_avals)
@@ -169,7 +185,9 @@ class _Run:
             ]
         self._note_draws(frame, index)
         stop = returned.stop
-        stopped = stop is not None and bool(stop_condition(stop, spec.options.name))
+        stopped = stop is not None and _holds(
+            stop_condition(stop, spec.options.name), spec
+        )
         self._check_finite(returned, index, arguments)
         return returned, stopped
 
