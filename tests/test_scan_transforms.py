@@ -115,20 +115,20 @@ def inside_other_control_flow(f, point):
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_transform_of_double_precision_loop(name, transform):
-    compare(name, TRANSFORMS[transform], "float64")
+    assert_as_by_hand(name, TRANSFORMS[transform], "float64")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_single_precision_loop(name):
-    compare(name, TRANSFORMS["eager"], "float32")
+    assert_as_by_hand(name, TRANSFORMS["eager"], "float32")
 
 
 @pytest.mark.parametrize("name", ["one_tap", "two_taps", "gap_taps", "complex_state"])
 def test_derivatives_of_single_precision_loop(name):
-    compare(name, TRANSFORMS["first_derivatives"], "float32")
+    assert_as_by_hand(name, TRANSFORMS["first_derivatives"], "float32")
 
 
-def compare(name: str, apply: Callable[..., Tree], precision: str) -> None:
+def assert_as_by_hand(name: str, apply: Callable[..., Tree], precision: str) -> None:
     """Apply a transform to both versions of a program; the numbers must agree."""
     case = PROGRAMS[name]
     narrow = {"float64": "float32", "complex128": "complex64"}

@@ -85,7 +85,7 @@ class Search:
         self.constants = {
             v: operand
             for v, operand in self.earlier.constants.items()
-            if is_operand(operand) and is_variable(operand)
+            if isinstance(operand, Var)
         }
 
     def run(self) -> Again:

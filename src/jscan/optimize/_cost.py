@@ -2,7 +2,7 @@
 
 The constants were measured on two CPU cores (see ``benchmarks/README.md``); rules
 that hold for the CPU only are switched off on other platforms, where nothing was
-measured. No pass holds a number of its own.
+measured. Limits that hold on any machine stand with their pass.
 """
 
 import math
@@ -45,7 +45,7 @@ class Machine:
         cached_dot: Multiplications up to which a vector times a matrix runs as fast
             in a loop as batched, because the matrix stays in the nearest cache.
         small_dot: Multiplications up to which a product is written as a sum.
-        small_sum: The same for the state times a constant matrix.
+        small_sum: The same for a product that adds several terms, without batch axes.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.

@@ -6,9 +6,9 @@
 * Small products that share their left operand become one with the matrices side by
   side, as long as it stays below the size at which XLA starts threads.
 * A tiny product becomes multiply-and-sum. It is what keeps a whole small loop in one
-  compiled function, up to 60 times faster than one call per operation. A larger one of
-  the state with a matrix does too, behind a barrier: the compiler would otherwise do
-  the sum again in every operation that reads it.
+  compiled function, up to 60 times faster than one call per operation. A larger
+  one does too, behind a barrier: the compiler would otherwise do the sum again in
+  every operation that reads it.
 
 The rules hold for the CPU. They run at lowering, when no derivative will follow.
 """
@@ -34,7 +34,8 @@ NAME = "small_dots"
 def run(loop: Loop, context: Context) -> Loop:
     """Apply the three rules to the products left in the loop."""
     machine = context.machine
-    loop = _materialise_transposes(loop, machine)
+    if machine.transposed_rows or machine.transposed_vector:
+        loop = _materialise_transposes(loop, machine)
     if machine.merged_dot:
         loop = _merge_products(loop, machine)
     if machine.small_dot:
