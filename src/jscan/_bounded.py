@@ -10,11 +10,14 @@ has a range of its own, and a lane that is over keeps its state; because derivat
 are taken of the one-lane body, what a finished lane computes beyond its end cannot
 reach a gradient, not even as a NaN.
 
-The rules are in `_bounded_derive.py` and `_bounded_batch.py`.
+A loop that runs all its steps is here for its progress bar (`_full.py`); without one
+it is bound as the `lax.scan` it is. The rules are in `_bounded_derive.py` and
+`_bounded_batch.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,9 +30,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from ._derive import CACHE_SIZE
+from ._full import as_scan, run_full
 from ._program import Program, as_structs
-from ._progress import Meter
+from ._progress import Meter, after
+from ._rows import read_row, write_row, zeros
 from ._types import Leaf, PyTree
+from .optimize import register_loop
 
 bounded_p = Primitive("jscan_bounded")
 bounded_p.multiple_results = True
@@ -66,6 +72,9 @@ class BoundedLoop:
         batched: For every input, whether it has a lane axis: the leading one, in
             sequences the second. Ranges and carries of a loop with lanes all have it.
         meter: The progress bar the loop reports to. No result depends on it.
+        is_full: Every step runs, whatever the values are: the loop is a `lax.scan`.
+        written: A full loop as the optimizer wrote it, ``(consts, carry, xs) ->
+            (carry, rows)``, which runs in place of `body`.
     """
 
     body: Program
@@ -77,6 +86,8 @@ class BoundedLoop:
     lanes: int | None = None
     batched: tuple[bool, ...] = ()
     meter: Meter | None = None
+    is_full: bool = False
+    written: Program | None = None
 
     def sort(self, inputs: Sequence[Any]) -> Parts:
         """Split one entry per input by kind."""
@@ -115,7 +126,13 @@ class BoundedLoop:
         Returns:
             The index after the last step that ran, the final carry, the rows.
         """
+        if self.is_full and self.meter is None:
+            return run_full(self, inputs)  # a scan, which the optimizer understands
         return bounded_p.bind(*inputs, loop=self)
+
+    def with_body(self, body: Program, **changes: Any) -> BoundedLoop:
+        """The loop with another body."""
+        return dataclasses.replace(self, body=body, written=None, **changes)
 
 
 def bounded_loop(
@@ -124,7 +141,7 @@ def bounded_loop(
     xs: PyTree,
     *,
     length: int,
-    steps: Leaf,
+    steps: Leaf | int,
     meter: Meter | None = None,
 ) -> tuple[PyTree, PyTree, Leaf]:
     """Run `step` at most `steps` times.
@@ -135,7 +152,8 @@ def bounded_loop(
         carry: State before the first step.
         xs: Sequences ``[length, ...]``.
         length: Most steps there can be.
-        steps: Steps to run, an integer scalar of at most `length`.
+        steps: Steps to run, an integer scalar of at most `length`; a Python number if
+            every step runs.
         meter: A progress bar to report to; its counter, if any, is a leaf of `carry`.
 
     Returns:
@@ -159,9 +177,9 @@ def bounded_loop(
     types = [jax.typeof(leaf) for leaf in first], [_row_type(leaf) for leaf in slices]
     body, consts = Program.close(jax.make_jaxpr(flat)(*as_structs(types)))
     rows_tree, has_stop = trees
-    loop = BoundedLoop(
-        body, len(consts), len(first), length, has_stop=has_stop, meter=meter
-    )
+    is_full = isinstance(steps, int) and steps == length and not has_stop
+    counts = len(consts), len(first), length
+    loop = BoundedLoop(body, *counts, has_stop=has_stop, meter=meter, is_full=is_full)
     bounds = [jnp.int32(0), jnp.asarray(steps, jnp.int32)]
     end, *results = loop.bind([*bounds, *consts, *first, *slices])
     final, rows = results[: len(first)], results[len(first) :]
@@ -182,11 +200,13 @@ def _row_type(leaf: Leaf) -> Any:
 
 def run(*inputs: Leaf, loop: BoundedLoop) -> list[Leaf]:
     """The loop as a `while_loop`."""
+    if loop.is_full:
+        return run_full(loop, inputs)
     parts = loop.sort(inputs)
     first, last = parts.range
     low, high = (first, last) if loop.lanes is None else (first.min(), last.max())
     structs = loop.out_structs
-    rows = [_zeros(struct) for struct in structs[1 + loop.carry :]]
+    rows = [zeros(struct) for struct in structs[1 + loop.carry :]]
     going = jnp.ones(structs[0].shape, bool)
     evaluate = _lane_body(loop, parts)
 
@@ -196,15 +216,15 @@ def run(*inputs: Leaf, loop: BoundedLoop) -> list[Leaf]:
 
     def advance(state: Any) -> Any:
         index, going, end, carry, rows = state
-        results = evaluate(carry, [_read(leaf, index) for leaf in parts.xs])
+        results = evaluate(carry, [read_row(leaf, index) for leaf in parts.xs])
         new, fresh = results[: loop.carry], results[loop.carry :]
         stop = fresh.pop() if loop.has_stop else jnp.zeros_like(going)
         if loop.lanes is not None:
             active = going & (index >= first) & (index < last)
             new = [_choose(active, n, old) for n, old in zip(new, carry, strict=True)]
-            fresh = [_choose(active, leaf, _zeros(leaf)) for leaf in fresh]
+            fresh = [_choose(active, leaf, zeros(leaf)) for leaf in fresh]
             stop, end = active & stop, jnp.where(active, index + 1, end)
-        rows = [_write(b, leaf, index) for b, leaf in zip(rows, fresh, strict=True)]
+        rows = [write_row(b, leaf, index) for b, leaf in zip(rows, fresh, strict=True)]
         return index + (-1 if loop.reverse else 1), going & ~stop, end, new, rows
 
     start = high - 1 if loop.reverse else low
@@ -241,22 +261,8 @@ def _repeat(
 
     index, going, end, carry, rows = jax.lax.while_loop(proceed, stretch, state)
     if meter.closes:
-        meter.report(_after(index - first, (carry, rows)), carry, last=True)
+        meter.report(after(index - first, (carry, rows)), carry, last=True)
     return index, going, end, carry, rows
-
-
-def _after(count: Leaf, results: PyTree) -> Leaf:
-    """`count`, but known no sooner than `results`.
-
-    The compiler may know how many steps a loop will have done, and would report it
-    before the loop has run. It does not know that the number added here is zero.
-    """
-    known = [leaf for leaf in jax.tree.leaves(results) if leaf.size]
-    known = [x for x in known if not jnp.issubdtype(x.dtype, jax.dtypes.extended)]
-    if not known:
-        return count
-    number = jnp.real(known[0]).reshape(-1)[0].astype(jnp.int32)
-    return count + ((number & 1) >> 1)
 
 
 def _lane_body(loop: BoundedLoop, parts: Parts) -> Callable[..., list[Leaf]]:
@@ -267,26 +273,6 @@ def _lane_body(loop: BoundedLoop, parts: Parts) -> Callable[..., list[Leaf]]:
     axes = [0 if flag else None for flag in (*flags.consts, *flags.carry, *flags.xs)]
     every = jax.vmap(loop.body, in_axes=tuple(axes), axis_size=loop.lanes)
     return lambda carry, slices: every(*parts.consts, *carry, *slices)
-
-
-def _read(leaf: Leaf, index: Leaf) -> Leaf:
-    start = (index, *[jnp.int32(0)] * (leaf.ndim - 1))
-    row = jax.lax.dynamic_slice(
-        leaf, start, (1, *leaf.shape[1:]), allow_negative_indices=False
-    )
-    return jax.lax.squeeze(row, (0,))
-
-
-def _write(rows: Leaf, leaf: Leaf, index: Leaf) -> Leaf:
-    start = (index, *[jnp.int32(0)] * leaf.ndim)
-    row = jax.lax.expand_dims(leaf, (0,))
-    return jax.lax.dynamic_update_slice(rows, row, start, allow_negative_indices=False)
-
-
-def _zeros(like: Any) -> Leaf:
-    if jnp.issubdtype(like.dtype, jax.dtypes.extended):
-        return jax.lax.empty(like.shape, like.dtype)  # such types have no zero
-    return jnp.zeros(like.shape, like.dtype)
 
 
 def _choose(lanes: Leaf, new: Leaf, old: Leaf) -> Leaf:
@@ -312,3 +298,16 @@ def _abstract(*_: Any, loop: BoundedLoop) -> tuple[list[Any], Any]:
 bounded_p.def_impl(_evaluate)
 bounded_p.def_effectful_abstract_eval(_abstract)
 mlir.register_lowering(bounded_p, mlir.lower_fun(run, multiple_results=True))
+
+
+def _scan_of(params: Any) -> Any:
+    """For the optimizer: the loop as a scan, if it is one and not yet rewritten."""
+    loop: BoundedLoop = params["loop"]
+    return as_scan(loop).jaxpr if loop.is_full and loop.written is None else None
+
+
+def _with_scan(params: Any, program: Any) -> dict[str, Any]:
+    return {"loop": dataclasses.replace(params["loop"], written=Program(program))}
+
+
+register_loop(bounded_p, _scan_of, _with_scan)

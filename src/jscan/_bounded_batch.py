@@ -106,7 +106,7 @@ def _batch_alike(
         ),
         size,
     )
-    wide = dataclasses.replace(loop, body=body)
+    wide = loop.with_body(body)
     results = wide.bind([*parts.range, *consts, *carry, *xs])
     rows = len(loop.row_avals)
     return results, [None, *[0] * loop.carry, *[1] * rows]  # type: ignore[list-item]
@@ -138,6 +138,8 @@ def _prune(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
         return [False] * len(equation.invars), None
     carry = list(used_outputs[1 : 1 + loop.carry])
     rows = list(used_outputs[1 + loop.carry :])
+    if loop.written is not None:
+        return [True] * len(equation.invars), equation  # nobody will look at it again
     counter = loop.meter.counter if loop.meter else None
     if counter is not None:
         carry[counter] = True
@@ -151,9 +153,8 @@ def _prune(used_outputs: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
         carry = grown
     keep = loop.sort([True, True, *used])
     keep = Parts(keep.range, keep.consts, carry, keep.xs)
-    pruned = dataclasses.replace(
-        loop,
-        body=_with_inputs(body, tuple(keep.flat()[2:]), used, loop.body),
+    pruned = loop.with_body(
+        _with_inputs(body, tuple(keep.flat()[2:]), used, loop.body),
         consts=sum(keep.consts),
         carry=sum(carry),
         batched=tuple(pick(loop.batched, keep.flat())) if loop.batched else (),

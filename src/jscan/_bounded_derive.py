@@ -135,7 +135,7 @@ def _with_extra_rows(
         return [*own, *rows, *results[len(own) : outputs]]
 
     program = Program.trace(body, *as_structs(loop.body.in_avals))
-    return dataclasses.replace(loop, body=program)
+    return loop.with_body(program)
 
 
 def _linear_body(
@@ -171,6 +171,7 @@ def _linear_body(
             reverse=loop.reverse,
             lanes=loop.lanes,
             batched=batched,
+            is_full=loop.is_full,
         ),
         [False, *(keep and s for keep, s in zip(kept, smooth, strict=True))],
     )
@@ -268,6 +269,7 @@ def _transpose(
         length=loop.length,
         reverse=not loop.reverse,
         lanes=loop.lanes,
+        is_full=loop.is_full,
         batched=()
         if loop.lanes is None
         else (

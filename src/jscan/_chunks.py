@@ -158,7 +158,7 @@ def _metered(
         carry,
         xs,
         length=length,
-        steps=jnp.int32(length),
+        steps=length,
         meter=meter,
     )
     return carry, rows

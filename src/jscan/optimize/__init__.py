@@ -5,7 +5,9 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
 from jscan.optimize._api import report, rewrite
-from jscan.optimize._calls import register_call
+from jscan.optimize._calls import register_call, register_loop
+from jscan.optimize._jaxpr import free_variables, is_scan, read_scan
+from jscan.optimize._jaxpr import program as plain_program
 from jscan.optimize._measure import flops
 from jscan.optimize._options import PASS_NAMES, Options, make_options
 from jscan.optimize._pipeline import enabled
@@ -21,10 +23,15 @@ __all__ = [
     "Report",
     "enabled",
     "flops",
+    "free_variables",
     "has_loops",
     "is_explicitly_sharded",
+    "is_scan",
     "make_options",
+    "plain_program",
+    "read_scan",
     "register_call",
+    "register_loop",
     "report",
     "rewrite",
     "split",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+_LOOPS: dict[Any, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {}
 _PROGRAMS: dict[Any, Callable[[Any], Any]] = {}
 
 
@@ -26,3 +27,31 @@ def called_programs(equation: Any) -> list[Any]:
     """The program a registered equation computes; none if it is to be left alone."""
     program = _PROGRAMS[equation.primitive](equation.params)
     return [] if program is None else [program]
+
+
+def register_loop(
+    primitive: Any,
+    program_of: Callable[[Any], Any],
+    with_program: Callable[[Any, Any], Any],
+) -> None:
+    """Teach the optimizer a primitive that runs a loop its own way.
+
+    Args:
+        primitive: The primitive.
+        program_of: Its parameters to the closed jaxpr of the loop as a scan, or to
+            `None` where the equation is to be left alone.
+        with_program: Its parameters and that jaxpr, rewritten, to new parameters.
+    """
+    _LOOPS[primitive] = program_of, with_program
+
+
+def own_loop(equation: Any) -> Any:
+    """The program of a loop that a registered primitive runs, or `None`."""
+    found = _LOOPS.get(equation.primitive)
+    return found and found[0](equation.params)
+
+
+def with_own_loop(equation: Any, program: Any) -> Any:
+    """The equation of such a loop, with its program rewritten."""
+    change = _LOOPS[equation.primitive][1]
+    return equation.replace(params=change(equation.params, program))

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 from jax.core import eval_jaxpr
 
+from jscan.optimize._calls import own_loop, with_own_loop
 from jscan.optimize._emit import emit
 from jscan.optimize._flat import Flat, flatten, index
 from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
     abstract,
+    every_equation,
     free_variables,
     holds,
     is_jaxpr,
@@ -39,6 +41,7 @@ from jscan.optimize._residuals import recompute
 from jscan.optimize._siblings import Group, group, join, without_unneeded
 
 _LOOP = frozenset({"scan"})
+_UNWATCHED = frozenset({"vectorise", "associate"})  # they leave no steps to be counted
 _OPENED = frozenset({"cond", "while", "checkpoint", "remat2", "custom_jvp_call"})
 _CALLED_AT_LOWERING = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
@@ -119,6 +122,8 @@ class _Walk:
                 self.loops(here)
                 # What only led to a result that the loop now gives is not run.
                 groups = without_unneeded(groups, self.values, self.flat.outputs)
+            elif (own := self._own_loop(here[0])) is not None:
+                self.pending.append(own)
             elif self._opens(here[0]):
                 self.flush()
                 self.opened(here[0])
@@ -142,11 +147,27 @@ class _Walk:
         self.values.update(zip(made, values, strict=True))
         self.pending = []
 
+    def _own_loop(self, equation: Any) -> Any:
+        """A loop that its primitive runs, rewritten to what can still be watched."""
+        context = self.session.context
+        loop = None if context.differentiable else own_loop(equation)
+        if loop is None:
+            return None
+        passes = context.options.passes - _UNWATCHED
+        options = replace(context.options, passes=passes)
+        session = Session(replace(context, options=options), self.session.records)
+        try:
+            return with_own_loop(equation, session.rewritten(loop))
+        except Exception:
+            if debugging():
+                raise
+            return equation
+
     def _opens(self, equation: Any) -> bool:
         name = equation.primitive.name
         final = not self.session.context.differentiable
         known = name in _OPENED or (final and name in _CALLED_AT_LOWERING)
-        return known and holds(equation, _LOOP)
+        return known and holds_loop(equation)
 
     def opened(self, equation: Any) -> None:
         """Run an equation whose inner programs hold loops."""
@@ -274,7 +295,9 @@ def flattened(jaxpr: Any) -> Flat:
 
 def holds_loop(equation: Any) -> bool:
     """Whether an equation is a loop or holds one."""
-    return holds(equation, _LOOP)
+    return holds(equation, _LOOP) or any(
+        own_loop(inner) is not None for inner in every_equation(equation)
+    )
 
 
 def _is_call_with_loop(equation: Any) -> bool:
