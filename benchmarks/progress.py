@@ -102,7 +102,9 @@ def main() -> None:
             for k in (0, 1)
         ]
         base = statistics.median(r[0] for r in rounds)
-        print(f"{name} | {base:.2f} | {ratios[1]:+.1f}% | {ratios[0]:+.1f}%", flush=True)
+        print(
+            f"{name} | {base:.2f} | {ratios[1]:+.1f}% | {ratios[0]:+.1f}%", flush=True
+        )
 
 
 if __name__ == "__main__":
