@@ -199,7 +199,7 @@ def _row_type(leaf: Leaf) -> Any:
 
 
 def run(*inputs: Leaf, loop: BoundedLoop) -> list[Leaf]:
-    """The loop as a `while_loop`."""
+    """The loop as a `while_loop`; as the scan it is if all its steps run."""
     if loop.is_full:
         return run_full(loop, inputs)
     parts = loop.sort(inputs)
