@@ -93,12 +93,12 @@ def test_one_bar_that_ends_at_the_last_step(bars, wrapped):
     steps = 20 if wrapped == "debug" else 250
     assert (bar.n, bar.total, bar.closed) == (steps, steps, True)
     assert bar.shown == sorted(bar.shown)
-    # Compiled, a short loop makes ten reports (recomputed chunks fit a few more in).
-    assert len(bar.shown) <= (22 if wrapped == "debug" else 16)
+    # Compiled, a short loop makes five reports (recomputed chunks fit a few more in).
+    assert len(bar.shown) <= (22 if wrapped == "debug" else 11)
     assert bar.desc.startswith("scan")
 
 
-def test_reports_are_about_a_tenth_of_a_second_apart():
+def test_reports_are_about_a_fifth_of_a_second_apart():
     def reports(size, steps):
         w = jnp.ones((size, size))
         step = Program.trace(lambda h, w: jnp.tanh(h @ w), w[0], w)
@@ -106,9 +106,9 @@ def test_reports_are_about_a_tenth_of_a_second_apart():
         assert bar is not None
         return steps / bar.stride
 
-    assert reports(4, 1000) == 10  # a short loop
-    assert reports(4, 7) == 7
-    assert 20 < reports(1024, 100_000) < 80  # a few seconds
+    assert reports(4, 1000) == 5  # a short loop
+    assert reports(4, 3) == 3
+    assert 10 < reports(1024, 100_000) < 40  # a few seconds
     assert reports(1024, 10**6) == 100  # longer ones
 
 
@@ -192,7 +192,7 @@ def test_a_bar_left_by_an_error_under_jit_starts_again(bars):
     jax.effects_barrier()
     left, bar = bars
     assert left.closed
-    assert (bar.n, bar.closed, bar.shown[:2]) == (250, True, [0, 25])
+    assert (bar.n, bar.closed, bar.shown[:2]) == (250, True, [0, 50])
     assert not _progress._open
 
 

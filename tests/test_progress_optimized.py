@@ -205,3 +205,13 @@ def test_an_optimizer_that_fails_leaves_the_loop_and_its_bar(moves, monkeypatch)
     np.testing.assert_allclose(got, by_hand(W), rtol=1e-5, atol=1e-6)
     jax.effects_barrier()
     assert (STEPS, True) in moves
+    (loop,) = jscan.explain(with_bar)(W).loops
+    assert (loop.name, loop.before, loop.fired) == ("rnn", loop.after, ())
+    assert "failed and was skipped (RuntimeError: injected)" in str(loop.refused)
+
+
+def test_the_report_names_the_loop_under_a_bar():
+    (plain,) = jscan.explain(rnn)(W).loops
+    (watched,) = jscan.explain(with_bar)(W).loops
+    assert plain.name == watched.name == "rnn"
+    assert plain.fired == watched.fired

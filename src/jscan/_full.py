@@ -132,7 +132,8 @@ def _stretches(equation: Any, meter: Meter, operands: Sequence[Leaf]) -> list[Le
             0, whole, lambda _, state: stretch(state, meter.every), state
         )
     if rest:
-        state = stretch(state, rest)
+        known = after(state[0], state[1:])  # or it would be reported at once
+        state = stretch((known, *state[1:]), rest)
     done, carry, rows = state
     if meter.closes:
         meter.report(after(done, (carry, rows)), carry, last=True)

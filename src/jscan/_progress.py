@@ -94,15 +94,14 @@ def after(count: Leaf, results: PyTree) -> Leaf:
     return count + ((number & 1) >> 1)
 
 
-FEWEST, MOST = 10, 100  # reports of a loop
-PAUSE = 0.1  # seconds between them, about: `tqdm` does not draw more often
+FEWEST, MOST = 5, 100  # reports of a loop
+PAUSE = 0.2  # seconds between them, about: each stops the loop for a millisecond
 
 
 def plan_bar(n_steps: int, options: Options, step: Program | None = None) -> Bar | None:
     """The bar that the options ask for.
 
-    A report interrupts the compiled loop for up to a millisecond, so a loop that
-    will not take long makes few of them.
+    A loop that will not take long makes few reports.
 
     Args:
         n_steps: Most steps of the loop.

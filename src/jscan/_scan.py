@@ -97,7 +97,7 @@ def scan(
             effect on a loop that may stop early or shows a bar.
         progress: True, a label, or options of `tqdm`: show a bar. Needs the extra
             ``jscan[progress]``. The option `miniters` is the number of steps between
-            two reports; by default 10 to 100 of them are made, a tenth of a second
+            two reports; by default 5 to 100 of them are made, a fifth of a second
             apart or more. A loop that fails under plain `jax.jit` leaves its bar on
             the screen until it runs again.
 

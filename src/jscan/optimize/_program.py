@@ -52,10 +52,21 @@ class Session:
 
     context: Context
     records: dict[int, tuple[Any, Loop, Loop]] = field(default_factory=dict)
+    scope: str = ""  # of the equation that holds the program
 
     def record(self, equation: Any, before: Loop, after: Loop) -> None:
         """Remember a loop for the report; one traced twice counts once."""
-        self.records[id(equation)] = (equation, before, after)
+        here = replace(before, scope=self.scope_of(before.scope))
+        self.records[id(equation)] = (equation, here, after)
+
+    def failed(self, equation: Any, loop: Loop, error: Exception) -> None:
+        """Say in the report that a loop runs as it was."""
+        record = loop.refused("pipeline", failure(error))
+        self.record(equation, record, record)
+
+    def scope_of(self, scope: str) -> str:
+        """A scope of the program, as it is called outside."""
+        return "/".join(filter(None, (self.scope, scope)))
 
     def run(
         self, jaxpr: Any, constants: Sequence[Any], operands: Sequence[Any]
@@ -155,13 +166,19 @@ class _Walk:
             return None
         passes = context.options.passes - _UNWATCHED
         options = replace(context.options, passes=passes)
-        session = Session(replace(context, options=options), self.session.records)
+        scope = self.session.scope_of(str(equation.source_info.name_stack))
+        session = Session(replace(context, options=options), scope=scope)
         try:
-            return with_own_loop(equation, session.rewritten(loop))
-        except Exception:
+            changed = with_own_loop(equation, session.rewritten(loop))
+        except Exception as error:
             if debugging():
                 raise
-            return equation
+            session.records.clear()
+            for scan in filter(is_scan, open_jaxpr(loop)[0].eqns):
+                session.failed(scan, self._read(scan, scan.invars), error)
+            changed = equation
+        self.session.records.update(session.records)
+        return changed
 
     def _opens(self, equation: Any) -> bool:
         name = equation.primitive.name
@@ -214,8 +231,7 @@ class _Walk:
             if debugging() or any(equation.effects for equation in group):
                 raise
             for equation in group:
-                record = self._loop(equation).refused("pipeline", failure(error))
-                self.session.record(equation, record, record)
+                self.session.failed(equation, self._loop(equation), error)
             self.pending += group
             return
         self.values.update(values)
