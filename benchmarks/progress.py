@@ -36,6 +36,22 @@ def seconds(run: object, *args: jax.Array, calls: int = 3) -> float:
     return (time.perf_counter() - start) / calls
 
 
+def scalar_steps(steps: int) -> tuple[Case, tuple[jax.Array, ...]]:
+    """The shortest steps there are, about ten nanoseconds."""
+
+    def run(progress: Any, a: jax.Array) -> jax.Array:
+        return jscan.scan(
+            lambda h, a: jnp.sin(a * h) + 1,
+            None,
+            jnp.ones(()),
+            a,
+            n_steps=steps,
+            progress=progress,
+        ).outputs
+
+    return run, (jnp.float32(0.5),)
+
+
 def tanh_steps(size: int, steps: int) -> tuple[Case, tuple[jax.Array, ...]]:
     """Small steps, many of them: nothing hides what a report costs.
 
@@ -88,6 +104,7 @@ def main() -> None:
     gru, arrays = gru_steps(16 if quick else 128, few or 200_000)
     short, few_arrays = gru_steps(16 if quick else 128, few or 90_000)
     cases: dict[str, tuple[Case, tuple[jax.Array, ...]]] = {
+        "sin(a * h) + 1": scalar_steps(few or 60_000_000),
         "tanh(h @ w), 64": tanh_steps(64, few or 7_000_000),
         "tanh(h @ w), 256": tanh_steps(256, few or 350_000),
         "tanh(h @ w), 1024": tanh_steps(16 if quick else 1024, few or 25_000),

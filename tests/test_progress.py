@@ -111,6 +111,11 @@ def test_reports_are_about_a_fifth_of_a_second_apart():
     assert 10 < reports(1024, 100_000) < 40  # a few seconds
     assert reports(1024, 10**6) == 100  # longer ones
 
+    step = Program.trace(lambda h: jnp.sin(h) + 1, jnp.zeros(()))
+    bar = _progress.plan_bar(10**8, Options(progress=()), step)
+    assert bar is not None
+    assert 10**8 / bar.stride < 10  # about a second: steps of ten nanoseconds
+
 
 STOPPED = {
     "eager": stopping,

@@ -119,9 +119,13 @@ def plan_bar(n_steps: int, options: Options, step: Program | None = None) -> Bar
 
 
 def _seconds(step: Program) -> float:
-    """About how long a step takes on a CPU core."""
+    """At least how long a step takes on a CPU core.
+
+    Within a factor of twenty; too much would mean too many reports of a loop whose
+    steps are a few nanoseconds long.
+    """
     equations = open_jaxpr(step.jaxpr).eqns
-    return 1e-7 + 2e-8 * len(equations) + flops(equations) / 50e9
+    return 1e-9 * len(equations) + flops(equations) / 50e9
 
 
 # ---------------------------------------------------------------------- on the host
