@@ -118,15 +118,18 @@ def _contract(sums: TimeSum, equation: Any) -> Any | None:
         return None
 
     def behind_time(axes: Any) -> tuple[int, ...]:
-        return tuple(axis + 1 for axis in axes)
+        return (0, *(axis + 1 for axis in axes))
 
+    operands = [sums.rows(left), sums.rows(right)]
+    contracted = behind_time(left_axes), behind_time(right_axes)
+    leading = tuple(range(len(left_axes) + 1))
+    if not left_batch and contracted == (leading, leading):
+        # One long axis: with several, XLA would copy an operand to transpose it.
+        operands = [jax.lax.collapse(rows, 0, len(leading)) for rows in operands]
+        contracted = ((0,), (0,))
     return jax.lax.dot_general(
-        sums.rows(left),
-        sums.rows(right),
-        (
-            ((0, *behind_time(left_axes)), (0, *behind_time(right_axes))),
-            (behind_time(left_batch), behind_time(right_batch)),
-        ),
+        *operands,
+        (contracted, (behind_time(left_batch)[1:], behind_time(right_batch)[1:])),
         precision=equation.params["precision"],
         preferred_element_type=equation.params["preferred_element_type"],
     )
