@@ -76,21 +76,19 @@ def run(loop: Loop, context: Context) -> Loop:
         if loop.recomputes:
             loop = loop.refused(NAME, f"sums stay: {RECOMPUTED}")
             continue
-        plans = [planner.plan(term) for term in terms]
-        if any(plan is None for plan in plans):
+        plan = planner.plan_of_all(terms)
+        if plan is None:
             loop = loop.refused(
                 NAME,
                 f"the sum {carry.variable.aval.str_short()} needs rows that do not fit "
                 f"the memory budget of {context.budget} bytes",
             )
             continue
-        total = _Plan(False)
-        for plan in plans:
-            total |= plan  # pyright: ignore[reportOperatorIssue]
-        found.append(_Accumulator(carry, terms, total))
+        found.append(_Accumulator(carry, terms, plan))
     chosen = _choose(planner, found)
+    taken = {accumulator.carry.variable for accumulator in chosen}
     for accumulator in found:
-        if accumulator not in chosen:
+        if accumulator.carry.variable not in taken:
             loop = loop.refused(
                 NAME,
                 f"the sum {accumulator.carry.variable.aval.str_short()} stays: storing "
@@ -111,9 +109,13 @@ def _choose(planner: "_Planner", found: list[_Accumulator]) -> list[_Accumulator
             stacks = more
     # With nothing else carried, taking the sums out removes the loop itself.
     only_sums = len(found) == len(planner.loop.carries) and planner.pays_as_map()
+    planner.free = stacks  # what is stored for one sum is at hand for the others
     for accumulator in found:
         if accumulator in chosen:
             continue
+        again = planner.plan_of_all(accumulator.terms)
+        if again is not None and again.stacks <= stacks:
+            accumulator = replace(accumulator, plan=again)
         at_hand = accumulator.plan.stacks <= stacks
         stateless = all(
             planner.dependence.level(v) < Level.STATE for v in accumulator.plan.stacks
@@ -203,6 +205,16 @@ class _Planner:
         rows = [*read, *self.loop.wanted_rows()]
         machine, length = self.context.machine, self.loop.length
         return machine.pays_as_map(self.loop.equations, rows, length, summed=True)
+
+    def plan_of_all(self, atoms: tuple[Atom, ...]) -> _Plan | None:
+        """How to sum several operands; `None` if one of them takes too much memory."""
+        total = _Plan(False)
+        for atom in atoms:
+            plan = self.plan(atom)
+            if plan is None:
+                return None
+            total |= plan
+        return total
 
     def plan(self, atom: Atom) -> _Plan | None:
         """How to sum an operand over time; `None` if that takes too much memory."""

@@ -42,14 +42,18 @@ class Machine:
         batch_start: Nanoseconds that work done for all steps at once has to save
             before it is worth it; 0 if all expensive work is. On a CPU a batched
             operation wakes threads, which alone takes as long as some whole loops.
-        cached_dot: Multiplications up to which a vector times a matrix runs as fast
-            in a loop as batched, because the matrix stays in the nearest cache.
+        whole_dot: Multiplications, more than and at most, for which a vector times a
+            matrix wider than high stays in the loop: a step that reads its columns
+            apart is fastest with all of them in one register-sized product.
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
-        merged_rows: Rows up to which products are merged.
+        merged_rows: Rows up to which such products are.
+        threaded_dot: Multiplications from which products are merged whatever their
+            matrix, because the compiler then uses several threads; 0 if never.
+        threaded_vector: The same for products of one row.
         transposed_rows: Steps from which a transposed matrix is stored as such for
             products of several rows; 0 if never.
         transposed_vector: The same for products of one row.
@@ -66,12 +70,14 @@ class Machine:
     """
 
     batch_start: int = 0
-    cached_dot: int = 0
+    whole_dot: tuple[int, int] = (0, 0)
     small_dot: int = 0
     small_sum: int = 0
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0
+    threaded_dot: int = 0
+    threaded_vector: int = 0
     transposed_rows: int = 0
     transposed_vector: int = 0
     smallest_outer_product: int = 0
@@ -163,8 +169,8 @@ class Machine:
         if name in INDEXED or name.startswith("scatter"):
             return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
         if name == "dot_general":
-            cached = self.is_cached_dot(equation)
-            return 0 if cached else self._saved_by_dot(dot_sizes(equation))
+            sizes = dot_sizes(equation)
+            return 0 if self._stays_whole(sizes) else self._saved_by_dot(sizes)
         if name in TRANSCENDENTAL:
             # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
             wide = elements >= _VECTOR_ROW
@@ -222,13 +228,24 @@ class Machine:
         sizes = dot_sizes(equation)
         vector = min(sizes.rows, sizes.columns) == 1
         least = self.transposed_vector if vector else self.transposed_rows
-        return 0 < least <= length and not self.is_cached_dot(equation)
+        return 0 < least <= length
 
-    def is_cached_dot(self, equation: Any) -> bool:
-        """Whether a product is a vector times a matrix in the nearest cache."""
-        sizes = dot_sizes(equation)
-        vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
-        return vector and sizes.multiplications <= self.cached_dot
+    def _stays_whole(self, sizes: DotSizes) -> bool:
+        least, most = self.whole_dot
+        wide = sizes.batch == sizes.rows == 1 and sizes.columns > sizes.contracted
+        return wide and least < sizes.multiplications <= most
+
+    def merges(self, whole: DotSizes) -> bool:
+        """Whether products with one left operand pay as one of this size."""
+        threaded = self.threaded_dot if whole.rows > 1 else self.threaded_vector
+        if 0 < threaded <= whole.multiplications:
+            return True
+        small = whole.contracted * whole.columns <= self.merged_dot
+        return small and whole.rows <= self.merged_rows
+
+    def joins(self, whole: DotSizes, parts: Iterable[DotSizes]) -> bool:
+        """Whether a sum of products pays as one product of this size."""
+        return any(part.multiplications > self.small_sum for part in parts)
 
     def pays_as_sum(
         self, equation: Any, length: int, new_bytes: int, budget: int
@@ -275,18 +292,18 @@ _OPAQUE = 100.0
 _CPU = Machine(
     batch_start=80_000,
     # JAX 0.10's CPU compiler calls a function even for small products.
-    cached_dot=0 if JAX_VERSION < (0, 11) else 4096,
+    whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     small_dot=1024,
     small_sum=2304,
     fused_dot=512,
     merged_dot=128 * 512,
     merged_rows=8,
+    threaded_dot=2**19,
+    threaded_vector=2**19 if JAX_VERSION < (0, 11) else 0,
     # A step gains 0.1 ns per element and more with rows, but 0.01 ns without.
     transposed_rows=8,
     transposed_vector=256,
-    # Below this size XLA keeps an outer-product accumulator in the loop's registers
-    # and caches; JAX 0.10's CPU compiler does so for very small ones only.
-    smallest_outer_product=64 if JAX_VERSION < (0, 11) else 8192,
+    smallest_outer_product=64,
     # With 32 rows taking sums out was 0.7 to 1.1 times as fast, with 16 up to 1.7.
     full_rows=32,
     unrolling=Unrolling(

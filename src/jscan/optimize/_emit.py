@@ -74,6 +74,9 @@ def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
         return {}, {}
     shifted = _shifted(loop, stacked)
     stacked = [v for v in stacked if v not in shifted]
+    pieces = _pieces(loop, stacked)
+    stacked = [v for v in stacked if v not in pieces]
+    stacked += dict.fromkeys(loop.joined[v].whole for v in pieces)
     carries = [*loop.carries, *_counters_in_use(loop, stacked)]
     updates = [carry.update for carry in carries[: len(loop.carries)]]
     outputs = [*updates, *stacked]
@@ -102,6 +105,11 @@ def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
         unroll=loop.unroll,
     )
     rows = dict(zip(stacked, stacks, strict=True))
+    for variable in pieces:
+        piece, size = loop.joined[variable], variable.aval.shape[-1]
+        rows[variable] = jax.lax.slice_in_dim(
+            rows[piece.whole], piece.start, piece.start + size, axis=-1
+        )
     for variable, carry in shifted.items():
         rows[variable] = _shift(rows[carry.update], _strong(carry), loop.reverse)
     finals = {c.variable: v for c, v in zip(carries, state, strict=True)}
@@ -116,6 +124,18 @@ def _evaluate_body(
     read = {*free_variables(body), *unique_variables(outputs)}
     inputs = [v for v in here if v in read]
     return context.run(program(inputs, outputs, body), [], [here[v] for v in inputs])
+
+
+def _pieces(loop: Loop, stacked: list[Any]) -> list[Any]:
+    """Variables whose rows are cut from those of the one that joins them.
+
+    That is so where all it joins are wanted, but none as a result: the rows of a result
+    would have to be copied.
+    """
+    stay = {v for v in stacked if any(_reads(r, v) for r in loop.results.values())}
+    found = {v for v in stacked if v in loop.joined} - stay
+    apart = {loop.joined[v].whole for v in loop.joined.keys() - found}
+    return [v for v in stacked if v in found and loop.joined[v].whole not in apart]
 
 
 def _shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Carry]:

@@ -59,6 +59,14 @@ class Counter:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Where a variable lies in the last axis of one that joins several."""
+
+    whole: Any
+    start: int
+
+
+@dataclass(frozen=True)
 class Final:
     """Result: the last value of a carry."""
 
@@ -123,6 +131,7 @@ class Loop:
     counters: Mapping[Any, Counter] | None = None
     zeros: frozenset[Any] = frozenset()
     picked: Mapping[Any, Any] = field(default_factory=dict)
+    joined: Mapping[Any, Piece] = field(default_factory=dict)
     recomputes: bool = False
     chunk: int | None = None
     notes: tuple[Note, ...] = ()

@@ -13,6 +13,7 @@ from jscan.optimize import (
     _in_place,
     _logsumexp,
     _merge,
+    _products,
     _save_memory,
     _sink,
     _slices,
@@ -127,8 +128,14 @@ STEPS = (
     ),
     Step(
         "small_dots",
-        _small_dots.run,
+        _products.run,
         "only for the products that stay in the loop after all moves",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
+        "small_dots",
+        _small_dots.run,
+        "after products were put together: some are too large then",
         _NOT_BEFORE_AD,
     ),
     Step(

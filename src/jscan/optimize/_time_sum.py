@@ -7,6 +7,7 @@ has no rule is computed for all steps at once and added up. Scaling by a constan
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ class TimeSum:
         self.dependence = Dependence(loop)
         self._rows = dict(rows)
         self._sums: dict[Any, Any] = {}
+        self._wholes: dict[Any, Any] = {}
 
     def __call__(self, atom: Atom) -> Any:
         """The sum over all steps of an operand."""
@@ -44,6 +46,10 @@ class TimeSum:
     def _sum(self, atom: Any) -> Any:
         if self._is_constant(atom):
             return self._repeated(self._constant(atom))
+        piece = self.loop.joined.get(atom)
+        if piece is not None and piece.whole in self._rows:
+            end = piece.start + atom.aval.shape[-1]
+            return jax.lax.slice_in_dim(self(piece.whole), piece.start, end, axis=-1)
         if atom in self._rows:
             return self._rows[atom].sum(0)
         equation = self.dependence.producers[atom]
@@ -99,6 +105,38 @@ class TimeSum:
             )
         return self._rows[atom]
 
+    def whole(self, equation: Any, side: int) -> Any | None:
+        """The sum of a product of a piece, cut from the one sum for all its pieces.
+
+        `None` unless every piece of the operand is multiplied by the same rows.
+        """
+        atom, other = equation.invars[side], equation.invars[1 - side]
+        piece = self.loop.joined.get(atom) if is_variable(atom) else None
+        if piece is None or piece.whole not in self._rows:
+            return None
+        axes, batch = (pair[side] for pair in equation.params["dimension_numbers"])
+        if atom.aval.ndim - 1 in (*axes, *batch):
+            return None
+        pieces = {v for v, p in self.loop.joined.items() if p.whole is piece.whole}
+        multiplied = {
+            e.invars[side]
+            for e in self.loop.after
+            if e.primitive is equation.primitive
+            and e.invars[1 - side] is other
+            and e.params == equation.params
+        }
+        if not pieces <= multiplied:
+            return None
+        key = (piece.whole, other, side, str(equation.params))
+        if key not in self._wholes:
+            rows = [self.rows(other)] * 2
+            rows[side] = self._rows[piece.whole]
+            self._wholes[key] = _contraction(equation.params, *rows)
+        total = self._wholes[key]
+        right_free = 0 if side else other.aval.ndim - len(axes) - len(batch)
+        axis = equation.outvars[0].aval.ndim - 1 - right_free
+        return total.cut(axis, piece.start, atom.aval.shape[-1])
+
     def is_zero(self, atom: Atom) -> bool:
         """Whether an operand is known to be all zeros."""
         return is_zero(atom, self.dependence, self.loop)
@@ -110,29 +148,62 @@ class TimeSum:
 
 def _contract(sums: TimeSum, equation: Any) -> Any | None:
     left, right = equation.invars
-    numbers = equation.params["dimension_numbers"]
-    (left_axes, right_axes), (left_batch, right_batch) = numbers
+    (left_axes, _), (left_batch, _) = equation.params["dimension_numbers"]
     # In an outer product, a constant repeated is smaller than the rows of the result.
     outer = not (*left_axes, *left_batch)
     if not outer and not (sums.changes(left) and sums.changes(right)):
         return None
+    for side in (0, 1):
+        whole = sums.whole(equation, side)
+        if whole is not None:
+            return whole
+    return _contraction(equation.params, sums.rows(left), sums.rows(right)).value()
+
+
+@dataclass(frozen=True)
+class _Contraction:
+    """A sum over time of products, and whether it came out transposed."""
+
+    total: Any
+    transposed: bool
+
+    def value(self) -> Any:
+        return self.total.T if self.transposed else self.total
+
+    def cut(self, axis: int, start: int, size: int) -> Any:
+        """A part of it; cut first, or XLA would turn the product around again."""
+        axis = 1 - axis if self.transposed else axis
+        part = jax.lax.slice_in_dim(self.total, start, start + size, axis=axis)
+        return part.T if self.transposed else part
+
+
+def _contraction(parameters: Mapping[str, Any], left: Any, right: Any) -> _Contraction:
+    """The sum over time of products of rows `[T, ...]`."""
+    (left_axes, right_axes), batch = parameters["dimension_numbers"]
+    precision = parameters["precision"]
 
     def behind_time(axes: Any) -> tuple[int, ...]:
-        return (0, *(axis + 1 for axis in axes))
+        return tuple(axis + 1 for axis in axes)
 
-    operands = [sums.rows(left), sums.rows(right)]
-    contracted = behind_time(left_axes), behind_time(right_axes)
+    contracted = tuple((0, *behind_time(axes)) for axes in (left_axes, right_axes))
     leading = tuple(range(len(left_axes) + 1))
-    if not left_batch and contracted == (leading, leading):
+    if not batch[0] and contracted == (leading, leading):
         # One long axis: with several, XLA would copy an operand to transpose it.
-        operands = [jax.lax.collapse(rows, 0, len(leading)) for rows in operands]
+        left, right = (jax.lax.collapse(x, 0, len(leading)) for x in (left, right))
         contracted = ((0,), (0,))
-    return jax.lax.dot_general(
-        *operands,
-        (contracted, (behind_time(left_batch)[1:], behind_time(right_batch)[1:])),
-        precision=equation.params["precision"],
-        preferred_element_type=equation.params["preferred_element_type"],
+    # The narrower operand comes first: the other order took up to 1.6 times as long.
+    swapped = left.ndim == right.ndim == 2 and left.shape[1] > right.shape[1]
+    if swapped:
+        left, right = right, left
+        precision = precision[::-1] if isinstance(precision, tuple) else precision
+    total = jax.lax.dot_general(
+        left,
+        right,
+        (contracted, tuple(map(behind_time, batch))),
+        precision=precision,
+        preferred_element_type=parameters["preferred_element_type"],
     )
+    return _Contraction(total, swapped)
 
 
 def _scatter(sums: TimeSum, equation: Any) -> Any | None:
