@@ -23,6 +23,12 @@ def small_loops_pay(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def failures_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewrite that fails would leave the program as it was, and a test content."""
+    monkeypatch.setenv("JSCAN_DEBUG", "1")
+
+
 @pytest.fixture
 def measured_costs() -> None:
     """Decide as the optimizer does outside tests."""

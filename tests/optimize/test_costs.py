@@ -139,9 +139,9 @@ def test_an_inner_loop_counts_at_each_of_its_steps():
     assert_same(optimize(nested)(x), nested(x))
 
 
-@pytest.mark.parametrize(("rows", "leaves"), [(8, True), (32, False)])
+@pytest.mark.parametrize(("rows", "leaves"), [(32, True), (64, False)])
 def test_sums_of_products_with_many_rows_stay(rows, leaves):
-    """From 32 rows on a step's product is as fast as a part of a large one."""
+    """From 64 rows on a step's product is as fast as a part of a large one."""
 
     def loss(w, x):
         step = lambda h, row: (jnp.tanh(h @ w + row), None)
