@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jscan import optimize
-from jscan.optimize import PASS_NAMES, _cost, _logsumexp, _work, rewrite
+from jscan.optimize import PASS_NAMES, _cost, _logsumexp, _options, _work, rewrite
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
@@ -65,11 +65,17 @@ class Setup:
     Attributes:
         keen: Whether the cost model finds that everything pays: what is sound must be
             so whatever it costs, and small programs alone would rarely be rewritten.
+        joins: Whether products are put together and transposed whatever their size,
+            and none is written as a sum.
+        shipped: Whether the cost model is the one of a user, with all its thresholds,
+            and loops are so long that some of them are passed.
         memory_budget: As `optimize` takes it.
         passes: As `optimize` takes them.
     """
 
     keen: bool = False
+    joins: bool = False
+    shipped: bool = False
     memory_budget: int | None = None
     passes: tuple[str, ...] | None = None
 
@@ -94,31 +100,55 @@ class Setup:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The cost model as keen as asked for."""
-        if not self.keen:
+        with contextlib.ExitStack() as patches:
+            if self.shipped:  # the tests' own machine finds that every batch pays
+                machine_for = mock.patch.object(
+                    _options, "machine_for", _cost.machine_for
+                )
+                patches.enter_context(machine_for)
+            changes = {**(_KEEN if self.keen else {}), **(_JOINS if self.joins else {})}
+            machine = dataclasses.replace(_cost.machine_for("cpu"), **changes)
+            patches.enter_context(mock.patch.object(_cost, "_CPU", machine))
+            if self.keen:
+                for patch in _nothing_is_cheap():
+                    patches.enter_context(patch)
             yield
-            return
-        machine = dataclasses.replace(
-            _cost.machine_for("cpu"),
-            smallest_outer_product=1,
-            chunk_bytes=200,
-            joined_bytes=10**9,
-            joins_small_dots=True,
-        )
-        nothing_is_cheap = dict.fromkeys(
-            ("CHEAP_ARITHMETIC", "MOVES_DATA", "_REDUCTIONS"), frozenset()
-        )
-        with (
-            mock.patch.object(_cost, "_CPU", machine),
-            mock.patch.multiple(_work, **nothing_is_cheap),
-            mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None),
-        ):
-            yield
+
+    def sized(self, program: Program) -> Program:
+        """The program in the size that the setup is meant for."""
+        longer = LONGER if self.shipped else 1
+        return dataclasses.replace(program, length=program.length * longer)
+
+
+_KEEN = {
+    "smallest_outer_product": 1,
+    "chunk_bytes": 200,
+    "joined_bytes": 10**9,
+    "joins_small_dots": True,
+}
+_JOINS = {
+    "small_dot": 0,
+    "small_sum": 0,
+    "transposed_rows": 1,
+    "transposed_vector": 1,
+    "threaded_dot": 1,
+    "threaded_vector": 1,
+}
+LONGER = 50
+
+
+def _nothing_is_cheap() -> Iterator[Any]:
+    names = ("CHEAP_ARITHMETIC", "MOVES_DATA", "_REDUCTIONS")
+    yield mock.patch.multiple(_work, **dict.fromkeys(names, frozenset()))
+    yield mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None)
 
 
 SETUPS = {
     "default": Setup(),
     "keen": Setup(keen=True),
     "keen-little-memory": Setup(keen=True, memory_budget=500),
+    "joins": Setup(joins=True),
+    "shipped": Setup(shipped=True),
     "associate": Setup(passes=PASS_NAMES),
 }
 
@@ -176,6 +206,7 @@ def strictly() -> Iterator[None]:
 @strictly()
 def check(program: Program, transform: str, setup: Setup = SETUPS["default"]) -> None:
     """Fails where a program optimized and as written differ."""
+    program = setup.sized(program)
     arguments = numbers, integers = program.arguments()
     plainly, optimized = transforms(transform, setup)
     written = plainly(program.function)

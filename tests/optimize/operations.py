@@ -112,6 +112,17 @@ def gates(a: jax.Array, b: jax.Array, c: jax.Array, option: int) -> jax.Array:
     return jnp.tanh(first + b) * second
 
 
+def sum_of_products(
+    a: jax.Array, b: jax.Array, c: jax.Array, option: int
+) -> jax.Array:
+    """`a @ W + b @ V`, what flows back through two gates, alone or beside `a`."""
+    a, b = alike(at_least_vector(a), at_least_vector(b))
+    width = a.shape[-1]
+    weight = conform(c, (width, width))
+    total = a @ weight + b @ (weight.T if option // 2 % 2 else jnp.flip(weight))
+    return a + total if option % 2 else total
+
+
 def outer(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
     """The outer product that a weight gradient is made of."""
     while a.ndim > 1:
@@ -291,6 +302,7 @@ OPERATIONS: dict[str, Operation] = {
     "product": Operation(2, 0, product),
     "joined_product": Operation(3, 0, joined_product),
     "gates": Operation(3, 0, gates),
+    "sum_of_products": Operation(3, 0, sum_of_products),
     "outer": Operation(2, 0, outer),
     "contraction": Operation(2, 0, contraction),
     "row": Operation(1, 1, row),

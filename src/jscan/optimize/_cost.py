@@ -21,6 +21,7 @@ from jscan.optimize._work import (
     dot_sizes,
     is_elementwise,
     is_expensive,
+    is_vector_product,
 )
 
 MEBIBYTE = 2**20
@@ -45,6 +46,9 @@ class Machine:
         whole_dot: Multiplications, more than and at most, for which a vector times a
             matrix wider than high stays in the loop: a step that reads its columns
             apart is fastest with all of them in one register-sized product.
+        lone_dot: Multiplications up to which one or two products with a vector stay,
+            if they are all that could leave: the step is one short function with them
+            as without.
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
@@ -71,6 +75,7 @@ class Machine:
 
     batch_start: int = 0
     whole_dot: tuple[int, int] = (0, 0)
+    lone_dot: int = 0
     small_dot: int = 0
     small_sum: int = 0
     fused_dot: int = 0
@@ -148,6 +153,9 @@ class Machine:
         """
         if not self.batch_start:
             return True
+        equations = list(equations)
+        if self._are_lone_dots([e for e in equations if is_expensive(e)]):
+            return False
         saved = extra + sum(map(self.saved_nanoseconds, equations))
         return length * saved >= self.batch_start + self.mapping(held, new)
 
@@ -208,7 +216,7 @@ class Machine:
     def _saved_by_dot(self, sizes: DotSizes) -> float:
         if sizes.contracted == 1:
             return 0  # each product is an element to store: nothing is gained
-        vector = sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
+        vector = is_vector_product(sizes)
         call = _VECTOR_CALL if vector else _MATRIX_CALL
         each = _MULTIPLICATION
         if min(sizes.rows, sizes.columns) >= _MANY_ROWS:
@@ -229,6 +237,16 @@ class Machine:
         vector = min(sizes.rows, sizes.columns) == 1
         least = self.transposed_vector if vector else self.transposed_rows
         return 0 < least <= length
+
+    def _are_lone_dots(self, equations: Sequence[Any]) -> bool:
+        if len(equations) > 2 or any(
+            e.primitive.name != "dot_general" for e in equations
+        ):
+            return False
+        return all(
+            is_vector_product(sizes) and sizes.multiplications <= self.lone_dot
+            for sizes in map(dot_sizes, equations)
+        )
 
     def _stays_whole(self, sizes: DotSizes) -> bool:
         least, most = self.whole_dot
@@ -293,6 +311,7 @@ _CPU = Machine(
     batch_start=80_000,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
+    lone_dot=0 if JAX_VERSION < (0, 11) else 512,
     small_dot=1024,
     small_sum=2304,
     fused_dot=512,

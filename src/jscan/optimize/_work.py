@@ -101,3 +101,8 @@ def dot_sizes(equation: Any) -> DotSizes:
         contracted,
         math.prod(right_shape) // shared,
     )
+
+
+def is_vector_product(sizes: DotSizes) -> bool:
+    """Whether a product has a single row or column."""
+    return sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
