@@ -112,9 +112,7 @@ def gates(a: jax.Array, b: jax.Array, c: jax.Array, option: int) -> jax.Array:
     return jnp.tanh(first + b) * second
 
 
-def sum_of_products(
-    a: jax.Array, b: jax.Array, c: jax.Array, option: int
-) -> jax.Array:
+def sum_of_products(a: jax.Array, b: jax.Array, c: jax.Array, option: int) -> jax.Array:
     """`a @ W + b @ V`, what flows back through two gates, alone or beside `a`."""
     a, b = alike(at_least_vector(a), at_least_vector(b))
     width = a.shape[-1]

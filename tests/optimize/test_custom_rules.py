@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jscan import optimize
-from optimize.loops import loop_lengths, lowered
+from jscan.optimize import rewrite
+from optimize.loops import check, loop_lengths, lowered, operations
 
 X = jnp.arange(5.0)
 
@@ -76,3 +77,35 @@ def test_rules_inside_a_step_are_kept():
         assert jnp.allclose(jax.jit(faster)(x), plain(x), rtol=1e-5)
     hessian = jax.jit(jax.hessian(optimize(forward)))
     assert jnp.allclose(hessian(x), jax.hessian(forward)(x), rtol=1e-5)
+
+
+def relu_layer(weights, x):
+    def step(h, row):
+        h = jax.nn.relu(h @ weights + row)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros((4, 8)), x)[1]
+
+
+def test_a_rule_that_nobody_can_use_is_opened():
+    """At lowering a step with `relu` is as elementwise as any; before, the rule stays.
+
+    So copies of a loop are found, and no pass takes the call for expensive work.
+    """
+    weights, x = jnp.eye(8) / 2, jax.random.normal(jax.random.key(3), (10, 4, 8))
+    twice = lambda w, x: relu_layer(w, x) + 2.0 * relu_layer(w, x)
+    assert loop_lengths(optimize(twice), weights, x) == [10]
+    _, inside = operations(optimize(relu_layer), weights, x)
+    assert "custom_jvp_call" not in inside
+    kept = rewrite(
+        jax.make_jaxpr(relu_layer)(weights, x), platform="cpu", stage="trace"
+    )
+    assert "custom_jvp_call" in str(kept)
+    check(twice, weights, x)
+
+
+def test_opened_rules_were_used_for_the_derivative():
+    """`relu` has slope 0 at 0, by its rule alone: a plain maximum would have 1/2."""
+    zeros = jnp.zeros((10, 4, 8))
+    slope = jax.grad(lambda x: optimize(relu_layer)(jnp.eye(8), x).sum())(zeros)
+    assert float(jnp.abs(slope).max()) == 0.0

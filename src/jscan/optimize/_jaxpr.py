@@ -381,6 +381,13 @@ def is_plain_call(equation: Any) -> bool:
     )
 
 
+def is_call_with_rule(equation: Any) -> bool:
+    """A function with a derivative rule of its own: once that is of no use, a call."""
+    if equation.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):
+        return False
+    return not open_jaxpr(equation.params["call_jaxpr"])[1]
+
+
 def new_equation(primitive: Any, inputs: list[Any], output: Any, source: Any) -> Any:
     """An equation of a primitive without parameters."""
     no_effects: frozenset[Any] = frozenset()

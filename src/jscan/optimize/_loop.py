@@ -19,6 +19,7 @@ from jscan.optimize._jaxpr import (
     free_variables,
     in_order,
     inline_calls,
+    is_call_with_rule,
     is_plain_call,
     is_recomputation,
     is_variable,
@@ -212,7 +213,11 @@ def final_variables(result: Result) -> list[Any]:
 
 
 def read_loop(
-    equation: Any, operands: list[Any], wanted: set[Any], zeros: list[bool]
+    equation: Any,
+    operands: list[Any],
+    wanted: set[Any],
+    zeros: list[bool],
+    final: bool = False,
 ) -> Loop:
     """Read a scan equation into the record.
 
@@ -221,6 +226,7 @@ def read_loop(
         operands: Values of its operands.
         wanted: The equation's output variables that the program reads.
         zeros: Which operands are known to be all zeros.
+        final: Whether no derivative can follow, so that rules for one may go.
 
     Returns:
         The loop with one result for every wanted variable.
@@ -230,11 +236,13 @@ def read_loop(
     last = first + scan.num_carry
     constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
     constants.update(zip(inputs[:first], operands[:first], strict=True))
-    equations, names = inline_calls(scan.body.eqns, is_plain_call)
+
+    def opens(e: Any) -> bool:
+        return is_plain_call(e) or (final and is_call_with_rule(e))
+
+    equations, names = inline_calls(scan.body.eqns, opens)
     recomputes = any(map(is_recomputation, equations))
-    equations, more = inline_calls(
-        equations, lambda e: is_plain_call(e) or is_recomputation(e)
-    )
+    equations, more = inline_calls(equations, lambda e: opens(e) or is_recomputation(e))
 
     def current(atom: Atom) -> Atom:
         atom = names.get(atom, atom) if is_variable(atom) else atom

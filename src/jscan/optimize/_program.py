@@ -252,7 +252,8 @@ class _Walk:
         flat = self.flat
         wanted = {v for v in equation.outvars if v in flat.readers}
         zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
-        return read_loop(equation, list(operands), wanted, zeros)
+        final = not self.session.context.differentiable
+        return read_loop(equation, list(operands), wanted, zeros, final)
 
     def _context(self) -> Context:
         """What the passes see around a loop of this program."""
