@@ -75,12 +75,32 @@ WRITE_AT_A_SUM = Program(
     outputs=(Output(0),),
 )
 
+RESULT_THAT_IS_AN_OPERAND = Program(
+    number="float32",
+    integer="int32",
+    length=4,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("scalar", change="add"), Slot("scalar")),
+    sequences=(Slot("scalar"),),
+    invariants=(Slot("scalar"),),
+    body=(*[Instruction("add")] * 7, Instruction("multiply", (0, 1, 0))),
+    carried=(0, 0),
+    outputs=(Output(0),),
+)
+
 FOUND: dict[str, tuple[Any, ...]] = {
     "write-at-a-sum": ("optimize-grad", WRITE_AT_A_SUM, "keen"),
     # The derivative of a maximum is shared equally among equal rows.
     "tied-maximum": ("jvp-optimize", TIED_MAXIMUM),
     "tied-maximum-grad": ("grad-optimize", TIED_MAXIMUM),
     "tangent-of-an-integer": ("optimize-jvp", TANGENT_OF_AN_INTEGER),
+    "result-that-is-an-operand": (
+        "optimize-grad",
+        RESULT_THAT_IS_AN_OPERAND,
+        "associate",
+    ),
     "literal-from-an-inner-loop": ("optimize-grad", LITERAL_FROM_AN_INNER_LOOP),
 }
 

@@ -276,10 +276,22 @@ def splice(
     if constants or len(jaxpr.outvars) != len(results):
         raise NotUnderstoodError("a replacement captured constants")
     names = dict(zip(jaxpr.invars, operands, strict=True))
-    targets = dict(zip(jaxpr.outvars, results, strict=True))
+    made = {v for inner in jaxpr.eqns for v in inner.outvars}
+    targets: dict[Any, Any] = {}
+    passed = []  # results that are operands, numbers, or each other
+    for atom, result in zip(jaxpr.outvars, results, strict=True):
+        if is_variable(atom) and atom in made and atom not in targets:
+            targets[atom] = result
+        else:
+            passed.append((atom, result))
+    copies = renamed(jaxpr.eqns, names, targets)
+    for atom, result in passed:
+        operand = names[atom] if is_variable(atom) else atom
+        source = equation.source_info
+        copies.append(new_equation(primitives.copy_p, [operand], result, source))
     return [
         inner.replace(source_info=equation.source_info, ctx=equation.ctx)
-        for inner in renamed(jaxpr.eqns, names, targets)
+        for inner in copies
     ]
 
 
