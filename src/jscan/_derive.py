@@ -18,8 +18,10 @@ from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUs
 from jax.extend.core.primitives import broadcast_in_dim_p
 from jax.interpreters import partial_eval
 
+from . import optimize
 from ._program import Program, as_structs, open_jaxpr
 from ._types import Leaf
+from .optimize import Options
 
 CACHE_SIZE = 512
 P = ParamSpec("P")
@@ -133,6 +135,26 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
         linear=Program.trace(linear, residuals, tangents),
         sources=sources,
     )
+
+
+@cached
+def store_less(split: Linearized, outputs: int, options: Options) -> Linearized:
+    """The same split with fewer residuals, where the optimizer can compute some.
+
+    Args:
+        split: A program that was split.
+        outputs: The number of its outputs.
+        options: How its loops are rewritten.
+    """
+    parts = open_jaxpr(split.forward.jaxpr), open_jaxpr(split.linear.jaxpr)
+    platform = jax.default_backend()
+    less = optimize.store_less(*parts, split.sources, outputs, options, platform)
+    if less is None:
+        return split
+    forward, linear, sources = less
+    every = [True] * len(forward.outvars)
+    forward, _ = partial_eval.dce_jaxpr(forward, every, instantiate=True)
+    return Linearized(Program(_closed(forward)), Program(_closed(linear)), sources)
 
 
 def _residual_sources(

@@ -200,8 +200,10 @@ def _split_known(
     count = len(joint.moving)
     inputs = [t.pval.get_known() for t in tracers[:count]]
     split = _derive.linearize(joint.base, joint.moving)
-    results = loop_p.bind(*inputs, program=split.forward, joint=None, options=options)
     outputs = len(joint.base.out_avals)
+    if options is not None:
+        split = _derive.store_less(split, outputs, options)
+    results = loop_p.bind(*inputs, program=split.forward, joint=None, options=options)
     found = {"input": inputs, "output": results, "residual": results[outputs:]}
     residuals = [found[kind][index] for kind, index in split.sources]
     rates = trace.default_process_primitive(

@@ -14,6 +14,7 @@ from jscan.optimize._pipeline import enabled
 from jscan.optimize._program import has_loops, is_explicitly_sharded
 from jscan.optimize._region import Parts, split
 from jscan.optimize._report import LoopReport, Report
+from jscan.optimize._stored import store_less
 
 __all__ = [
     "PASS_NAMES",
@@ -35,4 +36,5 @@ __all__ = [
     "report",
     "rewrite",
     "split",
+    "store_less",
 ]

@@ -19,8 +19,10 @@ from jscan.optimize._loop import Loop, Stack
 from jscan.optimize._work import CHEAP_ARITHMETIC
 
 # A division takes longer than reading a row does.
-_CHEAP = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {"broadcast_in_dim"}
-_LONGEST = 12
+CHEAP = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {"broadcast_in_dim"}
+"""What is computed again rather than stored."""
+
+LONGEST = 12
 """Operations in which a row is computed again."""
 
 _WIDE = 32
@@ -45,6 +47,18 @@ class Again:
     read: Mapping[Any, Any]
     fixed: Mapping[Any, Any]
     equations: tuple[Any, ...]
+
+    def __or__(self, other: "Again") -> "Again":
+        """Both, for rows of which no two are the same."""
+        return Again(
+            self.gone + other.gone,
+            {**self.read, **other.read},
+            {**self.fixed, **other.fixed},
+            self.equations + other.equations,
+        )
+
+
+NOTHING = Again((), {}, {}, ())
 
 
 class Search:
@@ -133,13 +147,13 @@ class Search:
         pending, seen = [atom], {atom}
         while pending:
             producer = self.producers[pending.pop()]
-            if producer.primitive.name not in _CHEAP or len(producer.outvars) != 1:
+            if producer.primitive.name not in CHEAP or len(producer.outvars) != 1:
                 return None
             found.append(producer)
             for operand in unique_variables(producer.invars):
                 if operand in seen or self._at_hand(operand, atom, names):
                     continue
-                if operand not in self.producers or len(found) >= _LONGEST:
+                if operand not in self.producers or len(found) >= LONGEST:
                     return None
                 seen.add(operand)
                 pending.append(operand)

@@ -134,11 +134,16 @@ def sub_programs(equation: Any) -> Iterator[Any]:
                 yield item
 
 
+def fills_with_number(equation: Any) -> bool:
+    """Whether an equation makes an array of one number that the program holds."""
+    return equation.primitive is primitives.broadcast_in_dim_p and not is_variable(
+        equation.invars[0]
+    )
+
+
 def fills_with_zero(equation: Any) -> bool:
     """Whether the equation makes an array of zeros."""
-    if equation.primitive is not primitives.broadcast_in_dim_p:
-        return False
-    return is_zero_literal(equation.invars[0])
+    return fills_with_number(equation) and is_zero_literal(equation.invars[0])
 
 
 def is_zero_literal(atom: Atom) -> bool:

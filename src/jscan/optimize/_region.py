@@ -13,7 +13,7 @@ from jax.extend.core import primitives
 
 from jscan.optimize._jaxpr import (
     Atom,
-    fills_with_zero,
+    fills_with_number,
     free_variables,
     is_variable,
     needed,
@@ -117,6 +117,6 @@ def _is_reader(equation: Any) -> bool:
 
 
 def _fills(before: Iterable[Any], core: Iterable[Any]) -> list[Any]:
-    """Arrays of zeros that the core reads: it makes them again, to know them."""
+    """Arrays of one number that the core reads: it makes them again, to know them."""
     read = set(free_variables(core))
-    return [e for e in before if fills_with_zero(e) and e.outvars[0] in read]
+    return [e for e in before if fills_with_number(e) and e.outvars[0] in read]

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jscan.optimize._again import Again, Reader, Search, is_operand
+from jscan.optimize._absorb import absorbed
+from jscan.optimize._again import NOTHING, Again, Reader, Search, is_operand
 from jscan.optimize._emit import emit
 from jscan.optimize._flat import Flat, index
 from jscan.optimize._jaxpr import (
@@ -56,18 +57,17 @@ def recompute(flat: Flat, read: Reader, context: Context) -> Recomputed:
         loops = []
     for equation in loops:
         try:
-            again = _plan(equation, flat, read)
-            if again is None:
+            again, made = _plan(equation, flat, read)
+            if not (again.gone or made.gone):
                 continue
-            new = _written_again(equation, read(equation), again, context)
+            new = _written_again(equation, read(equation), again | made, context)
         except Exception as error:
             if debugging():
                 raise
             notes[id(equation)] = Note(NAME, fired=False, text=failure(error))
             continue
         (loop,) = (e for e in new if is_scan(e))
-        rows = ", ".join(sorted({v.aval.str_short() for v in again.gone}))
-        text = f"{len(again.gone)} row(s) a step, {rows}: computed again, not stored"
+        text = "; ".join(filter(None, (_stored_less(again), _made_here(made))))
         notes[id(loop)] = Note(NAME, fired=True, text=text)
         here = flat.equations.index(equation)
         others = flat.equations
@@ -75,25 +75,30 @@ def recompute(flat: Flat, read: Reader, context: Context) -> Recomputed:
     return Recomputed(flat, notes)
 
 
-def _plan(equation: Any, flat: Flat, read: Reader) -> Again | None:
-    """What one loop can compute again, from the earlier loops it reads rows of."""
-    made = (flat.producers.get(v) for v in unique_variables(equation.invars))
-    earlier = {id(e): e for e in made if e and is_scan(e) and _alike(e, equation)}
-    if not earlier:
-        return None
+def _stored_less(again: Again) -> str:
+    return _of_rows(again, "computed again, not stored")
+
+
+def _made_here(made: Again) -> str:
+    return _of_rows(made, "made in the step that reads them")
+
+
+def _of_rows(again: Again, what: str) -> str:
+    rows = ", ".join(sorted({v.aval.str_short() for v in again.gone}))
+    return f"{len(again.gone)} row(s) a step, {rows}: {what}" if rows else ""
+
+
+def _plan(equation: Any, flat: Flat, read: Reader) -> tuple[Again, Again]:
+    """What one loop can compute again of earlier loops' rows, and what itself."""
     loop = read(equation)
     if has_effects(loop) or loop.recomputes:
-        return None
-    plans = [Search(loop, equation, e, flat, read).run() for e in earlier.values()]
-    plans = [plan for plan in plans if plan.gone]
-    if not plans:
-        return None
-    return Again(
-        gone=tuple(v for plan in plans for v in plan.gone),
-        read={k: v for plan in plans for k, v in plan.read.items()},
-        fixed={k: v for plan in plans for k, v in plan.fixed.items()},
-        equations=tuple(e for plan in plans for e in plan.equations),
-    )
+        return NOTHING, NOTHING
+    made = (flat.producers.get(v) for v in unique_variables(equation.invars))
+    earlier = {id(e): e for e in made if e and is_scan(e) and _alike(e, equation)}
+    again = NOTHING
+    for other in earlier.values():
+        again |= Search(loop, equation, other, flat, read).run()
+    return again, absorbed(loop, equation, flat)
 
 
 def _alike(one: Any, other: Any) -> bool:
