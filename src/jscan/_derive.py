@@ -18,10 +18,9 @@ from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUs
 from jax.extend.core.primitives import broadcast_in_dim_p
 from jax.interpreters import partial_eval
 
-from . import optimize
 from ._program import Program, as_structs, open_jaxpr
 from ._types import Leaf
-from .optimize import Options
+from .optimize import Options, store_less
 
 CACHE_SIZE = 512
 P = ParamSpec("P")
@@ -138,7 +137,9 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
 
 
 @cached
-def store_less(split: Linearized, outputs: int, options: Options) -> Linearized:
+def with_fewer_residuals(
+    split: Linearized, outputs: int, options: Options
+) -> Linearized:
     """The same split with fewer residuals, where the optimizer can compute some.
 
     Args:
@@ -148,7 +149,7 @@ def store_less(split: Linearized, outputs: int, options: Options) -> Linearized:
     """
     parts = open_jaxpr(split.forward.jaxpr), open_jaxpr(split.linear.jaxpr)
     platform = jax.default_backend()
-    less = optimize.store_less(*parts, split.sources, outputs, options, platform)
+    less = store_less(*parts, split.sources, outputs, options, platform)
     if less is None:
         return split
     forward, linear, sources = less

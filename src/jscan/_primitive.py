@@ -202,7 +202,7 @@ def _split_known(
     split = _derive.linearize(joint.base, joint.moving)
     outputs = len(joint.base.out_avals)
     if options is not None:
-        split = _derive.store_less(split, outputs, options)
+        split = _derive.with_fewer_residuals(split, outputs, options)
     results = loop_p.bind(*inputs, program=split.forward, joint=None, options=options)
     found = {"input": inputs, "output": results, "residual": results[outputs:]}
     residuals = [found[kind][index] for kind, index in split.sources]

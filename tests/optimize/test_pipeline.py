@@ -102,7 +102,7 @@ def test_a_failing_pass_is_skipped_and_reported(monkeypatch):
     check(cell, W, X, tolerance=1e-4)
 
 
-@pytest.mark.parametrize("place", ["emit", "read_loop"])
+@pytest.mark.parametrize("place", ["emit", "loop_in"])
 def test_a_failing_rewrite_runs_the_original(monkeypatch, place):
     """Whatever breaks inside, the program runs as it was written."""
     monkeypatch.delenv("JSCAN_DEBUG", raising=False)

@@ -56,7 +56,9 @@ def _chain(outer: Any, flat: Flat) -> list[Any]:
     pending = [outer]
     while pending:
         equation = flat.producers.get(pending.pop())
-        if equation is None or not _by_rows(equation, outer):
+        if equation is None or not is_cheap_row(equation):
+            continue
+        if equation.outvars[0].aval.shape != outer.aval.shape:
             continue
         ids = {id(e) for e in found}
         for output in equation.outvars:
@@ -75,15 +77,17 @@ def _chain(outer: Any, flat: Flat) -> list[Any]:
     return sorted(found, key=lambda e: order[id(e)])
 
 
-def _by_rows(equation: Any, outer: Any) -> bool:
-    """Whether each row of the result is made of the same rows of the operands."""
-    shape = outer.aval.shape
-    if len(equation.outvars) != 1 or equation.outvars[0].aval.shape != shape:
+def is_cheap_row(equation: Any) -> bool:
+    """Whether each row of the result is made, cheaply, of the same rows of operands."""
+    if len(equation.outvars) != 1:
         return False
+    shape = equation.outvars[0].aval.shape
     if equation.primitive is primitives.broadcast_in_dim_p:
-        return equation.invars[0].aval.shape == ()
-    return equation.primitive.name in CHEAP and all(
-        atom.aval.shape in ((), shape) for atom in equation.invars
+        return bool(shape) and equation.invars[0].aval.shape == ()
+    return (
+        bool(shape)
+        and equation.primitive.name in CHEAP
+        and all(atom.aval.shape in ((), shape) for atom in equation.invars)
     )
 
 

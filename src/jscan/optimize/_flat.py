@@ -11,6 +11,7 @@ from jscan.optimize._jaxpr import (
     is_variable,
     needed,
 )
+from jscan.optimize._loop import Loop, read_loop
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,20 @@ def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
         producers={v: e for e in equations for v in e.outvars},
         zeros=frozenset(e.outvars[0] for e in equations if fills_with_zero(e)),
     )
+
+
+def loop_in(
+    flat: Flat, equation: Any, operands: Sequence[Any] | None = None, *, final: bool
+) -> Loop:
+    """The record of a loop of a program.
+
+    Args:
+        flat: The program.
+        equation: The loop.
+        operands: Values of its operands; without them the record holds the operands.
+        final: Whether no derivative can follow.
+    """
+    values = list(equation.invars if operands is None else operands)
+    wanted = {v for v in equation.outvars if v in flat.readers}
+    zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
+    return read_loop(equation, values, wanted, zeros, final)

@@ -192,10 +192,17 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
 def without_dead_code(closed_jaxpr: Any) -> Any:
     """The program without the equations its results do not need."""
     opened, _ = open_jaxpr(closed_jaxpr)
-    eqns = needed(opened.eqns, opened.outvars)
+    return with_body(closed_jaxpr, needed(opened.eqns, opened.outvars), opened.outvars)
+
+
+def with_body(
+    closed_jaxpr: Any, equations: Sequence[Any], outputs: Sequence[Atom]
+) -> Any:
+    """A closed program with other equations and results, and the same inputs."""
+    changes = {"eqns": list(equations), "outvars": list(outputs)}
     if ClosedJaxpr is Jaxpr:
-        return closed_jaxpr.replace(eqns=eqns)
-    return closed_jaxpr.replace(jaxpr=opened.replace(eqns=eqns))
+        return closed_jaxpr.replace(**changes)
+    return closed_jaxpr.replace(jaxpr=closed_jaxpr.jaxpr.replace(**changes))
 
 
 def in_order(equations: Sequence[Any]) -> list[Any]:

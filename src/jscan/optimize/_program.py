@@ -15,7 +15,7 @@ from jax.core import eval_jaxpr
 
 from jscan.optimize._calls import own_loop, with_own_loop
 from jscan.optimize._emit import emit
-from jscan.optimize._flat import Flat, flatten, index
+from jscan.optimize._flat import Flat, flatten, index, loop_in
 from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
@@ -29,10 +29,11 @@ from jscan.optimize._jaxpr import (
     is_variable,
     open_jaxpr,
     program,
+    with_body,
     with_type_of,
     without_dead_code,
 )
-from jscan.optimize._loop import Loop, read_loop, without_work
+from jscan.optimize._loop import Loop, without_work
 from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, failure, run_passes
@@ -85,9 +86,23 @@ class Session:
                 for value, atom in zip(values, opened.outvars, strict=True)
             ]
 
-        return without_dead_code(
-            jax.make_jaxpr(function)(*map(abstract, opened.invars))
-        )
+        new = jax.make_jaxpr(function)(*map(abstract, opened.invars))
+        return self._settled(without_dead_code(new))
+
+    def _settled(self, jaxpr: Any) -> Any:
+        """The program with rows made where they are read, of loops as they are now.
+
+        Loops that were merged may share rows that neither of them had alone.
+        """
+        flat = flattened(open_jaxpr(jaxpr)[0])
+        if sum(map(is_scan, flat.equations)) < 2:
+            return jaxpr
+        final = not self.context.differentiable
+        again = recompute(flat, lambda e: loop_in(flat, e, final=final), self.context)
+        if not any(note.fired for note in again.notes.values()):
+            return jaxpr
+        new = with_body(jaxpr, again.flat.equations, again.flat.outputs)
+        return without_dead_code(new)
 
     def rewritten_like(self, jaxpr: Any) -> Any:
         """As `rewritten`, and open if `jaxpr` is open."""
@@ -249,11 +264,8 @@ class _Walk:
         return self._read(equation, equation.invars)
 
     def _read(self, equation: Any, operands: Sequence[Any]) -> Loop:
-        flat = self.flat
-        wanted = {v for v in equation.outvars if v in flat.readers}
-        zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
         final = not self.session.context.differentiable
-        return read_loop(equation, list(operands), wanted, zeros, final)
+        return loop_in(self.flat, equation, operands, final=final)
 
     def _context(self) -> Context:
         """What the passes see around a loop of this program."""

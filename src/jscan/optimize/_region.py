@@ -11,6 +11,8 @@ from typing import Any
 
 from jax.extend.core import primitives
 
+from jscan.optimize._absorb import is_cheap_row
+from jscan.optimize._flat import Flat
 from jscan.optimize._jaxpr import (
     Atom,
     fills_with_number,
@@ -70,9 +72,9 @@ def split(jaxpr: Any) -> Parts:
             made.update(equation.outvars)
         else:
             after.append(equation)
+    fills = _made_for_loops(before, core, flat)
     core = _reading_once(core, equations)
-    fills = _fills(before, core)
-    wanted = {*free_variables(core), *free_variables(after)}
+    wanted = {*free_variables([*fills, *core]), *free_variables(after)}
     wanted.update(filter(is_variable, results))
     return Parts(
         before=_part(before, wanted),
@@ -116,7 +118,24 @@ def _is_reader(equation: Any) -> bool:
     return reads or moved_axes(equation) is not None
 
 
-def _fills(before: Iterable[Any], core: Iterable[Any]) -> list[Any]:
-    """Arrays of one number that the core reads: it makes them again, to know them."""
-    read = set(free_variables(core))
-    return [e for e in before if fills_with_number(e) and e.outvars[0] in read]
+def _made_for_loops(
+    before: Sequence[Any], core: Iterable[Any], flat: Flat
+) -> list[Any]:
+    """What the core makes itself: arrays of one number, and cheap rows for its loops.
+
+    To know the first, and to make the second in the step that reads them.
+    """
+    inside = {id(e) for e in core}
+    taken = []
+    for equation in reversed(before):
+        if not (fills_with_number(equation) or is_cheap_row(equation)):
+            continue
+        readers = [flat.readers.get(v, ()) for v in equation.outvars]
+        alone = all(
+            found is not None and all(id(e) in inside for e in found)
+            for found in readers
+        )
+        if alone or fills_with_number(equation):
+            taken.append(equation)
+            inside.add(id(equation))
+    return taken[::-1]

@@ -14,7 +14,7 @@ import jax
 
 from jscan.optimize._again import NOTHING, Again, Search
 from jscan.optimize._cost import is_measured
-from jscan.optimize._flat import Flat, index
+from jscan.optimize._flat import Flat, index, loop_in
 from jscan.optimize._jaxpr import (
     Atom,
     evaluate,
@@ -25,10 +25,10 @@ from jscan.optimize._jaxpr import (
     splice,
     variable_like,
 )
-from jscan.optimize._loop import Loop, has_effects, read_loop
+from jscan.optimize._loop import Loop, has_effects
 from jscan.optimize._options import Options
 from jscan.optimize._pipeline import debugging, enabled
-from jscan.optimize._program import flattened
+from jscan.optimize._program import flattened, is_explicitly_sharded
 from jscan.optimize._residuals import NAME
 
 Source: TypeAlias = tuple[Literal["input", "output", "residual"], int]
@@ -59,6 +59,8 @@ def store_less(
     """
     unknown = options.unasked and not is_measured(platform)
     if unknown or NAME not in options.passes or not enabled():
+        return None
+    if forward.constvars or linear.constvars or is_explicitly_sharded(forward):
         return None
     try:
         return _store_less(forward, linear, sources, outputs)
@@ -117,9 +119,7 @@ def _cheap_rows(equation: Any, flat: Flat) -> Again:
 
 
 def _read(equation: Any, flat: Flat) -> Loop:
-    wanted = {v for v in equation.outvars if v in flat.readers}
-    zeros = [False] * len(equation.invars)
-    return read_loop(equation, list(equation.invars), wanted, zeros)
+    return loop_in(flat, equation, final=False)
 
 
 def _with_rows(equation: Any, flat: Flat, again: Again) -> list[Any]:

@@ -185,7 +185,7 @@ def _contraction(parameters: Mapping[str, Any], left: Any, right: Any) -> _Contr
     def behind_time(axes: Any) -> tuple[int, ...]:
         return tuple(axis + 1 for axis in axes)
 
-    contracted = tuple((0, *behind_time(axes)) for axes in (left_axes, right_axes))
+    contracted = (0, *behind_time(left_axes)), (0, *behind_time(right_axes))
     leading = tuple(range(len(left_axes) + 1))
     if not batch[0] and contracted == (leading, leading):
         # One long axis: with several, XLA would copy an operand to transpose it.
@@ -199,7 +199,7 @@ def _contraction(parameters: Mapping[str, Any], left: Any, right: Any) -> _Contr
     total = jax.lax.dot_general(
         left,
         right,
-        (contracted, tuple(map(behind_time, batch))),
+        (contracted, (behind_time(batch[0]), behind_time(batch[1]))),
         precision=precision,
         preferred_element_type=parameters["preferred_element_type"],
     )
