@@ -85,7 +85,7 @@ def test_switched_off_by_the_environment(monkeypatch):
     assert "JSCAN_OPTIMIZE=0" in str(explain(cell)(W, X))
 
 
-def broken(*_):
+def broken(*_, **__):
     raise RuntimeError("a pass that cannot")
 
 
