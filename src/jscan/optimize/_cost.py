@@ -261,8 +261,8 @@ class Machine:
         small = whole.contracted * whole.columns <= self.merged_dot
         return small and whole.rows <= self.merged_rows
 
-    def joins(self, whole: DotSizes, parts: Iterable[DotSizes]) -> bool:
-        """Whether a sum of products pays as one product of this size."""
+    def joins(self, parts: Iterable[DotSizes]) -> bool:
+        """Whether a sum of products pays as one: not if all are written as sums."""
         return any(part.multiplications > self.small_sum for part in parts)
 
     def pays_as_sum(

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jscan.optimize._inline import inline_calls
 from jscan.optimize._jaxpr import (
     Atom,
     fills_with_zero,
-    inline_calls,
     is_variable,
     needed,
 )

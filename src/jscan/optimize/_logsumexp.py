@@ -19,10 +19,9 @@ from jscan.optimize._cost import (
     keeps_logsumexp_rows,
     stack_bytes,
 )
+from jscan.optimize._inline import inline_calls, is_plain_call
 from jscan.optimize._jaxpr import (
     Atom,
-    inline_calls,
-    is_plain_call,
     is_variable,
     needed,
     open_jaxpr,

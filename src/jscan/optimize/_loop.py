@@ -14,14 +14,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from jscan.optimize._jaxpr import (
-    Atom,
-    free_variables,
-    in_order,
+from jscan.optimize._inline import (
     inline_calls,
     is_call_with_rule,
     is_plain_call,
     is_recomputation,
+)
+from jscan.optimize._jaxpr import (
+    Atom,
+    free_variables,
+    in_order,
     is_variable,
     needed,
     read_scan,

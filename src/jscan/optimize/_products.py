@@ -155,10 +155,7 @@ def _join_sums(loop: Loop, machine: Machine) -> Loop:
         terms = _terms(equation, dependence, inner)
         products = [t for t in terms if _is_joinable(t, dependence, loop)]
         for group in _alike(products, dependence):
-            sizes = [dot_sizes(e) for e in group]
-            contracted = sum(size.contracted for size in sizes)
-            whole = replace(sizes[0], contracted=contracted)
-            if machine.joins(whole, sizes):
+            if machine.joins(map(dot_sizes, group)):
                 loop = _joined(loop, equation, terms, group)
                 break  # of the equation nothing is left to look at
     return loop

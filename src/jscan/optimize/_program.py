@@ -16,6 +16,7 @@ from jax.core import eval_jaxpr
 from jscan.optimize._calls import own_loop, with_own_loop
 from jscan.optimize._emit import emit
 from jscan.optimize._flat import Flat, flatten, index, loop_in
+from jscan.optimize._inline import is_plain_call
 from jscan.optimize._jaxpr import (
     Atom,
     NotUnderstoodError,
@@ -24,7 +25,6 @@ from jscan.optimize._jaxpr import (
     free_variables,
     holds,
     is_jaxpr,
-    is_plain_call,
     is_scan,
     is_variable,
     open_jaxpr,
