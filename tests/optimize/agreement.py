@@ -142,7 +142,8 @@ def _parts_close(
         settled = np.isfinite(other) & np.isfinite(first)
         # An element that is NaN or infinite in one probe only says nothing.
         unsettled |= ~settled & ~_same_special(first, other)
-        moved = np.abs(np.where(settled, other - first, 0.0))
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            moved = np.abs(np.where(settled, other - first, 0.0))
         # What one element moves by, its neighbours may: the sums are shared.
         allowed = np.maximum(allowed, 16 * np.max(moved, initial=0.0))
     with np.errstate(invalid="ignore"):

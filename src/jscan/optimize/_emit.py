@@ -156,7 +156,7 @@ def _shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Carry]:
 
 
 def _shift(rows: Any, first: Any, reverse: bool) -> Any:
-    first = first[None]
+    first = first[None][: rows.shape[0]]  # of no steps there is no first row
     if reverse:
         return jnp.concatenate([rows[1:], first])
     return jnp.concatenate([first, rows[:-1]])

@@ -91,7 +91,7 @@ def _of_rows(again: Again, what: str) -> str:
 def _plan(equation: Any, flat: Flat, read: Reader) -> tuple[Again, Again]:
     """What one loop can compute again of earlier loops' rows, and what itself."""
     loop = read(equation)
-    if has_effects(loop) or loop.recomputes:
+    if loop.length < 2 or has_effects(loop) or loop.recomputes:
         return NOTHING, NOTHING
     made = (flat.producers.get(v) for v in unique_variables(equation.invars))
     earlier = {id(e): e for e in made if e and is_scan(e) and _alike(e, equation)}

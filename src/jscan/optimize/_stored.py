@@ -107,7 +107,7 @@ def _store_less(
 def _cheap_rows(equation: Any, flat: Flat) -> Again:
     """What a loop of the linear program reads and can compute."""
     loop = _read(equation, flat)
-    if has_effects(loop) or loop.recomputes:
+    if loop.length < 2 or has_effects(loop) or loop.recomputes:
         return NOTHING
     made = (flat.producers.get(v) for v in filter(is_variable, equation.invars))
     earlier = {id(e): e for e in made if e is not None and is_scan(e)}
