@@ -47,8 +47,8 @@ class Machine:
             matrix wider than high stays in the loop: a step that reads its columns
             apart is fastest with all of them in one register-sized product.
         lone_dot: Multiplications up to which one or two products with a vector stay,
-            if they are all that could leave: the step is one short function with them
-            as without.
+            all together, if they are all that could leave: the step is one short
+            function with them as without.
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
@@ -243,10 +243,9 @@ class Machine:
             e.primitive.name != "dot_general" for e in equations
         ):
             return False
-        return all(
-            is_vector_product(sizes) and sizes.multiplications <= self.lone_dot
-            for sizes in map(dot_sizes, equations)
-        )
+        sizes = list(map(dot_sizes, equations))
+        together = sum(one.multiplications for one in sizes)
+        return all(map(is_vector_product, sizes)) and together <= self.lone_dot
 
     def _stays_whole(self, sizes: DotSizes) -> bool:
         least, most = self.whole_dot
@@ -311,7 +310,7 @@ _CPU = Machine(
     batch_start=80_000,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
-    lone_dot=0 if JAX_VERSION < (0, 11) else 512,
+    lone_dot=0 if JAX_VERSION < (0, 11) else 4096,
     small_dot=1024,
     small_sum=2304,
     fused_dot=512,
