@@ -2,7 +2,8 @@
 
 The derivative of a loop reads what its forward loop kept: for a gate ``s`` both ``s``
 and ``s * (1 - s)``. The second is two multiplications away from the first, which costs
-less than writing a row in one loop and reading it in another.
+less than writing a row in one loop and reading it in another. Rows that are made
+between loops (`_absorb.py`) are treated alike.
 
 This happens before the walk through the program, as `_siblings.py` does: the later loop
 is written again to read fewer rows, and the earlier one then has fewer to hand out.
