@@ -30,10 +30,6 @@ def loss(weights, x):
     return (gated(weights, x) ** 2).sum()
 
 
-def notes(fun, *args):
-    return [str(explain(fun)(*args).loops[-1])]
-
-
 def test_a_sum_of_products_becomes_one():
     """Forward and backward step: one product each, of the two gates together."""
     gradient = jax.grad(loss)

@@ -44,8 +44,8 @@ class Machine:
             before it is worth it; 0 if all expensive work is. On a CPU a batched
             operation wakes threads, which alone takes as long as some whole loops.
         whole_dot: Multiplications, more than and at most, for which a vector times a
-            matrix wider than high stays in the loop: a step that reads its columns
-            apart is fastest with all of them in one register-sized product.
+            matrix wider than high stays in the loop: taken out, such steps of networks
+            with fused gates were 0.75 to 0.9 times as fast.
         lone_dot: Multiplications up to which one or two products with a vector stay,
             all together, if they are all that could leave: the step is one short
             function with them as without.
