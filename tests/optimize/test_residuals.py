@@ -217,3 +217,20 @@ def test_a_failure_leaves_the_program_as_it_was(monkeypatch):
     monkeypatch.setenv("JSCAN_DEBUG", "1")
     with pytest.raises(RuntimeError, match="injected"):
         rewrite(jax.make_jaxpr(fun)(V), platform="cpu")
+
+
+def test_the_report_knows_rows_found_after_all_other_passes():
+    """Such as those of a step that was recomputed, once its forward loop is written."""
+
+    @jax.checkpoint
+    def step(h, x):
+        h = jnp.tanh(x @ W[:, :WIDE] + h @ W[:, WIDE : 2 * WIDE])
+        return h, h
+
+    def remembered(xs):
+        return (jax.lax.scan(step, jnp.zeros((ROWS, WIDE)), xs)[1] ** 2).sum()
+
+    report = explain(jax.grad(remembered))(X[..., :WIDE])
+    _, backward = report.loops
+    fired = [note.text for note in backward.notes if note.fired]
+    assert any("made in the step that reads them" in text for text in fired)

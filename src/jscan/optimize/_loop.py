@@ -141,13 +141,14 @@ class Loop:
 
     def fired(self, pass_name: str, text: str) -> "Loop":
         """The loop with the note that a pass did something."""
-        return self._noted(Note(pass_name, True, text))
+        return self.noted(Note(pass_name, True, text))
 
     def refused(self, pass_name: str, text: str) -> "Loop":
         """The loop with the note that a pass left something alone, and why."""
-        return self._noted(Note(pass_name, False, text))
+        return self.noted(Note(pass_name, False, text))
 
-    def _noted(self, note: Note) -> "Loop":
+    def noted(self, note: Note) -> "Loop":
+        """The loop with one more note."""
         if note in self.notes:
             return self
         return replace(self, notes=(*self.notes, note))

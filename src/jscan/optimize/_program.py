@@ -33,7 +33,7 @@ from jscan.optimize._jaxpr import (
     with_type_of,
     without_dead_code,
 )
-from jscan.optimize._loop import Loop, without_work
+from jscan.optimize._loop import Loop, Note, without_work
 from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, failure, run_passes
@@ -64,6 +64,16 @@ class Session:
         """Say in the report that a loop runs as it was."""
         record = loop.refused("pipeline", failure(error))
         self.record(equation, record, record)
+
+    def _add(self, note: Note, equation: Any) -> None:
+        """Tell the report more of the loop that was written as this equation."""
+        scope = self.scope_of(str(equation.source_info.name_stack))
+        for key, (old, before, after) in reversed(self.records.items()):
+            # A loop that another one runs has nothing left.
+            alike = (before.scope, after.length) == (scope, equation.params["length"])
+            if alike and after.results:
+                self.records[key] = old, before, after.noted(note)
+                return
 
     def scope_of(self, scope: str) -> str:
         """A scope of the program, as it is called outside."""
@@ -101,6 +111,9 @@ class Session:
         again = recompute(flat, lambda e: loop_in(flat, e, final=final), self.context)
         if not any(note.fired for note in again.notes.values()):
             return jaxpr
+        for equation in filter(is_scan, again.flat.equations):
+            if id(equation) in again.notes:
+                self._add(again.notes[id(equation)], equation)
         new = with_body(jaxpr, again.flat.equations, again.flat.outputs)
         return without_dead_code(new)
 
