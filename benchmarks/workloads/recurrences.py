@@ -34,6 +34,31 @@ def ar8(length: int) -> Problem:
     return _autoregression(length, [0.3, 0.2, 0.1, 0.05, 0.05, 0.02, 0.02, 0.01])
 
 
+@workload("series/eight lags one by one, (64,)", 5_000)
+def eight_lags(length: int) -> Problem:
+    def function(weights, xs):
+        def step(window, x):
+            lags = sum(weights[k] * window[k] for k in range(8))
+            y = jnp.tanh(lags + x)
+            return jnp.concatenate([window[1:], y[None]]), y
+
+        return lax.scan(step, jnp.zeros((8, 64)), xs)[1]
+
+    return Problem(function, 0.1 * normal(8), normal(length, 64), length)
+
+
+@workload("series/eight lags by a product, (64,)", 5_000)
+def eight_lags_at_once(length: int) -> Problem:
+    def function(weights, xs):
+        def step(window, x):
+            y = jnp.tanh(weights @ window + x)
+            return jnp.concatenate([window[1:], y[None]]), y
+
+        return lax.scan(step, jnp.zeros((8, 64)), xs)[1]
+
+    return Problem(function, 0.1 * normal(8), normal(length, 64), length)
+
+
 @workload("series/GARCH(1,1)", 100_000, forward=2.2, gradient=2.0)
 def garch(length: int) -> Problem:
     def function(parameters, returns):

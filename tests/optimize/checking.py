@@ -122,6 +122,8 @@ class Setup:
 
 _KEEN = {
     "smallest_outer_product": 1,
+    "inner_product": (1, 10**9),
+    "products_a_row": 0,
     "chunk_bytes": 200,
     "joined_bytes": 10**9,
     "joins_small_dots": True,

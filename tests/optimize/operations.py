@@ -137,6 +137,29 @@ def contraction(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
     return a.T @ b
 
 
+def lags(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
+    """Rows read one by one, each times a number of its own."""
+    a, b = at_least_vector(a), at_least_vector(b).reshape(-1)
+    places = range(option % 2, a.shape[0])
+    terms = [b[min(k, b.shape[0] - 1)] * a[k] for k in places]
+    return sum(terms[1:], terms[0]) if terms else a[0]
+
+
+def padded(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
+    """Parts of an array made by padding, which may overlap."""
+    a, b = alike(at_least_vector(a), at_least_vector(b))
+    axis, keep = option % a.ndim, 1 + option // 2
+    end = a.shape[axis]
+    first = lax.slice_in_dim(a, 0, min(keep, end), axis=axis)
+    last = lax.slice_in_dim(b, min(2, end - 1), end, axis=axis)
+    none = (0, 0, 0)
+    after = (0, end - first.shape[axis], 0)
+    before = (end - last.shape[axis], 0, 0)
+    where = lambda sides: [sides if k == axis else none for k in range(a.ndim)]
+    zero = jnp.zeros((), a.dtype)
+    return lax.pad(first, zero, where(after)) + lax.pad(last, zero, where(before))
+
+
 def row(a: jax.Array, i: jax.Array, option: int) -> jax.Array:
     """A row read at a computed place, by gather or by a dynamic slice."""
     a = at_least_vector(a)
@@ -301,6 +324,8 @@ OPERATIONS: dict[str, Operation] = {
     "joined_product": Operation(3, 0, joined_product),
     "gates": Operation(3, 0, gates),
     "sum_of_products": Operation(3, 0, sum_of_products),
+    "lags": Operation(2, 0, lags),
+    "padded": Operation(2, 0, padded),
     "outer": Operation(2, 0, outer),
     "contraction": Operation(2, 0, contraction),
     "row": Operation(1, 1, row),

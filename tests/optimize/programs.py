@@ -22,7 +22,7 @@ Arrays = list[jax.Array]
 
 SHAPES = ("scalar", "vector", "rows", "square")
 STARTS = ("argument", "zeros", "literal")
-CHANGES = ("value", "add", "neighbour", "keep")
+CHANGES = ("value", "add", "neighbour", "keep", "window")
 USES = (
     "all",
     "last",
@@ -52,7 +52,8 @@ class Slot:
         integer: Which kind of values.
         start: Where it comes from: an argument, or zeros or ones made in the program.
         change: Of a state: it becomes a `value` of the body, has that added (`add`),
-            becomes the next state (`neighbour`: swaps), or stays (`keep`).
+            becomes the next state (`neighbour`: swaps), stays (`keep`), or drops its
+            oldest row and takes in a new one (`window`).
     """
 
     shape: str
@@ -236,11 +237,21 @@ class Program:
                 others = carry[position + 1 :] + carry
                 found = next(a for a in others if a.dtype == state.dtype)
                 return conform(found, state.shape)
-            value = conform(pick(self.carried[position], slot.integer), state.shape)
+            value = pick(self.carried[position], slot.integer)
+            if slot.change == "window" and state.ndim:
+                return pushed(state, value, newest_first=self.carried[position] % 2 > 0)
+            value = conform(value, state.shape)
             return state + value if slot.change == "add" else value
 
         kept = [change(position) for position in range(len(carry))]
         return kept, [pick(output.value, output.integer) for output in self.outputs]
+
+
+def pushed(window: jax.Array, value: jax.Array, newest_first: bool) -> jax.Array:
+    """A window of rows after it took in one more."""
+    row = conform(value, window.shape[1:])[None]
+    parts = [row, window[:-1]] if newest_first else [window[1:], row]
+    return jnp.concatenate(parts)
 
 
 def _newest(values: Arrays, index: int) -> jax.Array:

@@ -1,11 +1,14 @@
 """accumulate: carries that are only added to become one sum after the loop."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jscan import explain, optimize
+from jscan.optimize import _options
 from optimize.loops import assert_same, check, loop_lengths, operations, reasons
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -184,3 +187,67 @@ def test_the_sum_of_outer_products_with_a_constant_is_one_contraction():
     assert max(sizes) < 20 * 64 * 64
     assert loop_lengths(optimize(total), W[0], x) == []
     assert_same(optimize(total)(W[0], x), total(W[0], x), 1e-4)
+
+
+def scaled(weights, xs):
+    """A state times a number a term: the slopes of both are inner products."""
+
+    def step(h, x):
+        h = jnp.tanh(weights[0] * h + weights[1] * x)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros(xs.shape[1:]), xs)[1]
+
+
+def of_numbers(weights, xs):
+    """Eight numbers weighed: their slopes are parts of one sum."""
+
+    def step(lags, x):
+        y = jnp.tanh(sum(weights[k] * lag for k, lag in enumerate(lags)) + x)
+        return (*lags[1:], y), y
+
+    return jax.lax.scan(step, (jnp.zeros(()),) * 8, xs)[1]
+
+
+@pytest.fixture
+def inner_products_leave(monkeypatch):
+    """As for JAX 0.10's CPU compiler, on every version."""
+    machine = _options.machine_for("cpu")
+    machine = dataclasses.replace(machine, inner_product=(64, 512))
+    monkeypatch.setattr(_options, "machine_for", lambda platform: machine)
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(("wide", "leaves"), [(64, True), (63, False), (513, False)])
+def test_inner_products_of_some_sizes_leave(inner_products_leave, wide, leaves):
+    """Sums over the state are taken once, behind the loop, where that pays."""
+    xs = jax.random.normal(KEYS[2], (20, wide)) / 2
+    weights = jnp.array([0.5, 0.3])
+    gradient = jax.grad(lambda w, xs: (scaled(w, xs) ** 2).sum())
+    outside, inside = operations(optimize(gradient), weights, xs)
+    assert inside.count("reduce_sum") == (0 if leaves else 2)
+    assert outside.count("dot_general") == (2 if leaves else 0)
+    check(scaled, weights, xs, tolerance=1e-4)
+
+
+def test_many_products_with_few_rows_leave():
+    """Eight parts of one sum want one more row a step: the slope."""
+    weights, xs = jnp.full(8, 0.1), X[:, 0, :3].reshape(-1)
+    gradient = jax.grad(lambda w, xs: (of_numbers(w, xs) ** 2).sum())
+    _, plain = operations(gradient, weights, xs)
+    _, inside = operations(optimize(gradient), weights, xs)
+    # The derivatives of reading eight weights are pads, put together for one sum.
+    assert plain.count("pad") == 8
+    assert "pad" not in inside
+    assert "concatenate" not in inside
+    check(of_numbers, weights, xs, tolerance=1e-4)
+
+
+def test_few_products_stay():
+    """Two numbers' slopes are added up in the loop: rows would cost more."""
+    gradient = jax.grad(lambda w, xs: (scaled(w, xs) ** 2).sum())
+    weights, xs = jnp.array([0.5, 0.3]), X[:, 0, 0]
+    refusal = reasons(gradient, weights, xs, name="accumulate")
+    assert "costs more than adding them in the loop" in refusal
+    check(scaled, weights, xs, tolerance=1e-4)

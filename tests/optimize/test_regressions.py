@@ -90,11 +90,32 @@ RESULT_THAT_IS_AN_OPERAND = Program(
     outputs=(Output(0),),
 )
 
+MAXIMUM_OF_ROWS_NO_LOOP_STORES = Program(
+    number="complex64",
+    integer="int32",
+    length=4,
+    width=3,
+    reverse=False,
+    unroll=1,
+    carries=(Slot("scalar"), Slot("rows")),
+    sequences=(Slot("scalar"),),
+    invariants=(Slot("scalar"),),
+    body=(Instruction("add"), Instruction("add"), Instruction("lags")),
+    carried=(1, 1),
+    outputs=(Output(0, use="max"),),
+)
+
 FOUND: dict[str, tuple[Any, ...]] = {
     "write-at-a-sum": ("optimize-grad", WRITE_AT_A_SUM, "keen"),
     # The derivative of a maximum is shared equally among equal rows.
     "tied-maximum": ("jvp-optimize", TIED_MAXIMUM),
     "tied-maximum-grad": ("grad-optimize", TIED_MAXIMUM),
+    # On JAX 0.12: rows made anew for each reader were not equal to their maximum.
+    "maximum-of-rows-no-loop-stores": (
+        "optimize-jvp",
+        MAXIMUM_OF_ROWS_NO_LOOP_STORES,
+        "associate",
+    ),
     "tangent-of-an-integer": ("optimize-jvp", TANGENT_OF_AN_INTEGER),
     "result-that-is-an-operand": (
         "optimize-grad",

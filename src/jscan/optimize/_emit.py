@@ -32,9 +32,11 @@ from jscan.optimize._loop import (
     Total,
 )
 from jscan.optimize._options import Context
+from jscan.optimize._shifted import shifted, strong
 from jscan.optimize._time_sum import TimeSum
 
 _LOOPS = frozenset({"scan"})
+_EXTREMES = frozenset({"reduce_max", "reduce_min", "cummax", "cummin"})
 
 
 def emit(loop: Loop, context: Context) -> dict[Any, Any]:
@@ -55,6 +57,11 @@ def emit(loop: Loop, context: Context) -> dict[Any, Any]:
             context,
             loop.chunk,
         )
+        names = [
+            n for n, r in loop.results.items() if any(_reads(r, v) for v in direct)
+        ]
+        if any(_are_compared(name, context) for name in names):
+            values = jax.lax.optimization_barrier(values)
         rows.update(zip(direct, values, strict=True))
     reader = _Reader(loop, finals, rows, context)
     return {name: reader.value(result) for name, result in loop.results.items()}
@@ -67,13 +74,30 @@ def _reads(result: Result, variable: Any) -> bool:
     return isinstance(result, Stack) and result.atom is variable
 
 
+def _are_compared(rows: Any, context: Context) -> bool:
+    """Whether a program looks for the greatest or least of rows among themselves.
+
+    The derivative of a maximum does. Rows that no loop stores are made anew by each
+    operation that reads them, perhaps with another rounding: none would be found.
+    """
+    pending, seen, names = [rows], set(), set()
+    while pending:
+        for equation in context.consumers.get(pending.pop()) or ():
+            if id(equation) not in seen:
+                seen.add(id(equation))
+                names.add(equation.primitive.name)
+                pending += equation.outvars
+    return "eq" in names and not names.isdisjoint(_EXTREMES)
+
+
 def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Last values of the carries and rows of what the loop stacks."""
     stacked = loop.stacked()
     if not loop.carries and not loop.equations and not stacked:
         return {}, {}
-    shifted = _shifted(loop, stacked)
-    stacked = [v for v in stacked if v not in shifted]
+    shifts = shifted(loop, stacked)
+    sources = [s.source for s in shifts.values() if s.source not in loop.sequences]
+    stacked = list(dict.fromkeys([*(v for v in stacked if v not in shifts), *sources]))
     pieces = _pieces(loop, stacked)
     stacked = [v for v in stacked if v not in pieces]
     stacked += dict.fromkeys(loop.joined[v].whole for v in pieces)
@@ -98,7 +122,7 @@ def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
 
     state, stacks = jax.lax.scan(
         step,
-        [_strong(carry) for carry in carries],
+        [strong(carry) for carry in carries],
         [loop.sequences[v] for v in streamed],
         length=loop.length,
         reverse=loop.reverse,
@@ -110,8 +134,9 @@ def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
         rows[variable] = jax.lax.slice_in_dim(
             rows[piece.whole], piece.start, piece.start + size, axis=-1
         )
-    for variable, carry in shifted.items():
-        rows[variable] = _shift(rows[carry.update], _strong(carry), loop.reverse)
+    known = {**loop.sequences, **rows}
+    for variable, shift in shifts.items():
+        rows[variable] = shift.rows(known[shift.source], loop.reverse)
     finals = {c.variable: v for c, v in zip(carries, state, strict=True)}
     return finals, rows
 
@@ -138,30 +163,6 @@ def _pieces(loop: Loop, stacked: list[Any]) -> list[Any]:
     return [v for v in stacked if v in found and loop.joined[v].whole not in apart]
 
 
-def _shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Carry]:
-    """Carries whose values before *and* after each step are wanted.
-
-    The rows before a step are those after the previous one.
-    """
-    wanted = set(stacked)
-    return {
-        c.variable: c
-        for c in loop.carries
-        if c.variable in wanted
-        and is_variable(c.update)
-        and c.update in wanted
-        and c.update is not c.variable
-        and not any(c.update is other.variable for other in loop.carries)
-    }
-
-
-def _shift(rows: Any, first: Any, reverse: bool) -> Any:
-    first = first[None][: rows.shape[0]]  # of no steps there is no first row
-    if reverse:
-        return jnp.concatenate([rows[1:], first])
-    return jnp.concatenate([first, rows[:-1]])
-
-
 def _counters_in_use(loop: Loop, stacked: list[Any]) -> list[Carry]:
     """Counters the body still reads, as carries whose update is the increment."""
     read = {*free_variables(loop.equations), *stacked}
@@ -171,15 +172,6 @@ def _counters_in_use(loop: Loop, stacked: list[Any]) -> list[Carry]:
         for variable, counter in (loop.counters or {}).items()
         if variable in read and variable in loop.sequences
     ]
-
-
-def _strong(carry: Carry) -> Any:
-    """The initial value with the carry's type, not a weak one."""
-    dtype = carry.variable.aval.dtype
-    value = carry.initial
-    if jnp.issubdtype(dtype, jax.dtypes.extended):
-        return value
-    return jax.lax.convert_element_type(value, dtype)
 
 
 class _Reader:

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 
-from jscan.optimize._accumulate import ADDITIONS, is_zero
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import (
     Atom,
@@ -25,6 +24,8 @@ from jscan.optimize._jaxpr import (
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
+from jscan.optimize._sum_plan import is_zero
+from jscan.optimize._sums import ADDITIONS
 from jscan.optimize._work import is_elementwise
 
 NAME = "accumulate"

@@ -142,8 +142,11 @@ def fills_with_number(equation: Any) -> bool:
 
 
 def fills_with_zero(equation: Any) -> bool:
-    """Whether the equation makes an array of zeros."""
-    return fills_with_number(equation) and is_zero_literal(equation.invars[0])
+    """Whether the equation makes an array of zeros, or a zero of another type."""
+    converts = equation.primitive is primitives.convert_element_type_p
+    return (converts or fills_with_number(equation)) and is_zero_literal(
+        equation.invars[0]
+    )
 
 
 def is_zero_literal(atom: Atom) -> bool:

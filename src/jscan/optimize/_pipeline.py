@@ -13,6 +13,7 @@ from jscan.optimize import (
     _in_place,
     _logsumexp,
     _merge,
+    _pads,
     _products,
     _save_memory,
     _sink,
@@ -50,6 +51,12 @@ STEPS = (
         "merge",
         _merge.run,
         "first: what is unread, constant or double only hides things from the others",
+    ),
+    Step(
+        "merge",
+        _pads.run,
+        "before accumulate: of a sum of padded terms it would store each",
+        _NOT_BEFORE_AD,
     ),
     Step(
         "associate",

@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.extend.core import primitives
 
-from jscan.optimize._accumulate import ADDITIONS
 from jscan.optimize._cost import Machine
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import is_variable, splice, variable_like
@@ -29,6 +27,7 @@ from jscan.optimize._loop import Loop, Piece
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
 from jscan.optimize._slices import slice_of
+from jscan.optimize._sums import Sums, add_up
 from jscan.optimize._work import dot_sizes
 
 NAME = "small_dots"
@@ -148,12 +147,10 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
 
 def _join_sums(loop: Loop, machine: Machine) -> Loop:
     dependence = Dependence(loop)
-    inner = {id(e) for e in loop.equations if _is_part_of_sum(e, dependence)}
-    for equation in loop.equations:
-        if equation.primitive.name not in ADDITIONS or id(equation) in inner:
-            continue
-        terms = _terms(equation, dependence, inner)
-        products = [t for t in terms if _is_joinable(t, dependence, loop)]
+    sums = Sums(dependence)
+    for equation in sums.whole:
+        terms = sums.terms(equation)
+        products = [t for t in terms if _is_joinable(t, sums, loop)]
         for group in _alike(products, dependence):
             if machine.joins(map(dot_sizes, group)):
                 loop = _joined(loop, equation, terms, group)
@@ -161,37 +158,10 @@ def _join_sums(loop: Loop, machine: Machine) -> Loop:
     return loop
 
 
-def _is_part_of_sum(equation: Any, dependence: Dependence) -> bool:
-    """An addition that only another one reads."""
-    if equation.primitive.name not in ADDITIONS:
-        return False
-    (output,) = equation.outvars
-    users = dependence.users.get(output, [])
-    return (
-        len(users) == 1
-        and users[0].primitive.name in ADDITIONS
-        and users[0].invars.count(output) == 1
-        and users[0].outvars[0].aval.shape == output.aval.shape
-        and output not in dependence.read_outside()
-    )
-
-
-def _terms(equation: Any, dependence: Dependence, inner: set[int]) -> list[Any]:
-    """What a sum adds up, from left to right."""
-    found: list[Any] = []
-    for atom in equation.invars:
-        producer = dependence.producers.get(atom) if is_variable(atom) else None
-        if producer is not None and id(producer) in inner:
-            found += _terms(producer, dependence, inner)
-        else:
-            found.append(atom)
-    return found
-
-
-def _is_joinable(term: Any, dependence: Dependence, loop: Loop) -> bool:
+def _is_joinable(term: Any, sums: Sums, loop: Loop) -> bool:
     """A product ``state @ constant`` that nothing but the sum reads."""
-    product = dependence.producers.get(term) if is_variable(term) else None
-    if product is None or not _by_constant_matrix(product, dependence):
+    product = sums.producer(term)
+    if product is None or not _by_constant_matrix(product, sums.dependence):
         return False
     left, right = product.invars
     ((axis,), contracted), _ = product.params["dimension_numbers"]
@@ -199,8 +169,7 @@ def _is_joinable(term: Any, dependence: Dependence, loop: Loop) -> bool:
         contracted == (0,)
         and axis == left.aval.ndim - 1
         and right in loop.constants
-        and len(dependence.users[term]) == 1
-        and term not in dependence.read_outside()
+        and sums.is_read_once(term)
     )
 
 
@@ -228,7 +197,7 @@ def _joined(loop: Loop, total: Any, terms: list[Any], group: list[Any]) -> Loop:
     new = splice(lambda *parts: jnp.concatenate(parts, -1), lefts, group[0], [whole])
     new.append(group[0].replace(invars=[whole, matrix], outvars=[product]))
     if others:
-        new += splice(_sum, [product, *others], total)
+        new += splice(add_up, [product, *others], total)
     pieces, start = {}, 0
     for left in lefts:
         pieces[left] = Piece(whole, start)
@@ -245,9 +214,3 @@ def _joined(loop: Loop, total: Any, terms: list[Any], group: list[Any]) -> Loop:
     return drop_unused(
         loop.fired(NAME, f"a sum of {len(group)} products became one product")
     )
-
-
-def _sum(first: jax.Array, *others: jax.Array) -> jax.Array:
-    for term in others:
-        first = first + term
-    return first

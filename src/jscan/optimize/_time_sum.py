@@ -13,12 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan.optimize._accumulate import ADDITIONS, LINEAR, is_zero
 from jscan.optimize._batch import batched
 from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import Atom, apply, is_variable
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
+from jscan.optimize._sum_plan import inner_product, is_linear, is_zero
+from jscan.optimize._sums import ADDITIONS
 
 
 class TimeSum:
@@ -54,9 +55,9 @@ class TimeSum:
             return self._rows[atom].sum(0)
         equation = self.dependence.producers[atom]
         name, operands = equation.primitive.name, equation.invars
-        if name in ADDITIONS or name == "sub":
+        if name in ADDITIONS or name in ("sub", "concatenate"):
             return apply(equation, *map(self, operands))
-        if name in LINEAR and self._passes(equation):
+        if is_linear(equation) and self._passes(equation):
             return apply(
                 equation, self(operands[0]), *map(self._constant, operands[1:])
             )
@@ -206,6 +207,16 @@ def _contraction(parameters: Mapping[str, Any], left: Any, right: Any) -> _Contr
     return _Contraction(total, swapped)
 
 
+def _reduce(sums: TimeSum, equation: Any) -> Any | None:
+    """An inner product a step: one of all steps."""
+    product = inner_product(equation, sums.dependence)
+    if product is None:
+        return None
+    left, right = (sums.rows(atom).reshape(-1) for atom in product.invars)
+    # As exact as the elementwise product it replaces, on every device.
+    return jax.lax.dot(left, right, precision=jax.lax.Precision.HIGHEST)
+
+
 def _scatter(sums: TimeSum, equation: Any) -> Any | None:
     """Each step's updates are one more window of a single scatter."""
     base, indices, updates = equation.invars
@@ -254,6 +265,7 @@ def _write(sums: TimeSum, equation: Any) -> Any | None:
 
 _RULES: dict[str, Callable[[TimeSum, Any], Any | None]] = {
     "dot_general": _contract,
+    "reduce_sum": _reduce,
     "scatter-add": _scatter,
     "dynamic_update_slice": _write,
 }
