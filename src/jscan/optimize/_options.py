@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from jscan.optimize._cost import DEFAULT_BUDGET, Machine, machine_for
+from jscan.optimize._batch_cost import DEFAULT_BUDGET
+from jscan.optimize._cost import Machine, machine_for
 
 Stage: TypeAlias = Literal["trace", "whole", "lowering"]
 """Which rewrites are allowed: see `Context.stage`."""
