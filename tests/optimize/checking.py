@@ -135,6 +135,7 @@ _JOINS = {
     "transposed_vector": 1,
     "threaded_dot": 1,
     "threaded_vector": 1,
+    "fewest_lags": 1,
 }
 LONGER = 50
 

@@ -210,12 +210,13 @@ def of_numbers(weights, xs):
 
 
 @pytest.fixture
-def inner_products_leave(monkeypatch):
+def inner_products_leave(small_loops_pay):
     """As for JAX 0.10's CPU compiler, on every version."""
     machine = _options.machine_for("cpu")
     machine = dataclasses.replace(machine, inner_product=(64, 512))
-    monkeypatch.setattr(_options, "machine_for", lambda platform: machine)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_options, "machine_for", lambda platform: machine)
+        yield
     jax.clear_caches()
 
 

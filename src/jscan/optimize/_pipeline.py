@@ -11,6 +11,7 @@ from jscan.optimize import (
     _fewer_rows,
     _hoist,
     _in_place,
+    _lags,
     _logsumexp,
     _merge,
     _pads,
@@ -131,6 +132,12 @@ STEPS = (
         "hoist",
         _hoist.hoist_sequences,
         "after the passes that remove work altogether",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
+        "small_dots",
+        _lags.run,
+        "after the sums over time, which ask for products one by one",
         _NOT_BEFORE_AD,
     ),
     Step(

@@ -23,6 +23,8 @@ class ProductCosts(BatchCosts):
             it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
         merged_rows: Rows up to which such products are.
+        fewest_lags: Numbers times rows of one array, added up, from which they are
+            written as a product; 0 if never.
         threaded_dot: Multiplications from which products are merged whatever their
             matrix, because the compiler then uses several threads; 0 if never.
         threaded_vector: The same for products of one row.
@@ -43,6 +45,7 @@ class ProductCosts(BatchCosts):
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0
+    fewest_lags: int = 0
     threaded_dot: int = 0
     threaded_vector: int = 0
     transposed_rows: int = 0
