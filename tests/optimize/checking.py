@@ -138,6 +138,7 @@ _JOINS = {
     "fewest_lags": 1,
 }
 LONGER = 50
+QUICKLY: Any = {"xla_backend_optimization_level": 0}
 
 
 def _nothing_is_cheap() -> Iterator[Any]:
@@ -186,11 +187,13 @@ def transforms(name: str, setup: Setup) -> tuple[Transform, Transform]:
 
 
 def run_both(
-    written: Function, optimized: Function, arguments: tuple[Arrays, Arrays]
+    written: Function,
+    optimized: Function,
+    arguments: tuple[Arrays, Arrays],
+    options: Any = None,
 ) -> tuple[Any, Any]:
-    """Both results from one executable, compiled fast: LLVM is not under test."""
+    """Both results from one executable."""
     both = jax.jit(lambda n, i: (written(n, i), optimized(n, i)))
-    options: Any = {"xla_backend_optimization_level": 0}
     return both.lower(*arguments).compile(compiler_options=options)(*arguments)
 
 
@@ -213,8 +216,11 @@ def check(program: Program, transform: str, setup: Setup = SETUPS["default"]) ->
     arguments = numbers, integers = program.arguments()
     plainly, optimized = transforms(transform, setup)
     written = plainly(program.function)
-    with setup.applied():
-        plain, result = run_both(written, optimized(program.function), arguments)
+
+    def both(options: Any = None) -> tuple[Any, Any]:
+        with setup.applied():
+            function = optimized(program.function)
+            return run_both(written, function, arguments, options)
 
     def probes() -> Iterator[object]:
         compiled = jax.jit(written)
@@ -229,7 +235,11 @@ def check(program: Program, transform: str, setup: Setup = SETUPS["default"]) ->
 
     narrow = any(line.operation == "narrow" for line in program.body)
     unit = float(jnp.finfo(jnp.bfloat16).eps) / 8 if narrow else 0.0
-    found = disagreement(plain, result, probes, unit)
+    found = disagreement(*both(QUICKLY), probes, unit)
+    if found is not None:
+        # Compiled quickly, XLA may round one value in two ways, once for each reader,
+        # and then it is not equal to itself. What counts is what users run.
+        found = disagreement(*both(), probes, unit)
     if found is not None:
         with setup.applied():
             loop = jax.make_jaxpr(optimized(program.function))(*arguments)

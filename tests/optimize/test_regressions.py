@@ -110,7 +110,7 @@ FOUND: dict[str, tuple[Any, ...]] = {
     # The derivative of a maximum is shared equally among equal rows.
     "tied-maximum": ("jvp-optimize", TIED_MAXIMUM),
     "tied-maximum-grad": ("grad-optimize", TIED_MAXIMUM),
-    # On JAX 0.12: rows made anew for each reader were not equal to their maximum.
+    # Compiled quickly, rows made anew for each reader are not equal to their maximum.
     "maximum-of-rows-no-loop-stores": (
         "optimize-jvp",
         MAXIMUM_OF_ROWS_NO_LOOP_STORES,

@@ -140,7 +140,7 @@ def refused(name):
                 new = rows.at[0].set(y)
             elif name == "turned":
                 new = jnp.concatenate([rows[1:], y[None]])[::-1]
-            elif name == "not the newest":
+            else:  # not the newest
                 new = jnp.concatenate([rows[:-1], y[None]])
             return new, (rows[0], rows[1], rows[2], y)
 

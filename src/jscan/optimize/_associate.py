@@ -141,6 +141,4 @@ def _states(initial: Any, factors: Any, offsets: Any, reverse: bool) -> Any:
     factors, offsets = jax.lax.associative_scan(
         compose, (factors, offsets), reverse=reverse
     )
-    # Computed once: each reader would otherwise do it again, perhaps with another
-    # rounding, and a maximum would not be found among the rows it is the maximum of.
-    return jax.lax.optimization_barrier(factors * initial[None] + offsets)
+    return factors * initial[None] + offsets

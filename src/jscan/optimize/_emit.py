@@ -36,7 +36,6 @@ from jscan.optimize._shifted import shifted, strong
 from jscan.optimize._time_sum import TimeSum
 
 _LOOPS = frozenset({"scan"})
-_EXTREMES = frozenset({"reduce_max", "reduce_min", "cummax", "cummin"})
 
 
 def emit(loop: Loop, context: Context) -> dict[Any, Any]:
@@ -57,11 +56,6 @@ def emit(loop: Loop, context: Context) -> dict[Any, Any]:
             context,
             loop.chunk,
         )
-        names = [
-            n for n, r in loop.results.items() if any(_reads(r, v) for v in direct)
-        ]
-        if any(_are_compared(name, context) for name in names):
-            values = jax.lax.optimization_barrier(values)
         rows.update(zip(direct, values, strict=True))
     reader = _Reader(loop, finals, rows, context)
     return {name: reader.value(result) for name, result in loop.results.items()}
@@ -72,22 +66,6 @@ def _reads(result: Result, variable: Any) -> bool:
     while isinstance(result, Applied | Row):
         result = result.operand
     return isinstance(result, Stack) and result.atom is variable
-
-
-def _are_compared(rows: Any, context: Context) -> bool:
-    """Whether a program looks for the greatest or least of rows among themselves.
-
-    The derivative of a maximum does. Rows that no loop stores are made anew by each
-    operation that reads them, perhaps with another rounding: none would be found.
-    """
-    pending, seen, names = [rows], set(), set()
-    while pending:
-        for equation in context.consumers.get(pending.pop()) or ():
-            if id(equation) not in seen:
-                seen.add(id(equation))
-                names.add(equation.primitive.name)
-                pending += equation.outvars
-    return "eq" in names and not names.isdisjoint(_EXTREMES)
 
 
 def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
