@@ -32,6 +32,8 @@ _VECTOR_CALL = 50.0
 _MATRIX_CALL = 400.0
 _MULTIPLICATION_OF_MANY = 0.006
 _MANY_ROWS = 16
+_MULTIPLICATION_OF_MOST = 0.003
+_MOST_ROWS = 64
 _OPAQUE = 100.0
 # What a byte of mapped memory costs, and from which size on it is mapped.
 _MAPPED_BYTE = 0.4
@@ -149,8 +151,10 @@ class BatchCosts:
             return 0  # each product is an element to store: nothing is gained
         vector = is_vector_product(sizes)
         call = _VECTOR_CALL if vector else _MATRIX_CALL
-        each = MULTIPLICATION
-        if min(sizes.rows, sizes.columns) >= _MANY_ROWS:
+        each, fewest = MULTIPLICATION, min(sizes.rows, sizes.columns)
+        if fewest >= _MOST_ROWS:
+            each = _MULTIPLICATION_OF_MOST
+        elif fewest >= _MANY_ROWS:
             each = _MULTIPLICATION_OF_MANY
         return call + each * sizes.multiplications
 

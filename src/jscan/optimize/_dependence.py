@@ -57,12 +57,17 @@ class Dependence:
         self._levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
         self._levels.update({c.variable: Level.STATE for c in loop.carries})
         for equation in (*loop.equations, *loop.after):
-            level = max(map(self.level, equation.invars), default=Level.CONSTANT)
+            read = {
+                atom: self._levels[atom]
+                for atom in equation.invars
+                if is_variable(atom)
+            }
+            level = max(read.values(), default=Level.CONSTANT)
             level = Level.STATE if equation.effects else level
             for variable in equation.outvars:
                 self.producers[variable] = equation
                 self._levels[variable] = level
-            for variable in unique_variables(equation.invars):
+            for variable in read:
                 self.users.setdefault(variable, []).append(equation)
 
     def level(self, atom: Atom) -> Level:
