@@ -16,6 +16,7 @@ from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import Atom, splice
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
+from jscan.optimize._movers import drops_first_axis
 from jscan.optimize._options import Context
 from jscan.optimize._sums import Sums, add_up
 
@@ -84,15 +85,12 @@ def _lag(term: Atom, sums: Sums) -> _Lag | None:
 
 def _row(atom: Atom, sums: Sums) -> tuple[Any, int] | None:
     """The array of which an operand is a row, and which."""
-    squeeze = sums.producer(atom)
-    if squeeze is None or squeeze.primitive is not primitives.squeeze_p:
-        return None
-    cut = sums.producer(squeeze.invars[0])
+    row = sums.producer(atom)
+    cut = sums.producer(row.invars[0]) if row and drops_first_axis(row) else None
     if cut is None or cut.primitive is not primitives.slice_p:
         return None
     (array,), (part,) = cut.invars, cut.outvars
-    whole = part.aval.shape == (1, *array.aval.shape[1:])
-    if not whole or tuple(squeeze.params["dimensions"]) != (0,):
+    if part.aval.shape != (1, *array.aval.shape[1:]):
         return None
     return array, cut.params["start_indices"][0]
 

@@ -88,6 +88,20 @@ def moved_axes(equation: Any) -> _Axes | None:
     return None
 
 
+def drops_first_axis(equation: Any) -> bool:
+    """Whether an equation does nothing but take a first axis of length one away."""
+    shape = equation.outvars[0].aval.shape
+    if not equation.invars or equation.invars[0].aval.shape != (1, *shape):
+        return False
+    return moved_axes(equation) == tuple(range(1, len(shape) + 1))
+
+
+def adds_first_axis(equation: Any) -> bool:
+    """Whether an equation does nothing but make its operand the only row of one."""
+    axes = moved_axes(equation)
+    return axes is not None and axes == (None, *range(len(axes) - 1))
+
+
 def _only_new_axes(equation: Any) -> _Axes | None:
     if len(equation.invars) != 1 or not is_variable(equation.invars[0]):
         return None

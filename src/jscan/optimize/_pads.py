@@ -20,6 +20,7 @@ from jscan.optimize._dependence import Dependence, Level
 from jscan.optimize._jaxpr import Atom, apply, splice
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
+from jscan.optimize._movers import adds_first_axis
 from jscan.optimize._options import Context
 from jscan.optimize._sum_plan import is_zero
 from jscan.optimize._sums import Sums, add_up
@@ -205,14 +206,10 @@ def _one_operation(layer: Sequence[_Part], sums: Sums) -> _Maker | None:
 def _row_made(part: _Part, sums: Sums) -> Any | None:
     """The elementwise operation that makes a part of one row, read by nothing else."""
     row = sums.producer(part.operand)
-    if row is None or row.primitive is not primitives.broadcast_in_dim_p:
+    if part.axis != 0 or row is None or not adds_first_axis(row):
         return None
     inner = row.invars[0]
-    places = tuple(range(1, part.operand.aval.ndim))
-    is_row = part.axis == 0 and row.params["broadcast_dimensions"] == places
     operation = sums.producer(inner)
-    if not is_row or len(row.invars) > 1 or inner.aval.shape != row.params["shape"][1:]:
-        return None
     if operation is None or not is_elementwise(operation):
         return None
     once = sums.is_read_once(inner) and sums.is_read_once(part.operand)

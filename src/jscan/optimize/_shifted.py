@@ -17,6 +17,7 @@ from jax.extend.core import primitives
 
 from jscan.optimize._jaxpr import is_variable
 from jscan.optimize._loop import Carry, Loop
+from jscan.optimize._movers import adds_first_axis, drops_first_axis
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class _History:
         if variable in self._carries:
             return self._of_carry(variable)
         row = self._producer(variable)
-        if row is not None and _drops_first_axis(row):
+        if row is not None and drops_first_axis(row):
             return self._of_row(self._producer(row.invars[0]))
         lone = self._of_row(row)
         return None if lone is None else replace(lone, lone=True)
@@ -145,32 +146,10 @@ class _History:
     def _in_row(self, atom: Any) -> Any | None:
         """The variable that is an operand's only row."""
         made = self._producer(atom)
-        if made is None or not is_variable(made.invars[0]):
-            return None
-        (operand, *others), shape = made.invars, made.outvars[0].aval.shape
-        is_row = not others and shape == (1, *operand.aval.shape)
-        if made.primitive is primitives.broadcast_in_dim_p:
-            places = tuple(made.params["broadcast_dimensions"])
-            is_row = is_row and places == tuple(range(1, len(shape)))
-        elif made.primitive is not primitives.reshape_p:
-            return None
-        return operand if is_row else None
+        return made.invars[0] if made is not None and adds_first_axis(made) else None
 
     def _producer(self, atom: Any) -> Any | None:
         return self._producers.get(atom) if is_variable(atom) else None
-
-
-def _drops_first_axis(equation: Any) -> bool:
-    """Whether an equation does nothing but take a first axis of length one away."""
-    shape = equation.outvars[0].aval.shape
-    if equation.primitive is primitives.squeeze_p:
-        return tuple(equation.params["dimensions"]) == (0,)
-    return (
-        equation.primitive is primitives.reshape_p
-        and equation.params["dimensions"] is None
-        and len(equation.invars) == 1
-        and equation.invars[0].aval.shape == (1, *shape)
-    )
 
 
 def strong(carry: Carry) -> Any:
