@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jscan
+from jscan._compiled import _has_callbacks
 
 NO_FUNCTION: Any = 3
 
@@ -245,6 +246,38 @@ def test_exception_changes_nothing(fail, mode, c):
         jscan.function(f, mode=mode)()
     assert c.value == 0
     assert rng.state.value.counter == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progress": True},
+        {"checkpoint": "sqrt"},
+        {"truncate_gradient": 3},
+        {"until": True},
+    ],
+    ids=str,
+)
+def test_a_callback_is_seen_in_every_kind_of_loop(options, c):
+    """A device may raise its error late: the new values wait for it."""
+    options = dict(options)
+    stops = options.pop("until", False)
+
+    def step(x):
+        y = jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct((), x.dtype), x)
+        return (y, {c: c + 1}, jscan.until(y > 90)) if stops else (y, {c: c + 1})
+
+    def f(x):
+        result = jscan.scan(step, x, **options)
+        return result.outputs, result.updates
+
+    call = jscan.function(f)
+    call(jnp.arange(9.0))
+    assert c.value == 9
+    compiled = [one for kind in call._programs.values() for one in kind]
+    assert [one.has_callbacks for one in compiled] == [True]
+    assert not _has_callbacks(jscan.function(lambda x: x + c).traced(1).jaxpr)
 
 
 def test_debug_finds_a_nan_and_changes_nothing(c):

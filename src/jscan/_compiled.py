@@ -7,7 +7,8 @@ arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,15 +308,22 @@ def _buffer(leaf: Any) -> Any:
 
 def _has_callbacks(jaxpr: Any) -> bool:
     """True when the program, or one inside it, calls back into Python."""
-    for equation in open_jaxpr(jaxpr).eqns:
-        if "callback" in equation.primitive.name:
-            return True
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: not isinstance(x, list)
-        ):
-            parts = value if isinstance(value, tuple) else (value,)
-            for part in parts:
-                inner = part.jaxpr if isinstance(part, Program) else part
-                if hasattr(open_jaxpr(inner), "eqns") and _has_callbacks(inner):
-                    return True
-    return False
+    return any(
+        "callback" in equation.primitive.name
+        or any(map(_has_callbacks, _programs_in(list(equation.params.values()))))
+        for equation in open_jaxpr(jaxpr).eqns
+    )
+
+
+def _programs_in(value: Any) -> Iterator[Any]:
+    """The programs that a parameter of an equation holds, wherever it holds them."""
+    if isinstance(value, Program):
+        yield value.jaxpr
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _programs_in(part)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _programs_in(getattr(value, field.name))
+    elif hasattr(open_jaxpr(value), "eqns"):
+        yield value

@@ -225,6 +225,7 @@ class Function:
             if _frames.current() is not None:
                 self._store_inside(new, frame.draws)
                 return outputs
+            jax.block_until_ready((outputs, list(new.values())))  # errors may be late
             with locked(frame.reads):
                 # Another thread may have stored a value in the meantime.
                 if all(v.stored is seen for v, seen in frame.reads.items()):
