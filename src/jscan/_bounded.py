@@ -32,10 +32,10 @@ from jax.interpreters import mlir
 from ._derive import CACHE_SIZE
 from ._full import as_scan, run_full
 from ._program import Program, as_structs
-from ._progress import Meter, after
+from ._progress import NOTHING_TOLD, Meter, after
 from ._rows import read_row, write_row, zeros
 from ._types import Leaf, PyTree
-from .optimize import register_loop
+from .optimize import OwnLoop, register_loop
 
 bounded_p = Primitive("jscan_bounded")
 bounded_p.multiple_results = True
@@ -252,17 +252,21 @@ def _repeat(
         return jax.lax.while_loop(proceed, advance, state)
     first = state[0]
 
-    def stretch(state: Any) -> Any:
+    def stretch(told_and_state: Any) -> Any:
+        told, state = told_and_state
         index, _, _, carry, _ = state
-        meter.report(index - first, carry)
-        return jax.lax.while_loop(
+        told = meter.report(index - first, carry, told)
+        return told, jax.lax.while_loop(
             lambda now: proceed(now) & (now[0] < index + meter.every), advance, state
         )
 
-    index, going, end, carry, rows = jax.lax.while_loop(proceed, stretch, state)
+    told, state = jax.lax.while_loop(
+        lambda now: proceed(now[1]), stretch, (NOTHING_TOLD, state)
+    )
+    index, _, _, carry, rows = state
     if meter.closes:
-        meter.report(after(index - first, (carry, rows)), carry, last=True)
-    return index, going, end, carry, rows
+        meter.report(after(index - first, (carry, rows)), carry, told, last=True)
+    return state
 
 
 def _lane_body(loop: BoundedLoop, parts: Parts) -> Callable[..., list[Leaf]]:
@@ -310,4 +314,8 @@ def _with_scan(params: Any, program: Any) -> dict[str, Any]:
     return {"loop": dataclasses.replace(params["loop"], written=Program(program))}
 
 
-register_loop(bounded_p, _scan_of, _with_scan)
+def _is_watched(params: Any) -> bool:
+    return params["loop"].meter is not None
+
+
+register_loop(bounded_p, OwnLoop(_scan_of, _with_scan, _is_watched))

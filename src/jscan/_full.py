@@ -17,7 +17,7 @@ from jax.core import eval_jaxpr
 
 from ._derive import cached
 from ._program import Program, as_structs, open_jaxpr
-from ._progress import Meter, after
+from ._progress import NOTHING_TOLD, Meter, after
 from ._rows import read_row, write_row, zeros
 from ._types import Leaf
 from .optimize import free_variables, is_scan, plain_program, read_scan
@@ -120,21 +120,22 @@ def _stretches(equation: Any, meter: Meter, operands: Sequence[Leaf]) -> list[Le
         rows = [write_row(b, leaf, index) for b, leaf in zip(rows, fresh, strict=True)]
         return (done + 1, results[: scan.num_carry], rows), None
 
-    def stretch(state: Any, steps: int) -> Any:
-        meter.report(state[0], state[1])
+    def stretch(told: Leaf, state: Any, steps: int) -> tuple[Leaf, Any]:
+        told = meter.report(state[0], state[1], told)
         unroll = min(scan.unroll, steps)
-        return jax.lax.scan(advance, state, None, length=steps, unroll=unroll)[0]
+        return told, jax.lax.scan(advance, state, None, length=steps, unroll=unroll)[0]
 
     state = (jnp.int32(0), list(operands[scan.num_constants : carried]), rows)
+    told = NOTHING_TOLD
     whole, rest = divmod(scan.length, meter.every)
     if whole:
-        state = jax.lax.fori_loop(
-            0, whole, lambda _, state: stretch(state, meter.every), state
+        told, state = jax.lax.fori_loop(
+            0, whole, lambda _, now: stretch(*now, meter.every), (told, state)
         )
     if rest:
         known = after(state[0], state[1:])  # or it would be reported at once
-        state = stretch((known, *state[1:]), rest)
+        told, state = stretch(told, (known, *state[1:]), rest)
     done, carry, rows = state
     if meter.closes:
-        meter.report(after(done, (carry, rows)), carry, last=True)
+        meter.report(after(done, (carry, rows)), carry, told, last=True)
     return [*carry, *rows]

@@ -2,7 +2,7 @@
 
 A loop with a bar is a bounded loop (`_bounded.py`) with a `Meter`: between reports it
 is as tight as without one, and derivatives and `vmap` keep or drop the meter where they
-make new loops. Reports may arrive late or out of order; a bar only moves forwards.
+make new loops. Reports come in their order, perhaps late; a bar only moves forwards.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
 
 from ._errors import ScanImportError, explain_error
 from ._program import Program, open_jaxpr
@@ -61,23 +63,36 @@ class Meter:
     closes: bool = True
     counter: int | None = None
 
-    def report(self, count: Leaf, carry: Sequence[Leaf], *, last: bool = False) -> None:
+    def report(
+        self, count: Leaf, carry: Sequence[Leaf], told: Leaf, *, last: bool = False
+    ) -> Leaf:
         """Tell the bar, when the program gets here, how many steps are done.
+
+        Devices run callbacks in any order that their operands allow, so each report
+        reads what the one before it returned.
 
         Args:
             count: Steps of the loop.
             carry: The carried values.
+            told: What the last report returned, `NOTHING_TOLD` for the first one.
             last: The loop is over.
+
+        Returns:
+            What the next report needs.
         """
         done = self.start + self.size * count
         if self.counter is not None:
             done = self.start + carry[self.counter].max()  # of the furthest lane
         move = functools.partial(_move, self.bar, last=last)
-        jax.debug.callback(move, jnp.asarray(done, jnp.int32))
+        return io_callback(move, NOTHING_TOLD, jnp.asarray(done, jnp.int32), told)
 
 
-def _move(bar: Bar, done: Leaf, *, last: bool) -> None:
+NOTHING_TOLD = np.int32(0)
+
+
+def _move(bar: Bar, done: Leaf, told: Leaf, *, last: bool) -> Leaf:
     move_bar(bar, int(done), last=last)
+    return told
 
 
 def after(count: Leaf, results: PyTree) -> Leaf:

@@ -5,7 +5,7 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
 from jscan.optimize._api import report, rewrite
-from jscan.optimize._calls import register_call, register_loop
+from jscan.optimize._calls import OwnLoop, register_call, register_loop
 from jscan.optimize._jaxpr import free_variables, is_scan, read_scan
 from jscan.optimize._jaxpr import program as plain_program
 from jscan.optimize._measure import flops
@@ -20,6 +20,7 @@ __all__ = [
     "PASS_NAMES",
     "LoopReport",
     "Options",
+    "OwnLoop",
     "Parts",
     "Report",
     "enabled",
