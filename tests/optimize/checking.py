@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jscan import optimize
-from jscan.optimize import PASS_NAMES, _cost, _logsumexp, _options, _work, rewrite
+from jscan.optimize import (
+    PASS_NAMES,
+    _logsumexp,
+    _machines,
+    _options,
+    _work,
+    rewrite,
+)
+from jscan.optimize._unrolling import Launches
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
@@ -71,6 +79,7 @@ class Setup:
             and loops are so long that some of them are passed.
         memory_budget: As `optimize` takes it.
         passes: As `optimize` takes them.
+        machine: The platform whose costs are used, wherever the test runs.
     """
 
     keen: bool = False
@@ -78,6 +87,7 @@ class Setup:
     shipped: bool = False
     memory_budget: int | None = None
     passes: tuple[str, ...] | None = None
+    machine: str = "cpu"
 
     def optimize(self, function: Function) -> Function:
         """`jscan.optimize` with these options."""
@@ -90,7 +100,7 @@ class Setup:
             traced, shape = jax.make_jaxpr(function, return_shape=True)(
                 numbers, integers
             )
-            new = rewrite(traced, platform="cpu", stage="trace")
+            new = rewrite(traced, platform=self.machine, stage="trace")
             leaves = jax.tree.leaves((numbers, integers))
             results = core.jaxpr_as_fun(new)(*leaves)
             return jax.tree.unflatten(jax.tree.structure(shape), results)
@@ -103,12 +113,17 @@ class Setup:
         with contextlib.ExitStack() as patches:
             if self.shipped:  # the tests' own machine finds that every batch pays
                 machine_for = mock.patch.object(
-                    _options, "machine_for", _cost.machine_for
+                    _options, "machine_for", _machines.machine_for
                 )
                 patches.enter_context(machine_for)
             changes = {**(_KEEN if self.keen else {}), **(_JOINS if self.joins else {})}
-            machine = dataclasses.replace(_cost.machine_for("cpu"), **changes)
-            patches.enter_context(mock.patch.object(_cost, "_CPU", machine))
+            machine = _machines.machine_for(self.machine)
+            if isinstance(machine.unrolling, Launches):
+                soon = dataclasses.replace(machine.unrolling, shortest=2)
+                changes["unrolling"] = soon
+            machine = dataclasses.replace(machine, **changes)
+            everywhere = dict.fromkeys(_machines._MEASURED, machine)
+            patches.enter_context(mock.patch.dict(_machines._MEASURED, everywhere))
             if self.keen:
                 for patch in _nothing_is_cheap():
                     patches.enter_context(patch)
@@ -126,7 +141,7 @@ _KEEN = {
     "products_a_row": 0,
     "chunk_bytes": 200,
     "joined_bytes": 10**9,
-    "joins_small_dots": True,
+    "joined_dot": 1024,
 }
 _JOINS = {
     "small_dot": 0,
@@ -142,7 +157,7 @@ QUICKLY: Any = {"xla_backend_optimization_level": 0}
 
 
 def _nothing_is_cheap() -> Iterator[Any]:
-    names = ("CHEAP_ARITHMETIC", "MOVES_DATA", "_REDUCTIONS")
+    names = ("CHEAP_ARITHMETIC", "MOVES_DATA", "REDUCTIONS")
     yield mock.patch.multiple(_work, **dict.fromkeys(names, frozenset()))
     yield mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None)
 
@@ -154,6 +169,7 @@ SETUPS = {
     "joins": Setup(joins=True),
     "shipped": Setup(shipped=True),
     "associate": Setup(passes=PASS_NAMES),
+    "gpu": Setup(machine="gpu"),
 }
 
 # `f` is the program, `o` optimizes.

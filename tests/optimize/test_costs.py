@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize._cost import machine_for
+from jscan.optimize._machines import machine_for
 from optimize.loops import assert_same, loop_lengths, operations, reasons
 
 pytestmark = [

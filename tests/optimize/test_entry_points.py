@@ -249,7 +249,9 @@ def test_an_eager_call_compiles_once():
     assert len(traced) == 2
 
 
-@pytest.mark.parametrize(("platform", "rewritten"), [("cpu", True), ("cuda", False)])
+@pytest.mark.parametrize(
+    ("platform", "rewritten"), [("cpu", True), ("cuda", True), ("rocm", False)]
+)
 def test_loops_of_ours_are_rewritten_unasked_where_that_was_measured(
     platform, rewritten
 ):

@@ -9,7 +9,7 @@ import pytest
 import jscan
 from jscan import optimize
 from jscan.optimize import _options
-from jscan.optimize._cost import machine_for
+from jscan.optimize._machines import machine_for
 from optimize.loops import assert_same, check, operations
 
 T, LAGS, WIDE = 30, 5, 3

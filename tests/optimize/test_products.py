@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize._cost import machine_for
+from jscan.optimize._machines import machine_for
 from jscan.optimize._work import DotSizes
 from optimize.loops import assert_same, check, operations, stacked_shapes
 
@@ -228,4 +228,4 @@ def test_large_products_merge_whatever_their_rows():
     assert not machine.merges(DotSizes(1, 2, 256, 768))
     assert machine.merges(DotSizes(1, 2, 256, 1024))
     assert machine.merges(DotSizes(1, 64, 256, 1024))
-    assert not machine_for("cuda").merges(DotSizes(1, 64, 256, 1024))
+    assert not machine_for("tpu").merges(DotSizes(1, 64, 256, 1024))

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax.core import eval_jaxpr
 
-from jscan.optimize._cost import is_measured
 from jscan.optimize._jaxpr import abstract, open_jaxpr
+from jscan.optimize._machines import is_measured
 from jscan.optimize._measure import measure
 from jscan.optimize._options import Context, Options, Stage
 from jscan.optimize._pipeline import debugging, enabled, failure

@@ -1,8 +1,8 @@
 """The one cost model: what pays on which machine, and how much memory may be used.
 
-The constants were measured on two CPU cores (see ``benchmarks/README.md``); rules
-that hold for the CPU only are switched off on other platforms, where nothing was
-measured. Limits that hold on any machine stand with their pass.
+What holds for one kind of machine only is an attribute that is switched off unless it
+was measured there: `_machines.py` has the constants. Limits that hold on any machine
+stand with their pass.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Machine(ProductCosts):
         split_bytes: Bytes of rows for which a loop is cut into parts.
         joined_bytes: Bytes that a step of two different loops may touch for them to run
             as one; 0 if never.
-        joins_small_dots: Whether such a step may hold small products.
+        joined_dot: Multiplications of the largest product of such a step.
     """
 
     unrolling: Unrolling | None = None
@@ -46,7 +46,7 @@ class Machine(ProductCosts):
     chunk_bytes: int = 4 * MEBIBYTE
     split_bytes: int = MEBIBYTE // 4
     joined_bytes: int = 0
-    joins_small_dots: bool = False
+    joined_dot: int = 0
 
     def keeps_apart(
         self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]
@@ -75,59 +75,8 @@ class Machine(ProductCosts):
 
     def _is_light(self, equation: Any) -> bool:
         if equation.primitive.name == "dot_general":
-            return (
-                self.joins_small_dots
-                and dot_sizes(equation).multiplications <= self.small_dot
-            )
+            return dot_sizes(equation).multiplications <= self.joined_dot
         return is_elementwise(equation) or equation.primitive.name in MOVES_DATA
-
-
-_CPU = Machine(
-    batch_start=80_000,
-    # JAX 0.10's CPU compiler calls a function even for small products.
-    whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
-    lone_dot=0 if JAX_VERSION < (0, 11) else 4096,
-    small_dot=1024,
-    small_sum=2304,
-    fused_dot=512,
-    merged_dot=128 * 512,
-    merged_rows=8,
-    fewest_lags=8,
-    threaded_dot=2**19,
-    threaded_vector=2**19 if JAX_VERSION < (0, 11) else 0,
-    # A step gains 0.1 ns per element and more with rows, but 0.01 ns without.
-    transposed_rows=8,
-    transposed_vector=256,
-    smallest_outer_product=64,
-    # 3 times as fast; with fewer elements, and by JAX 0.12, 0.6 to 1.1 times.
-    inner_product=(64, 512) if JAX_VERSION < (0, 11) else (0, -1),
-    # With 64 rows taking sums out was 0.8 to 1.15 times as fast, with 32 up to 1.4.
-    full_rows=64,
-    unrolling=Unrolling(
-        shortest=64,
-        factor=4,
-        numbers=400,
-        rows=32,
-        high_factor=8,
-        high_numbers=64,
-        arrays=120,
-        without_rows=16 * 2**10,
-    ),
-    # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into
-    # one native loop, and a step with products leaves it sooner when it does more.
-    joined_bytes=512 if JAX_VERSION < (0, 11) else 8192,
-    joins_small_dots=JAX_VERSION >= (0, 11),
-)
-
-
-def machine_for(platform: str) -> Machine:
-    """The cost constants of a platform; only the CPU's were measured."""
-    return _CPU if is_measured(platform) else Machine()
-
-
-def is_measured(platform: str) -> bool:
-    """Whether the gains of the rewrites were measured on a platform."""
-    return platform == "cpu"
 
 
 LONGEST_ROUNDING = 2e-3

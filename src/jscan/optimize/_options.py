@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from jscan.optimize._batch_cost import DEFAULT_BUDGET
-from jscan.optimize._cost import Machine, machine_for
+from jscan.optimize._cost import Machine
+from jscan.optimize._machines import machine_for
 
 Stage: TypeAlias = Literal["trace", "whole", "lowering"]
 """Which rewrites are allowed: see `Context.stage`."""

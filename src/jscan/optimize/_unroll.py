@@ -1,8 +1,8 @@
-"""unroll: a tiny step is repeated several times in the loop's body.
+"""unroll: a small step is repeated several times in the loop's body.
 
 Decided last, and at lowering only: differentiation keeps the factor, and a backward
 step is so much larger that an unrolled one can fall out of the form XLA's CPU
-compiler turns into a single function.
+compiler turns into a single function. What is small, `_unrolling.py` says.
 """
 
 from dataclasses import replace
@@ -12,11 +12,9 @@ from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
 from jscan.optimize._unrolling import StepSize
-from jscan.optimize._work import TRANSCENDENTAL, is_elementwise, picks_a_number
+from jscan.optimize._work import picks_a_number
 
 NAME = "unroll"
-
-_SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
 
 
 def run(loop: Loop, context: Context) -> Loop:
@@ -26,15 +24,7 @@ def run(loop: Loop, context: Context) -> Loop:
         return loop
     if loop.length < unrolling.shortest:
         return loop.refused(NAME, f"{loop.length} steps are too few")
-    work = _work(loop)
-    simple = all(is_elementwise(e) or e.primitive.name in _SHAPES_ONLY for e in work)
-    if not simple:
-        return loop.refused(NAME, "a step does more than elementwise arithmetic")
-    slow = next((e for e in work if e.primitive.name in TRANSCENDENTAL), None)
-    if slow is not None:
-        name = slow.primitive.name
-        return loop.refused(NAME, f"a step does {name}, which outweighs a round")
-    factor, why = unrolling.steps(_size(loop, work))
+    factor, why = unrolling.steps(_size(loop, _work(loop)))
     if factor == 1:
         return loop.refused(NAME, why)
     return replace(loop, unroll=factor).fired(NAME, why)
@@ -58,6 +48,7 @@ def _size(loop: Loop, work: list[Any]) -> StepSize:
     read = {atom for atom in operands if is_variable(atom)}
     counters = loop.counters or {}
     return StepSize(
+        work=work,
         touched=sum(map(number_of_bytes, [*operands, *stacked])),
         rows_read=sum(v in read and v not in counters for v in loop.sequences),
         rows_written=len(stacked),

@@ -45,18 +45,22 @@ MOVES_DATA = frozenset(
     }
 )
 
-_REDUCTIONS = frozenset(
+REDUCTIONS = frozenset(
     {
         *("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or"),
         *("reduce_prod", "reduce_xor", "argmax", "argmin"),
     }
 )
 
+RANDOM = frozenset(
+    {"threefry2x32", "random_bits", "random_fold_in", "random_split", "random_seed"}
+)
+
 
 def is_expensive(equation: Any) -> bool:
     """Whether batching the equation over time gains more than its memory costs."""
     name = equation.primitive.name
-    return name not in CHEAP_ARITHMETIC | MOVES_DATA | _REDUCTIONS
+    return name not in CHEAP_ARITHMETIC | MOVES_DATA | REDUCTIONS
 
 
 def picks_a_number(equation: Any) -> bool:
