@@ -39,6 +39,7 @@ class Settings:
         block_seconds: A turn repeats its program until it lasts about this long.
         only: Rows whose name does not match this are left out.
         cpu: Count processor time of all threads instead of the time on the wall.
+        steps: Most steps of a loop, for devices where each takes microseconds.
     """
 
     quick: bool = False
@@ -46,6 +47,7 @@ class Settings:
     block_seconds: float = 0.03
     only: re.Pattern[str] = re.compile("")
     cpu: bool = False
+    steps: int | None = None
 
     def wants(self, name: str) -> bool:
         """Whether the row of this name is asked for."""
@@ -101,11 +103,12 @@ def settings(description: str, arguments: Sequence[str] | None = None) -> Settin
     parser.add_argument("--only", default="", help="regular expression of row names")
     parser.add_argument("--rounds", type=int, default=9, help="turns per program")
     parser.add_argument("--cpu", action="store_true", help="count processor time")
+    parser.add_argument("--steps", type=int, help="most steps, where they take long")
     given = parser.parse_args(arguments)
     only = re.compile(given.only)
     if given.quick:
         return Settings(quick=True, rounds=2, block_seconds=0.0, only=only)
-    return Settings(rounds=given.rounds, only=only, cpu=given.cpu)
+    return Settings(rounds=given.rounds, only=only, cpu=given.cpu, steps=given.steps)
 
 
 def print_machine() -> None:

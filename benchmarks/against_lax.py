@@ -82,7 +82,7 @@ def row(
     workload: Workload, direction: str, function: Function, how: _timing.Settings
 ) -> Row:
     """Measures one direction of one workload."""
-    arguments = workload.problem(how.quick).arguments
+    arguments = workload.problem(how.quick, how.steps).arguments
     plain = _timing.build(function, arguments)
     optimized = _timing.build(optimize(function), arguments)
     asked = workload.forward if direction == "forward" else workload.gradient
@@ -102,7 +102,7 @@ def rows(how: _timing.Settings) -> Iterator[Row]:
     for workload in WORKLOADS[:: 9 if how.quick else 1]:
         if not how.wants(workload.name):
             continue
-        problem = workload.problem(how.quick)
+        problem = workload.problem(how.quick, how.steps)
         yield row(workload, "forward", problem.function, how)
         if workload.gradient is not None:
             yield row(workload, "gradient", problem.gradient(), how)

@@ -67,9 +67,10 @@ class Workload:
     forward: float
     gradient: float | None
 
-    def problem(self, quick: bool) -> Problem:
-        """The problem in the asked size."""
-        return self.make(self.quick_length if quick else self.length)
+    def problem(self, quick: bool, steps: int | None = None) -> Problem:
+        """The problem in the asked size, of at most so many steps."""
+        length = self.quick_length if quick else self.length
+        return self.make(length if steps is None else min(length, steps))
 
 
 WORKLOADS: list[Workload] = []

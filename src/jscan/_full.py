@@ -130,7 +130,7 @@ def _stretches(equation: Any, meter: Meter, operands: Sequence[Leaf]) -> list[Le
     whole, rest = divmod(scan.length, meter.every)
     if whole:
         told, state = jax.lax.fori_loop(
-            0, whole, lambda _, now: stretch(*now, meter.every), (told, state)
+            0, whole, lambda _, now: stretch(now[0], now[1], meter.every), (told, state)
         )
     if rest:
         known = after(state[0], state[1:])  # or it would be reported at once
