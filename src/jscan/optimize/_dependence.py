@@ -46,30 +46,41 @@ _TRANSPARENT = frozenset(
 )
 
 
-class Dependence:
-    """Levels, producers and users of one loop's variables."""
+class _Links:
+    """One walk over the equations of a loop: who makes, who reads, which level."""
 
     def __init__(self, loop: Loop) -> None:
-        """Analyse the loop once: one walk over its equations."""
-        self.loop = loop
         self.producers: dict[Any, Any] = {}
         self.users: dict[Any, list[Any]] = {}
-        self._levels: dict[Any, Level] = dict.fromkeys(loop.constants, Level.CONSTANT)
-        self._levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
-        self._levels.update({c.variable: Level.STATE for c in loop.carries})
+        levels: dict[Any, Level] = dict.fromkeys(loop.constants, Level.CONSTANT)
+        levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
+        levels.update({c.variable: Level.STATE for c in loop.carries})
+        self.levels = levels
         for equation in (*loop.equations, *loop.after):
-            read = {
-                atom: self._levels[atom]
-                for atom in equation.invars
-                if is_variable(atom)
-            }
+            read = {a: levels[a] for a in equation.invars if is_variable(a)}
             level = max(read.values(), default=Level.CONSTANT)
             level = Level.STATE if equation.effects else level
             for variable in equation.outvars:
                 self.producers[variable] = equation
-                self._levels[variable] = level
+                levels[variable] = level
             for variable in read:
                 self.users.setdefault(variable, []).append(equation)
+
+
+class Dependence:
+    """Levels, producers and users of one loop's variables."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Analyse the loop, unless a copy of it that does the same was analysed."""
+        self.loop = loop
+        parts = (loop.equations, loop.after)
+        parts += (loop.constants, loop.sequences, loop.carries)
+        key = tuple(map(id, parts))
+        if key not in loop.memo:  # which keeps the parts, so that no other has their id
+            loop.memo[key] = parts, _Links(loop)
+        links: _Links = loop.memo[key][1]
+        self.producers, self.users = links.producers, links.users
+        self._levels = links.levels
 
     def level(self, atom: Atom) -> Level:
         """The level of an operand."""

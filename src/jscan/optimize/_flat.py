@@ -11,7 +11,8 @@ from jscan.optimize._jaxpr import (
     is_variable,
     needed,
 )
-from jscan.optimize._loop import Loop, read_loop
+from jscan.optimize._loop import Loop
+from jscan.optimize._read import read_loop
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from jscan.optimize._inline import (
-    inline_calls,
-    is_call_with_rule,
-    is_plain_call,
-    is_recomputation,
-)
 from jscan.optimize._jaxpr import (
     Atom,
     free_variables,
     in_order,
     is_variable,
     needed,
-    read_scan,
     unique_variables,
 )
 
@@ -138,6 +131,8 @@ class Loop:
     recomputes: bool = False
     chunk: int | None = None
     notes: tuple[Note, ...] = ()
+    # What was found out about the copies of this loop: see `Dependence`.
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def fired(self, pass_name: str, text: str) -> "Loop":
         """The loop with the note that a pass did something."""
@@ -213,75 +208,6 @@ def final_variables(result: Result) -> list[Any]:
             return final_variables(operand)
         case _:
             return []
-
-
-def read_loop(
-    equation: Any,
-    operands: list[Any],
-    wanted: set[Any],
-    zeros: list[bool],
-    final: bool = False,
-) -> Loop:
-    """Read a scan equation into the record.
-
-    Args:
-        equation: The scan equation.
-        operands: Values of its operands.
-        wanted: The equation's output variables that the program reads.
-        zeros: Which operands are known to be all zeros.
-        final: Whether no derivative can follow, so that rules for one may go.
-
-    Returns:
-        The loop with one result for every wanted variable.
-    """
-    scan = read_scan(equation)
-    inputs, first = scan.body.invars, scan.num_constants
-    last = first + scan.num_carry
-    constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
-    constants.update(zip(inputs[:first], operands[:first], strict=True))
-
-    def opens(e: Any) -> bool:
-        return is_plain_call(e) or (final and is_call_with_rule(e))
-
-    equations, names = inline_calls(scan.body.eqns, opens)
-    recomputes = any(map(is_recomputation, equations))
-    equations, more = inline_calls(equations, lambda e: opens(e) or is_recomputation(e))
-
-    def current(atom: Atom) -> Atom:
-        atom = names.get(atom, atom) if is_variable(atom) else atom
-        return more.get(atom, atom) if is_variable(atom) else atom
-
-    updates = [current(atom) for atom in scan.body.outvars]
-    carries = tuple(
-        Carry(variable, update, initial)
-        for variable, update, initial in zip(
-            inputs[first:last],
-            updates[: scan.num_carry],
-            operands[first:last],
-            strict=True,
-        )
-    )
-    recipes: list[Result] = [Final(carry.variable) for carry in carries]
-    recipes += [Stack(atom) for atom in updates[scan.num_carry :]]
-    return Loop(
-        scope=str(equation.source_info.name_stack),
-        length=scan.length,
-        reverse=scan.reverse,
-        unroll=scan.unroll,
-        constants=constants,
-        sequences=dict(zip(inputs[last:], operands[last:], strict=True)),
-        carries=carries,
-        equations=tuple(equations),
-        results={
-            variable: recipe
-            for variable, recipe in zip(equation.outvars, recipes, strict=True)
-            if variable in wanted
-        },
-        zeros=frozenset(
-            v for v, zero in zip(inputs[:first], zeros[:first], strict=True) if zero
-        ),
-        recomputes=recomputes,
-    )
 
 
 def without_work(loop: Loop) -> Loop:

@@ -46,6 +46,7 @@ _CPU = Machine(
 # fewer there are the better; work that leaves a loop costs next to nothing there.
 _GPU = Machine(
     small_dot=512,
+    small_sum=512,
     fused_dot=512,
     unrolling=Launches(
         shortest=64, factor=16, operations=128, largest_dot=64 * 512 * 512

@@ -38,7 +38,7 @@ INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
 
 MOVES_DATA = frozenset(
     {
-        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
+        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "tile"),
         *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
         *("dynamic_slice", "dynamic_update_slice"),
         *("random_wrap", "random_unwrap", "bitcast_convert_type"),
