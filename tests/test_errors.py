@@ -4,6 +4,8 @@ Each text names the loop and the place, says what came, and each exception deriv
 from `jscan.ScanError` and from the built-in type a caller would catch.
 """
 
+import functools
+import inspect
 import re
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 import jscan
+from jscan._signature import _obviously_takes
 
 # Not typed: these calls are wrong on purpose.
 scan: Any = partial(jscan.scan, name="storm")
@@ -395,3 +398,38 @@ def test_every_error_class_derives_from_a_built_in_type():
                 "ImportError",
                 "RuntimeError",
             }
+
+
+def _signed(a):
+    return a
+
+
+_signed.__signature__ = inspect.Signature([])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda: 0,
+        lambda a: a,
+        lambda a, b=1: a,
+        lambda a, *rest: a,
+        lambda a, /, b: a,
+        lambda a, *, key: a,
+        lambda a, *, key=1: a,
+        functools.wraps(lambda: 0)(lambda a, b: a),
+        functools.partial(lambda a, b: a, 1),
+        [].append,
+        _signed,
+    ],
+)
+def test_what_a_step_takes_is_what_its_signature_says(fn):
+    """A shortcut for plain functions accepts nothing that `inspect` would refuse."""
+    for count in range(4):
+        try:
+            inspect.signature(fn).bind(*range(count))
+            fits = True
+        except TypeError:
+            fits = False
+        assert not _obviously_takes(fn, count) or fits
+    assert _obviously_takes(lambda a, b=1: a, 2)

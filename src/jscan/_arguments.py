@@ -124,7 +124,7 @@ def _as_array(leaf: Any, place: str, name: str | None) -> Any:
         return _from_numbers(leaf, place, name)
     if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
         _donation.check_alive(leaf, name, place)
-        return jnp.asarray(leaf)
+        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     raise ScanTypeError(_not_numeric(place, name, leaf))
 
 

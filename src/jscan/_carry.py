@@ -14,7 +14,7 @@ measured (forward and gradient, on both JAX versions):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,11 +120,17 @@ def plan_carry(
         n_steps: Length of the loop; a block is never longer.
         blocks: False where the loop cannot be cut into blocks (it may stop early).
     """
-    rows = [(state, _row_bytes(state)) for state in states]
     lags = {-tap for state in states for tap in state.taps if tap < -TUPLE_SPAN}
-    candidates: list[int | None] = [None, *(sorted(lags) if blocks else [])]
-    block = min(candidates, key=lambda length: _cost(rows, length, n_steps))
+    block = _cheapest_block(states, lags, n_steps) if blocks and lags else None
     return CarryPlan(tuple(_layout(state, block) for state in states), block)
+
+
+def _cheapest_block(
+    states: Sequence[OutputSpec], lags: Iterable[int], n_steps: int
+) -> int | None:
+    rows = [(state, _row_bytes(state)) for state in states]
+    candidates: list[int | None] = [None, *sorted(lags)]
+    return min(candidates, key=lambda length: _cost(rows, length, n_steps))
 
 
 def _cost(
@@ -144,9 +150,13 @@ def _cost(
 def _layout(state: OutputSpec, block: int | None) -> TapLayout:
     kept = [-tap for tap in state.taps if block is None or -tap < block]
     carried = max(kept, default=0)
+    stacked = carried > TUPLE_SPAN and carried > _longest_tuple(state)
+    return TapLayout(state.taps, carried, stacked, block)
+
+
+def _longest_tuple(state: OutputSpec) -> int:
     scalar = all(leaf.size == 1 for leaf in jax.tree.leaves(state_row(state)))
-    limit = TUPLE_SPAN_SCALAR if scalar else TUPLE_SPAN
-    return TapLayout(state.taps, carried, carried > limit, block)
+    return TUPLE_SPAN_SCALAR if scalar else TUPLE_SPAN
 
 
 def _row_bytes(state: OutputSpec) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from ._errors import ScanTypeError, explain_error
@@ -36,6 +37,8 @@ def expected_signature(spec: ScanSpec) -> str:
 
 def check_arity(spec: ScanSpec) -> None:
     """Raise when the step cannot take the arguments that scan would pass."""
+    if _obviously_takes(spec.fn, _count(spec)):
+        return
     names = argument_names(spec)
     try:
         signature = inspect.signature(spec.fn)
@@ -55,6 +58,23 @@ def check_arity(spec: ScanSpec) -> None:
                 "outputs_info, then non_sequences",
             )
         ) from error
+
+
+def _obviously_takes(fn: Callable[..., Any], count: int) -> bool:
+    """Whether a plain function takes so many arguments: `inspect` takes its time."""
+    if type(fn) is not FunctionType or fn.__dict__:  # which may hold another signature
+        return False
+    code = fn.__code__
+    least = code.co_argcount - len(fn.__defaults__ or ())
+    fits = least <= count and (
+        count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
+    )
+    return fits and code.co_kwonlyargcount == len(fn.__kwdefaults__ or ())
+
+
+def _count(spec: ScanSpec) -> int:
+    tapped = [*spec.sequences, *spec.states]
+    return sum(len(part.taps) for part in tapped) + len(spec.non_sequences)
 
 
 def captured_names(fn: Callable[..., Any]) -> dict[str, Any]:
