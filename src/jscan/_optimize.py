@@ -45,8 +45,9 @@ def optimize(
             (booleans, strings, ...) are handed to it as they are. It may read shared
             variables but not draw from random streams; put `optimize` around a
             `jscan.function` for that.
-        passes: Names of the passes to run; all but the opt-in ones by default. Of two
-            calls, one inside the other, the outer one counts.
+        passes: Names of the passes to run; all but `"associate"` by default, which
+            makes an associative scan of a linear recurrence: on a GPU much faster,
+            with other rounding. Of two calls, one inside the other, the outer counts.
         memory_budget: Bytes one rewrite may add; 32 MiB by default.
 
     Returns:

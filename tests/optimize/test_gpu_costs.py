@@ -132,3 +132,13 @@ def test_small_products_are_sums():
 def test_no_batch_is_too_short():
     """A map of a few steps is one batch."""
     assert loop_lengths(optimize(lambda x: jax.lax.map(jnp.tanh, x)), X[:3]) == []
+
+
+def test_a_linear_recurrence_is_named(monkeypatch):
+    """It would be hundreds of times as fast, but rounds differently: that is asked."""
+    assert "is a linear recurrence" in reasons(decay, X, name="associate")
+    assert reasons(network, X, name="associate") == ""
+    (report,) = explain(decay, passes=["associate"])(X).loops
+    assert report.fired == ("associate",)
+    monkeypatch.setattr(_options, "machine_for", lambda platform: machine_for("cpu"))
+    assert reasons(decay, X, name="associate") == ""

@@ -29,10 +29,7 @@ _SUMS = frozenset({"add", "add_any", "sub", "neg"})
 def run(loop: Loop, context: Context) -> Loop:
     """Replace every carry that is linear in itself by rows known beforehand."""
     for carry in loop.carries:
-        path = needed(
-            [e for e in loop.equations if not e.effects],
-            [carry.update] if is_variable(carry.update) else [],
-        )
+        path = _path(loop, carry)
         why = _why_not(loop, context, carry, path)
         if why is None:
             loop = _replaced(loop, context, carry, path)
@@ -40,6 +37,30 @@ def run(loop: Loop, context: Context) -> Loop:
             name = carry.variable.aval.str_short()
             loop = loop.refused(NAME, f"the state {name} stays: {why}")
     return drop_unused(loop)
+
+
+def suggest(loop: Loop, context: Context) -> Loop:
+    """Name the states that the pass would solve, where it is not asked for and pays."""
+    if not context.machine.associates:
+        return loop
+    for carry in loop.carries:
+        path = _path(loop, carry)
+        if _why_not(loop, context, carry, path) is None:
+            name = carry.variable.aval.str_short()
+            text = (
+                f"not asked for: the state {name} is a linear recurrence, of which it "
+                "makes a few operations on all steps, rounded in another order"
+            )
+            loop = loop.refused(NAME, text)
+    return loop
+
+
+def _path(loop: Loop, carry: Carry) -> list[Any]:
+    """The equations of a step that a carry's next value needs."""
+    return needed(
+        [e for e in loop.equations if not e.effects],
+        [carry.update] if is_variable(carry.update) else [],
+    )
 
 
 def _why_not(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> str | None:

@@ -39,6 +39,7 @@ class Machine(ProductCosts):
         joined_bytes: Bytes that a step of two different loops may touch for them to run
             as one; 0 if never.
         joined_dot: Multiplications of the largest product of such a step.
+        associates: Whether a linear recurrence is faster as an associative scan.
     """
 
     unrolling: Unrolling | None = None
@@ -47,6 +48,7 @@ class Machine(ProductCosts):
     split_bytes: int = MEBIBYTE // 4
     joined_bytes: int = 0
     joined_dot: int = 0
+    associates: bool = False
 
     def keeps_apart(
         self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]

@@ -53,6 +53,7 @@ _GPU = Machine(
     ),
     joined_bytes=64 * MEBIBYTE,
     joined_dot=64 * 512 * 512,
+    associates=True,
 )
 
 # JAX's name of the backend, and the compiler's of the platform.

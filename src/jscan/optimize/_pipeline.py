@@ -39,12 +39,14 @@ class Step:
         run: Takes the loop and its surroundings, returns the changed loop.
         reason: Why it stands here.
         stages: At which stages it runs (see `Context.stage`).
+        otherwise: What runs in its place where the pass was not asked for.
     """
 
     name: str
     run: Callable[[Loop, Context], Loop]
     reason: str
     stages: tuple[Stage, ...] = _ALWAYS
+    otherwise: Callable[[Loop, Context], Loop] | None = None
 
 
 STEPS = (
@@ -64,6 +66,7 @@ STEPS = (
         _associate.run,
         "before all that looks at state: what it solves is state no longer",
         _NOT_BEFORE_AD,
+        _associate.suggest,
     ),
     Step(
         "save_memory",
@@ -178,10 +181,12 @@ def run_passes(loop: Loop, context: Context) -> Loop:
             "pipeline", f"a loop of {loop.length} step(s) is left alone"
         )
     for step in STEPS:
-        if step.name not in context.options.passes or context.stage not in step.stages:
+        asked = step.name in context.options.passes
+        run = step.run if asked else step.otherwise
+        if run is None or context.stage not in step.stages:
             continue
         try:
-            loop = step.run(loop, context)
+            loop = run(loop, context)
         except Exception as error:
             if debugging():
                 raise
