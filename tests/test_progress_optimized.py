@@ -10,7 +10,7 @@ import pytest
 
 import jscan
 from jscan import _progress
-from jscan.optimize import _program, make_options, rewrite
+from jscan.optimize import _walk, make_options, rewrite
 
 SIZE, STEPS = 8, 23  # a prime: no whole number of stretches
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -200,7 +200,7 @@ def test_an_optimizer_that_fails_leaves_the_loop_and_its_bar(moves, monkeypatch)
     def fail(*_):
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(_program, "with_own_loop", fail)
+    monkeypatch.setattr(_walk, "with_own_loop", fail)
     got = jscan.optimize(with_bar)(W)
     np.testing.assert_allclose(got, by_hand(W), rtol=1e-5, atol=1e-6)
     jax.effects_barrier()

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 from jax.core import eval_jaxpr
 
+from jscan.optimize._flat import has_loops, is_explicitly_sharded
 from jscan.optimize._jaxpr import abstract, open_jaxpr
 from jscan.optimize._machines import is_measured
 from jscan.optimize._measure import measure
 from jscan.optimize._options import Context, Options, Stage
 from jscan.optimize._pipeline import debugging, enabled, failure
-from jscan.optimize._program import Session, has_loops, is_explicitly_sharded
+from jscan.optimize._program import Session
 from jscan.optimize._report import LoopReport, Report, loop_name
 
 

@@ -4,15 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jscan.optimize._inline import inline_calls
+from jscan.optimize._calls import own_loop
+from jscan.optimize._inline import inline_calls, is_plain_call
 from jscan.optimize._jaxpr import (
     Atom,
+    every_equation,
     fills_with_zero,
+    holds,
     is_variable,
     needed,
 )
 from jscan.optimize._loop import Loop
 from jscan.optimize._read import read_loop
+
+_LOOP = frozenset({"scan"})
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,33 @@ def loop_in(
     wanted = {v for v in equation.outvars if v in flat.readers}
     zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
     return read_loop(equation, values, wanted, zeros, final)
+
+
+def flattened(jaxpr: Any) -> Flat:
+    """An open program with the calls that hold loops opened."""
+    return flatten(jaxpr, _is_call_with_loop)
+
+
+def holds_loop(equation: Any) -> bool:
+    """Whether an equation is a loop or holds one."""
+    return holds(equation, _LOOP) or any(
+        own_loop(inner) is not None for inner in every_equation(equation)
+    )
+
+
+def _is_call_with_loop(equation: Any) -> bool:
+    return is_plain_call(equation) and holds_loop(equation)
+
+
+def has_loops(jaxpr: Any) -> bool:
+    """Whether a program holds a loop anywhere."""
+    return any(map(holds_loop, jaxpr.eqns))
+
+
+def is_explicitly_sharded(jaxpr: Any) -> bool:
+    """Whether arguments carry a placement that new operations would have to keep."""
+    for variable in jaxpr.invars:
+        mesh = getattr(getattr(variable.aval, "sharding", None), "mesh", None)
+        if mesh is not None and not getattr(mesh, "empty", True):
+            return True
+    return False

@@ -12,7 +12,7 @@ from typing import Any
 from jax.extend.core import primitives
 
 from jscan.optimize._absorb import is_cheap_row
-from jscan.optimize._flat import Flat
+from jscan.optimize._flat import Flat, flattened, holds_loop
 from jscan.optimize._jaxpr import (
     Atom,
     fills_with_number,
@@ -23,7 +23,6 @@ from jscan.optimize._jaxpr import (
 )
 from jscan.optimize._movers import moved_axes
 from jscan.optimize._numbering import repeats_before_loops
-from jscan.optimize._program import flattened, holds_loop
 from jscan.optimize._work import is_elementwise
 
 _READERS = frozenset(

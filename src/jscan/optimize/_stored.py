@@ -13,7 +13,13 @@ from typing import Any, Literal, TypeAlias
 import jax
 
 from jscan.optimize._again import NOTHING, Again, Search
-from jscan.optimize._flat import Flat, index, loop_in
+from jscan.optimize._flat import (
+    Flat,
+    flattened,
+    index,
+    is_explicitly_sharded,
+    loop_in,
+)
 from jscan.optimize._jaxpr import (
     Atom,
     evaluate,
@@ -28,7 +34,6 @@ from jscan.optimize._loop import Loop, has_effects
 from jscan.optimize._machines import is_measured
 from jscan.optimize._options import Options
 from jscan.optimize._pipeline import debugging, enabled
-from jscan.optimize._program import flattened, is_explicitly_sharded
 from jscan.optimize._residuals import NAME
 
 Source: TypeAlias = tuple[Literal["input", "output", "residual"], int]
