@@ -1,7 +1,6 @@
 """Small test loops go through every pass: what pays on a machine is tested apart."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,12 +16,16 @@ def _everything_pays(platform: str) -> Machine:
 
 
 @pytest.fixture(autouse=True)
-def small_loops_pay(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let work leave loops of a few steps, unless a test asks for measured costs."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "measured_costs" not in request.fixturenames:
-            patch.setattr(_options, "machine_for", _everything_pays)
-        yield
+def small_loops_pay(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let work leave loops of a few steps, unless a test asks for measured costs.
+
+    Patched with the fixture that tests patch the same name with, so that the last patch
+    is the first to be undone.
+    """
+    if "measured_costs" not in request.fixturenames:
+        monkeypatch.setattr(_options, "machine_for", _everything_pays)
 
 
 @pytest.fixture(autouse=True)

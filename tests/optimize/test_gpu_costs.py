@@ -14,11 +14,9 @@ W = jax.random.normal(jax.random.key(4), (4, 4)) / 4
 
 
 @pytest.fixture(autouse=True)
-def gpu_costs(small_loops_pay):
+def gpu_costs(small_loops_pay, monkeypatch):
     """Every platform has the costs of a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_options, "machine_for", lambda platform: machine_for("cuda"))
-        yield
+    monkeypatch.setattr(_options, "machine_for", lambda platform: machine_for("cuda"))
 
 
 def _scan(step, xs):
