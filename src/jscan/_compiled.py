@@ -7,7 +7,6 @@ arguments.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _donation, _frames
+from ._bounded import BoundedLoop
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import Scope
 from ._program import Program, open_jaxpr
@@ -322,8 +322,7 @@ def _programs_in(value: Any) -> Iterator[Any]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from _programs_in(part)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _programs_in(getattr(value, field.name))
+    elif isinstance(value, BoundedLoop):
+        yield value.body.jaxpr
     elif hasattr(open_jaxpr(value), "eqns"):
         yield value
