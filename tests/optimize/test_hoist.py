@@ -150,6 +150,82 @@ def test_numbers_of_an_array_are_read_in_the_step():
     check(autoregression, weights, noise)
 
 
+def biased(parameters, x):
+    """Gates with a bias: its four parts are read by sums alone."""
+    (w, u), b = parameters
+
+    def step(state, x_t):
+        h, c = state
+        i, f, g, o = jnp.split(x_t @ w + h @ u + b, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    return jax.lax.scan(step, (jnp.zeros((3, 4)), jnp.zeros((3, 4))), x)[1]
+
+
+def test_parts_of_a_bias_are_read_in_the_step():
+    """A kernel each before the loop would be compiled to save nothing in it."""
+    parameters = (W, U), jnp.arange(16.0)[None] / 16
+    outside, inside = operations(optimize(biased, passes=["hoist"]), parameters, X)
+    assert outside.count("slice") == 4  # of the weights
+    assert inside.count("slice") == 8  # of the product with the state, and of the bias
+    check(biased, parameters, X)
+
+
+def part_in_a_product(w, x):
+    """A product reads the part: XLA would copy it at each step."""
+    step = lambda h, x_t: ((h := jnp.tanh(x_t + h @ w[:4])), h)
+    return jax.lax.scan(step, jnp.zeros((3, 4)), x)[1]
+
+
+def part_in_a_product_and_a_sum(w, x):
+    """One reader of the part is a product, another is arithmetic."""
+
+    def step(carry, x_t):
+        h, scale = carry
+        part = w[:4]
+        h = jnp.tanh(x_t + h @ part + h @ jnp.cos(part * scale))
+        return (h, scale * 0.5), h
+
+    return jax.lax.scan(step, (jnp.zeros((3, 4)), 1.0), x)[1]
+
+
+def part_without_a_product(w, x):
+    """A step of arithmetic alone may be one function, which a cut can end."""
+    step = lambda h, x_t: ((h := jnp.sin(x_t + h * w[1:2])), h)
+    return jax.lax.scan(step, jnp.zeros((3, 4)), x)[1]
+
+
+def part_that_is_a_row(w, x):
+    """The rows of a result are stacked of the part itself."""
+
+    def step(h, x_t):
+        part = w[4:5]
+        return jnp.tanh(x_t + h @ w[:4] + part), part
+
+    return jax.lax.scan(step, jnp.zeros((3, 4)), x)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        part_in_a_product,
+        part_in_a_product_and_a_sum,
+        part_without_a_product,
+        part_that_is_a_row,
+    ],
+)
+def test_parts_stay_outside_where_reading_them_again_could_cost(loop):
+    w = jax.random.normal(KEYS[3], (8, 4)) / 4
+    outside, inside = operations(
+        optimize(loop, passes=["hoist", "merge"]), w, X[..., :4]
+    )
+    assert "slice" not in inside
+    assert "slice" in outside
+    check(loop, w, X[..., :4])
+
+
 def test_report_names_what_needs_the_state():
     """What would pay, were it not for the state, is a refusal with its reason."""
 

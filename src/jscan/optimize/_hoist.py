@@ -17,7 +17,7 @@ from jscan.optimize._jaxpr import evaluate, fills_with_zero, free_variables
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
-from jscan.optimize._work import is_expensive, picks_a_number
+from jscan.optimize._work import is_cut, is_elementwise, is_expensive, picks_a_number
 
 NAME = "hoist"
 
@@ -34,19 +34,18 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
     if not fixed:
         return loop
     zeros = {e.outvars[0] for e in fixed if fills_with_zero(e)}
-    made = {v for e in fixed for v in e.outvars}
     kept = [e for e in loop.equations if dependence.level_of(e) > Level.CONSTANT]
+    pieces = {e.outvars[0]: e for e in fixed if picks_a_number(e) or is_cut(e)}
     read = {*dependence.read_outside(), *loop.wanted_rows()}
-    read.update(free_variables([*kept, *loop.after]))
-    wanted = [v for e in fixed for v in e.outvars if v in read and v in made]
+    read.update(free_variables([*kept, *loop.after, *pieces.values()]))
+    wanted = [v for e in fixed for v in e.outvars if v in read]
     values = evaluate(fixed, loop.constants, wanted)
-    picked = {e.outvars[0]: e for e in fixed if picks_a_number(e)}
     loop = replace(
         loop,
         equations=tuple(kept),
         constants={**loop.constants, **dict(zip(wanted, values, strict=True))},
         zeros=loop.zeros | zeros,
-        picked={**loop.picked, **picked},
+        pieces={**loop.pieces, **pieces},
     )
     moved = sum(is_expensive(e) for e in fixed)
     if moved:
@@ -55,23 +54,38 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
     return loop
 
 
-def return_numbers(loop: Loop, context: Context) -> Loop:
-    """Read numbers of a constant array in the step again.
+def return_pieces(loop: Loop, context: Context) -> Loop:
+    """Read pieces of a constant array in the step again, where that costs nothing.
 
     Hoisting them helps other passes see constants, but each would be one more thing
-    the loop carries along, and a step reads a number of an array just as fast.
+    the loop carries along, and one more kernel to compile before it. A step reads a
+    number of an array just as fast, and elementwise work a part of it. Parts of arrays
+    return only to steps with a product, which XLA does not make one function of.
     """
     del context
+    parts = _parts_read_elementwise(loop)
     returned: dict[Any, Any] = {}
-    wanted = free_variables(loop.equations)
+    wanted = [v for v in free_variables(loop.equations) if v.aval.size == 1]
+    wanted += parts
     while wanted:
-        picks = [loop.picked[v] for v in wanted if v in loop.picked]
+        picks = [loop.pieces[v] for v in wanted if v in loop.pieces]
         returned = {**{e.outvars[0]: e for e in picks}, **returned}
-        wanted = free_variables(picks)
+        wanted = [v for v in free_variables(picks) if v not in loop.constants]
     sources = set(free_variables(returned.values()))
     if not sources <= loop.constants.keys():
         return loop
     return replace(loop, equations=(*returned.values(), *loop.equations))
+
+
+def _parts_read_elementwise(loop: Loop) -> list[Any]:
+    """The cut constants that elementwise work alone reads, beside a product."""
+    if all(e.primitive.name != "dot_general" for e in loop.equations):
+        return []
+    others = [e for e in loop.equations if not is_elementwise(e)]
+    elsewhere = {*Dependence(loop).read_outside(), *loop.wanted_rows()}
+    elsewhere.update(free_variables([*others, *loop.after]))
+    read = free_variables(e for e in loop.equations if is_elementwise(e))
+    return [v for v in read if v in loop.pieces and v not in elsewhere]
 
 
 def hoist_sequences(loop: Loop, context: Context) -> Loop:

@@ -126,7 +126,7 @@ class Loop:
     hoisted: tuple[Any, ...] = ()
     counters: Mapping[Any, Counter] | None = None
     zeros: frozenset[Any] = frozenset()
-    picked: Mapping[Any, Any] = field(default_factory=dict)
+    pieces: Mapping[Any, Any] = field(default_factory=dict)
     joined: Mapping[Any, Piece] = field(default_factory=dict)
     recomputes: bool = False
     chunk: int | None = None

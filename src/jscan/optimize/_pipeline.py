@@ -157,7 +157,7 @@ STEPS = (
     ),
     Step(
         "hoist",
-        _hoist.return_numbers,
+        _hoist.return_pieces,
         "after all that asks what is constant",
         _NOT_BEFORE_AD,
     ),

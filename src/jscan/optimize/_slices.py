@@ -18,7 +18,7 @@ from jscan.optimize._jaxpr import Atom, is_variable, variable_like
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
-from jscan.optimize._work import is_elementwise
+from jscan.optimize._work import is_cut, is_elementwise
 
 NAME = "hoist"
 
@@ -211,13 +211,7 @@ def _slices_of(equation: Any, dependence: Dependence) -> list[Any]:
     if len(equation.outvars) != 1:
         return []
     readers = dependence.users.get(equation.outvars[0], [])
-    return readers if all(map(_is_plain_slice, readers)) else []
-
-
-def _is_plain_slice(equation: Any) -> bool:
-    return (
-        equation.primitive is primitives.slice_p and equation.params["strides"] is None
-    )
+    return readers if all(map(is_cut, readers)) else []
 
 
 def _cuts_elementwise(equation: Any) -> bool:

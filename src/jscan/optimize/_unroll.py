@@ -12,7 +12,7 @@ from jscan.optimize._jaxpr import is_variable, number_of_bytes
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
 from jscan.optimize._unrolling import StepSize
-from jscan.optimize._work import picks_a_number
+from jscan.optimize._work import is_cut, picks_a_number
 
 NAME = "unroll"
 
@@ -31,11 +31,12 @@ def run(loop: Loop, context: Context) -> Loop:
 
 
 def _work(loop: Loop) -> list[Any]:
-    """A step without reading numbers of constant arrays, which is part of their use."""
+    """A step without reading pieces of constant arrays, which is part of their use."""
     known, work = set(loop.constants), []
     for equation in loop.equations:
         operand = equation.invars[0] if equation.invars else None
-        if picks_a_number(equation) and is_variable(operand) and operand in known:
+        piece = picks_a_number(equation) or is_cut(equation)
+        if piece and is_variable(operand) and operand in known:
             known.update(equation.outvars)
         else:
             work.append(equation)

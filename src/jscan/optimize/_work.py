@@ -71,6 +71,11 @@ def picks_a_number(equation: Any) -> bool:
     )
 
 
+def is_cut(equation: Any) -> bool:
+    """Whether an equation reads a part of an array, every element of it."""
+    return equation.primitive.name == "slice" and equation.params["strides"] is None
+
+
 def is_elementwise(equation: Any) -> bool:
     """Whether each element of the result depends on one element of each operand."""
     return equation.primitive.name in ELEMENTWISE
