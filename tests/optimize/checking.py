@@ -16,6 +16,7 @@ from jax.extend import core
 from jscan import optimize
 from jscan.optimize import (
     PASS_NAMES,
+    _cut_rows,
     _logsumexp,
     _machines,
     _options,
@@ -142,6 +143,8 @@ _KEEN = {
     "chunk_bytes": 200,
     "joined_bytes": 10**9,
     "joined_dot": 1024,
+    "cut_rows": 1,
+    "whole_rows": 0,
 }
 _JOINS = {
     "small_dot": 0,
@@ -151,6 +154,7 @@ _JOINS = {
     "threaded_dot": 1,
     "threaded_vector": 1,
     "fewest_lags": 1,
+    "whole_rows": 1,
 }
 LONGER = 50
 QUICKLY: Any = {"xla_backend_optimization_level": 0}
@@ -160,6 +164,7 @@ AS_USERS_DO: Any = {"xla_backend_optimization_level": 3}  # whatever `XLA_FLAGS`
 def _nothing_is_cheap() -> Iterator[Any]:
     names = ("CHEAP_ARITHMETIC", "MOVES_DATA", "REDUCTIONS")
     yield mock.patch.multiple(_work, **dict.fromkeys(names, frozenset()))
+    yield mock.patch.object(_cut_rows, "_FEWEST_STEPS", 1)
     yield mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
@@ -73,6 +74,39 @@ def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
 
     walk(jax.make_jaxpr(fun)(*args).jaxpr)
     return shapes
+
+
+def row_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
+    """Shapes of the stacks that the outermost loops read a row of at each step."""
+    shapes: list[tuple[int, ...]] = []
+
+    def walk(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "scan":
+                parameters = equation.params
+                first = len(equation.invars) - len(parameters["jaxpr"].in_avals)
+                carried = parameters["num_consts"] + parameters["num_carry"]
+                read = equation.invars[first + carried :]
+                shapes.extend(np.shape(v.aval) for v in read)
+            elif equation.primitive is loop_p:
+                walk(*_inner_programs(equation))
+
+    walk(jax.make_jaxpr(fun)(*args).jaxpr)
+    return shapes
+
+
+def row_parts(parts: Function, rows: jax.Array, *, reverse: bool = False) -> jax.Array:
+    """A cell of four gates, which `parts(row, h)` gives."""
+
+    def step(state: Any, row: Any) -> tuple[Any, Any]:
+        h, c = state
+        i, f, g, o = parts(row, h)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    zeros = jnp.zeros((*rows.shape[1:-1], 2), rows.dtype)
+    return jax.lax.scan(step, (zeros, zeros), rows, reverse=reverse)[1]
 
 
 def assert_same(got: Any, expected: Any, tolerance: float = 2e-5) -> None:

@@ -112,6 +112,16 @@ def gates(a: jax.Array, b: jax.Array, c: jax.Array, option: int) -> jax.Array:
     return jnp.tanh(first + b) * second
 
 
+def halves(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
+    """Two parts of a row or of a sum, as gates computed beforehand are read."""
+    a, b = alike(at_least_vector(a), at_least_vector(b))
+    total = a + b if option % 2 else a
+    width = total.shape[-1] // 2
+    first, second = total[..., :width], total[..., width : 2 * width]
+    mixed = jnp.tanh(first * b[..., :width]) + second
+    return mixed if width else total
+
+
 def sum_of_products(a: jax.Array, b: jax.Array, c: jax.Array, option: int) -> jax.Array:
     """`a @ W + b @ V`, what flows back through two gates, alone or beside `a`."""
     a, b = alike(at_least_vector(a), at_least_vector(b))
@@ -323,6 +333,7 @@ OPERATIONS: dict[str, Operation] = {
     "product": Operation(2, 0, product),
     "joined_product": Operation(3, 0, joined_product),
     "gates": Operation(3, 0, gates),
+    "halves": Operation(2, 0, halves),
     "sum_of_products": Operation(3, 0, sum_of_products),
     "lags": Operation(2, 0, lags),
     "padded": Operation(2, 0, padded),

@@ -40,6 +40,10 @@ class Machine(ProductCosts):
             as one; 0 if never.
         joined_dot: Multiplications of the largest product of such a step.
         associates: Whether a linear recurrence is faster as an associative scan.
+        cut_rows: Elements of a part of a row from which it is cut before the loop; 0 if
+            never.
+        whole_rows: Elements of a row, or a part of one, from which it is read whole
+            before a step works on it; 0 if never.
     """
 
     unrolling: Unrolling | None = None
@@ -49,6 +53,8 @@ class Machine(ProductCosts):
     joined_bytes: int = 0
     joined_dot: int = 0
     associates: bool = False
+    cut_rows: int = 0
+    whole_rows: int = 0
 
     def keeps_apart(
         self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]

@@ -9,7 +9,7 @@ _CPU = Machine(
     batch_start=80_000,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
-    lone_dot=0 if JAX_VERSION < (0, 11) else 4096,
+    lone_dot=0 if JAX_VERSION < (0, 11) else 1024,
     small_dot=1024,
     small_sum=2304,
     fused_dot=512,
@@ -40,6 +40,10 @@ _CPU = Machine(
     # one native loop, and a step with products leaves it sooner when it does more.
     joined_bytes=512 if JAX_VERSION < (0, 11) else 8192,
     joined_dot=1024 if JAX_VERSION >= (0, 11) else 0,
+    # What reads slices of a row is not vectorised, nor by JAX 0.12 a large tanh in a
+    # native loop. A barrier mends both there; JAX 0.10 drops it.
+    cut_rows=64 if JAX_VERSION < (0, 12) else 0,
+    whole_rows=64 if JAX_VERSION >= (0, 12) else 0,
 )
 
 # One NVIDIA H200. An iteration takes 7 to 15 microseconds whatever it does, so that the

@@ -8,6 +8,7 @@ from typing import Any
 from jscan.optimize import (
     _accumulate,
     _associate,
+    _cut_rows,
     _fewer_rows,
     _hoist,
     _in_place,
@@ -22,6 +23,7 @@ from jscan.optimize import (
     _small_dots,
     _unroll,
     _vectorise,
+    _whole_rows,
 )
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context, Stage
@@ -105,6 +107,12 @@ STEPS = (
     ),
     Step(
         "hoist",
+        _cut_rows.run,
+        "beside it, for rows that were computed before the loop",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
+        "hoist",
         _hoist.hoist_constants,
         "again: cutting the weights made new work on constants",
         _NOT_BEFORE_AD,
@@ -159,6 +167,12 @@ STEPS = (
         "hoist",
         _hoist.return_pieces,
         "after all that asks what is constant",
+        _NOT_BEFORE_AD,
+    ),
+    Step(
+        "hoist",
+        _whole_rows.run,
+        "after all that looks at what is computed of rows",
         _NOT_BEFORE_AD,
     ),
     Step(

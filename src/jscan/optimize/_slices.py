@@ -3,8 +3,9 @@
 Two common ways to write a cell hide it. ``concatenate([x, h]) @ W`` mixes a sequence
 and the state in one product, which is the sum of two. ``split(x @ W + h @ U, 4)``
 reads slices of a sum: hoisting ``x @ W`` whole would make XLA read four slices of one
-wide row at each step, which is slower than the loop it came from, so the slices are
-pushed through elementwise work down to the columns of ``W`` and ``U`` first.
+wide row at each step, which is slower than the loop it came from. So the slices are
+pushed through elementwise work down to the columns of ``W`` first, unless the machine
+reads the row as a whole (see `_whole_rows.py`).
 """
 
 from dataclasses import replace
@@ -14,11 +15,11 @@ from jax.extend.core import primitives
 
 from jscan.optimize._cost import stack_bytes
 from jscan.optimize._dependence import Dependence, Level
-from jscan.optimize._jaxpr import Atom, is_variable, variable_like
+from jscan.optimize._jaxpr import is_variable, variable_like
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
-from jscan.optimize._work import is_cut, is_elementwise
+from jscan.optimize._push import pushed, slice_of
 
 NAME = "hoist"
 
@@ -29,7 +30,11 @@ def run(loop: Loop, context: Context) -> Loop:
     taken_apart = _splits_as_slices(_split_products(loop))
     products = _sequence_products(taken_apart)
     if products and _would_leave(products, taken_apart, context):
-        return _push_slices(taken_apart)
+        if context.machine.whole_rows:
+            return taken_apart
+        cut = pushed(taken_apart)
+        text = "slices pushed through elementwise work to the weights"
+        return cut if cut is taken_apart else cut.fired(NAME, text)
     # Without that, one product of all is faster than one of each part.
     return _splits_as_slices(loop)
 
@@ -51,24 +56,6 @@ def _would_leave(products: list[Any], loop: Loop, context: Context) -> bool:
     machine = context.machine
     return new <= context.budget and machine.pays_batched(
         products, loop.length, held=held, new=new
-    )
-
-
-def slice_of(
-    atom: Any, starts: tuple[int, ...], limits: tuple[int, ...], like: Any
-) -> Any:
-    """An equation that slices an operand, at the source location of another."""
-    shape = [limit - start for start, limit in zip(starts, limits, strict=True)]
-    return like.replace(
-        primitive=primitives.slice_p,
-        invars=[atom],
-        outvars=[variable_like(atom, shape)],
-        params={
-            "start_indices": tuple(starts),
-            "limit_indices": tuple(limits),
-            "strides": None,
-        },
-        effects=frozenset(),
     )
 
 
@@ -160,120 +147,3 @@ def _splits_as_slices(loop: Loop) -> Loop:
             cut = slice_of(operand, tuple(starts), tuple(limits), equation)
             equations.append(cut.replace(outvars=[output]))
     return replace(loop, equations=tuple(equations))
-
-
-def _push_slices(loop: Loop) -> Loop:
-    pushed = 0
-    while True:
-        loop, count = _push_once(loop)
-        if not count:
-            break
-        pushed += count
-    if not pushed:
-        return loop
-    return drop_unused(
-        loop.fired(NAME, "slices pushed through elementwise work to the weights")
-    )
-
-
-def _push_once(loop: Loop) -> tuple[Loop, int]:
-    """One walk: each value read by slices alone is computed slice by slice."""
-    dependence = Dependence(loop)
-    outside = dependence.read_outside()
-    equations: list[Any] = []
-    gone: set[int] = set()
-    count = 0
-    for equation in loop.equations:
-        if id(equation) in gone:
-            continue
-        cuts = _slices_of(equation, dependence)
-        if not cuts or equation.outvars[0] in outside:
-            equations.append(equation)
-            continue
-        if _cuts_elementwise(equation):
-            slicer = _sliced_operands
-        elif _cuts_columns(equation, cuts, dependence):
-            slicer = _sliced_columns
-        else:
-            equations.append(equation)
-            continue
-        for cut in cuts:
-            made, operands = slicer(equation, cut)
-            equations += made
-            equations.append(equation.replace(invars=operands, outvars=cut.outvars))
-            gone.add(id(cut))
-        count += 1
-    return replace(loop, equations=tuple(equations)), count
-
-
-def _slices_of(equation: Any, dependence: Dependence) -> list[Any]:
-    """The readers of an equation's one result, if all of them slice it."""
-    if len(equation.outvars) != 1:
-        return []
-    readers = dependence.users.get(equation.outvars[0], [])
-    return readers if all(map(is_cut, readers)) else []
-
-
-def _cuts_elementwise(equation: Any) -> bool:
-    shape = equation.outvars[0].aval.shape
-    return is_elementwise(equation) and all(
-        atom.aval.shape == ()
-        or (
-            atom.aval.ndim == len(shape)
-            and all(d in (1, n) for d, n in zip(atom.aval.shape, shape, strict=True))
-        )
-        for atom in equation.invars
-    )
-
-
-def _cuts_columns(equation: Any, cuts: list[Any], dependence: Dependence) -> bool:
-    """Whether a product with constant weights may be cut into their columns."""
-    if equation.primitive is not primitives.dot_general_p:
-        return False
-    right = equation.invars[1]
-    _, (batch, _) = equation.params["dimension_numbers"]
-    if batch or not is_variable(right) or right.aval.ndim != 2:
-        return False
-    if dependence.level(right) is not Level.CONSTANT:
-        return False
-    shape = equation.outvars[0].aval.shape
-    whole_rows = all(
-        not any(cut.params["start_indices"][:-1])
-        and tuple(cut.params["limit_indices"][:-1]) == shape[:-1]
-        for cut in cuts
-    )
-    # A product of the state is not taken apart: one wide product is faster.
-    return whole_rows and dependence.level_of(equation) is Level.SEQUENCE
-
-
-def _sliced_operands(equation: Any, cut: Any) -> tuple[list[Any], list[Atom]]:
-    made: list[Any] = []
-    operands: list[Atom] = []
-    for atom in equation.invars:
-        if atom.aval.shape == () or not is_variable(atom):
-            operands.append(atom)
-            continue
-        starts, limits = [], []
-        for size, start, limit in zip(
-            atom.aval.shape,
-            cut.params["start_indices"],
-            cut.params["limit_indices"],
-            strict=True,
-        ):
-            # An axis of size one is broadcast by some primitives: keep it whole.
-            starts.append(0 if size == 1 else start)
-            limits.append(1 if size == 1 else limit)
-        new = slice_of(atom, tuple(starts), tuple(limits), cut)
-        made.append(new)
-        operands.append(new.outvars[0])
-    return made, operands
-
-
-def _sliced_columns(equation: Any, cut: Any) -> tuple[list[Any], list[Atom]]:
-    left, right = equation.invars
-    (_, (contracted,)), _ = equation.params["dimension_numbers"]
-    starts, limits = [0, 0], list(right.aval.shape)
-    starts[1 - contracted] = cut.params["start_indices"][-1]
-    limits[1 - contracted] = cut.params["limit_indices"][-1]
-    new = slice_of(right, tuple(starts), tuple(limits), cut)
-    return [new], [left, new.outvars[0]]

@@ -9,12 +9,11 @@ from jscan.optimize._work import (
     MOVES_DATA,
     RANDOM,
     REDUCTIONS,
+    SHAPES_ONLY,
     TRANSCENDENTAL,
     dot_sizes,
     is_elementwise,
 )
-
-_SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class NativeLoops:
         """Few steps of elementwise arithmetic that touch few bytes."""
         names = [e.primitive.name for e in step.work]
         if not all(
-            is_elementwise(e) or e.primitive.name in _SHAPES_ONLY for e in step.work
+            is_elementwise(e) or e.primitive.name in SHAPES_ONLY for e in step.work
         ):
             return 1, "a step does more than elementwise arithmetic"
         slow = next((name for name in names if name in TRANSCENDENTAL), None)

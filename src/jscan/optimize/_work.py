@@ -36,6 +36,8 @@ TRANSCENDENTAL = frozenset(
 
 INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
 
+SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
+
 MOVES_DATA = frozenset(
     {
         *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "tile"),
