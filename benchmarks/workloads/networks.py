@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -125,6 +127,55 @@ def _rnn(length: int) -> Problem:
 @workload("network/joined LSTM, 8 rows, 128 wide", 128)
 def _joined(length: int) -> Problem:
     return joined_lstm(length, 8, 128)
+
+
+def _beforehand(length: int, batch: int, hidden: int) -> Problem:
+    """A fused LSTM whose author computes `x @ read` for all steps before the loop."""
+
+    def function(parameters, xs):
+        read, recur, bias = parameters
+        rows = xs @ read + bias
+
+        def step(carry, row):
+            h, c = carry
+            take, keep, fresh, show = jnp.split(row + h @ recur, 4, -1)
+            c = jax.nn.sigmoid(keep) * c + jax.nn.sigmoid(take) * jnp.tanh(fresh)
+            h = jax.nn.sigmoid(show) * jnp.tanh(c)
+            return (h, c), h
+
+        zeros = jnp.zeros((batch, hidden))
+        return lax.scan(step, (zeros, zeros), rows)[1]
+
+    return dataclasses.replace(fused_lstm(length, batch, hidden), function=function)
+
+
+@workload("network/LSTM, inputs beforehand, 8 rows, 128 wide", 128)
+def _beforehand_rows(length: int) -> Problem:
+    return _beforehand(length, 8, 128)
+
+
+@workload("network/LSTM, inputs beforehand, 1 row, 64 wide", 512)
+def _beforehand_row(length: int) -> Problem:
+    return _beforehand(length, 1, 64)
+
+
+@workload("network/gates of a row, 8 rows, 64 wide", 512)
+def _gated(length: int) -> Problem:
+    """A simple recurrent unit: both gates are parts of a row."""
+
+    def function(parameters, xs):
+        read, bias = parameters
+        rows = xs @ read + bias
+
+        def step(h, row):
+            keep, fresh = jnp.split(row, 2, -1)
+            h = jnp.tanh(h * jax.nn.sigmoid(keep + h) + fresh)
+            return h, h
+
+        return lax.scan(step, jnp.zeros((8, 64)), rows)[1]
+
+    parameters = matrix(64, 128), normal(128)
+    return Problem(function, parameters, normal(length, 8, 64), length)
 
 
 @workload("network/tiny rnn, 8 rows, 8 wide", 2_000, forward=2.0, gradient=3.0)

@@ -12,6 +12,7 @@ from jscan import optimize
 from jscan._primitive import loop_p
 from jscan._primitive import lowered as to_lower
 from jscan.optimize import make_options, rewrite
+from jscan.optimize._jaxpr import read_scan
 
 Function = Callable[..., Any]
 
@@ -83,10 +84,8 @@ def row_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
     def walk(jaxpr: Any) -> None:
         for equation in jaxpr.eqns:
             if equation.primitive.name == "scan":
-                parameters = equation.params
-                first = len(equation.invars) - len(parameters["jaxpr"].in_avals)
-                carried = parameters["num_consts"] + parameters["num_carry"]
-                read = equation.invars[first + carried :]
+                loop = read_scan(equation)
+                read = equation.invars[loop.num_constants + loop.num_carry :]
                 shapes.extend(np.shape(v.aval) for v in read)
             elif equation.primitive is loop_p:
                 walk(*_inner_programs(equation))

@@ -114,20 +114,16 @@ def strided(rows, u):
 def test_rows_that_are_read_otherwise_stay(fun):
     assert row_shapes(optimize(fun), ROWS, U)[0] == (40, 3, 8)
     assert CUT not in str(explain(fun)(ROWS, U))
-    check(fun, ROWS, U)
 
 
 def test_a_part_that_a_product_reads_keeps_the_row():
-    report = str(explain(part_in_a_product)(ROWS, U))
-    assert CUT not in report
-    check(part_in_a_product, ROWS, U)
+    assert CUT not in str(explain(part_in_a_product)(ROWS, U))
 
 
 def test_small_parts_stay():
     """Five elements: a step reads them as fast in place."""
     rows = ROWS[:, :1]
     assert row_shapes(optimize(cell), rows, U) == [(40, 1, 8)]
-    check(cell, rows, U)
 
 
 def test_few_steps_stay():
