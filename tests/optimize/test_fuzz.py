@@ -22,7 +22,7 @@ LOCAL = int(os.environ.get("JSCAN_FUZZ", "0"))
 _PAIRS = ("default", "keen", "keen-little-memory")
 
 profile = hypothesis.settings(
-    max_examples=LOCAL or 30,
+    max_examples=LOCAL or 25,
     derandomize=not LOCAL,
     database=None,
     deadline=None,
