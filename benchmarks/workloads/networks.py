@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -68,21 +69,28 @@ def lstm(length: int, batch: int, hidden: int) -> Problem:
     return Problem(function, gates, normal(length, batch, hidden), length)
 
 
+def _run_cell(
+    gates: Callable[[jax.Array, jax.Array], jax.Array], rows: jax.Array, hidden: int
+) -> jax.Array:
+    """An LSTM over rows `[T, batch, ...]`, whose joined gates are of a row and `h`."""
+
+    def step(carry, row):
+        h, c = carry
+        take, keep, fresh, show = jnp.split(gates(row, h), 4, -1)
+        c = jax.nn.sigmoid(keep) * c + jax.nn.sigmoid(take) * jnp.tanh(fresh)
+        h = jax.nn.sigmoid(show) * jnp.tanh(c)
+        return (h, c), h
+
+    zeros = jnp.zeros((rows.shape[1], hidden))
+    return lax.scan(step, (zeros, zeros), rows)[1]
+
+
 def fused_lstm(length: int, batch: int, hidden: int) -> Problem:
     """The four gates side by side in one matrix, as libraries write it."""
 
     def function(parameters, xs):
         read, recur, bias = parameters
-
-        def step(carry, x):
-            h, c = carry
-            take, keep, fresh, show = jnp.split(x @ read + h @ recur + bias, 4, -1)
-            c = jax.nn.sigmoid(keep) * c + jax.nn.sigmoid(take) * jnp.tanh(fresh)
-            h = jax.nn.sigmoid(show) * jnp.tanh(c)
-            return (h, c), h
-
-        zeros = jnp.zeros((batch, hidden))
-        return lax.scan(step, (zeros, zeros), xs)[1]
+        return _run_cell(lambda x, h: x @ read + h @ recur + bias, xs, hidden)
 
     parameters = (
         matrix(hidden, 4 * hidden),
@@ -97,17 +105,8 @@ def joined_lstm(length: int, batch: int, hidden: int) -> Problem:
 
     def function(parameters, xs):
         weight, bias = parameters
-
-        def step(carry, x):
-            h, c = carry
-            gates = jnp.concatenate([x, h], axis=-1) @ weight + bias
-            take, keep, fresh, show = jnp.split(gates, 4, -1)
-            c = jax.nn.sigmoid(keep) * c + jax.nn.sigmoid(take) * jnp.tanh(fresh)
-            h = jax.nn.sigmoid(show) * jnp.tanh(c)
-            return (h, c), h
-
-        zeros = jnp.zeros((batch, hidden))
-        return lax.scan(step, (zeros, zeros), xs)[1]
+        gates = lambda x, h: jnp.concatenate([x, h], axis=-1) @ weight + bias
+        return _run_cell(gates, xs, hidden)
 
     parameters = (matrix(2 * hidden, 4 * hidden), normal(4 * hidden))
     return Problem(function, parameters, normal(length, batch, hidden), length)
@@ -134,17 +133,7 @@ def _beforehand(length: int, batch: int, hidden: int) -> Problem:
 
     def function(parameters, xs):
         read, recur, bias = parameters
-        rows = xs @ read + bias
-
-        def step(carry, row):
-            h, c = carry
-            take, keep, fresh, show = jnp.split(row + h @ recur, 4, -1)
-            c = jax.nn.sigmoid(keep) * c + jax.nn.sigmoid(take) * jnp.tanh(fresh)
-            h = jax.nn.sigmoid(show) * jnp.tanh(c)
-            return (h, c), h
-
-        zeros = jnp.zeros((batch, hidden))
-        return lax.scan(step, (zeros, zeros), rows)[1]
+        return _run_cell(lambda row, h: row + h @ recur, xs @ read + bias, hidden)
 
     return dataclasses.replace(fused_lstm(length, batch, hidden), function=function)
 

@@ -1,6 +1,8 @@
 """Small test loops go through every pass: what pays on a machine is tested apart."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,19 @@ def small_loops_pay(
     """
     if "measured_costs" not in request.fixturenames:
         monkeypatch.setattr(_options, "machine_for", _everything_pays)
+
+
+@pytest.fixture
+def change_costs(
+    small_loops_pay: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Change some costs of that machine, for a test that needs its own."""
+
+    def change(**costs: Any) -> None:
+        machine = dataclasses.replace(_everything_pays("cpu"), **costs)
+        monkeypatch.setattr(_options, "machine_for", lambda platform: machine)
+
+    return change
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,10 @@
 """hoist: a row is read as a whole before a step works on it."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize import _options
 from jscan.optimize._jaxpr import JAX_VERSION
 from jscan.optimize._machines import machine_for
 from optimize.loops import assert_same, check, operations, row_parts, row_shapes
@@ -20,15 +17,9 @@ WHOLE = "read whole"
 
 
 @pytest.fixture(autouse=True)
-def whole_rows_pay(small_loops_pay, monkeypatch):
+def whole_rows_pay(change_costs):
     """Rows and parts of six and more elements are read whole, on every version."""
-    machine = dataclasses.replace(
-        machine_for("cpu"),
-        batch_start=0,
-        cut_rows=0,
-        whole_rows=6,
-    )
-    monkeypatch.setattr(_options, "machine_for", lambda platform: machine)
+    change_costs(cut_rows=0, whole_rows=6)
 
 
 def _scan(step, xs):
@@ -124,6 +115,17 @@ def matrix_product(xs, w):
     return _scan(lambda h, x: jnp.tanh(h @ w + x), xs)
 
 
+def cheap_gates(rows, u):
+    """Cheap arithmetic beside slices takes less time than a copy of the row."""
+
+    def step(h, row):
+        first, second = jnp.split(row + h @ u[:, :8], 2, -1)
+        h = (jnp.maximum(first, 0.0) + second)[:, :2]
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros((3, 2), "float32"), rows)[1]
+
+
 def with_a_sort(xs, w):
     """Whether such a loop is one function is not known."""
     return _scan(lambda h, x: jnp.tanh(jnp.sort(h) + x), xs)
@@ -134,6 +136,7 @@ def with_a_sort(xs, w):
     [
         (without_tanh, (LONE, W)),
         (matrix_product, (ROWS, W)),
+        (cheap_gates, (ROWS, U)),
         (with_a_sort, (LONE, W)),
         (network, (LONE[:, :5], W[:5, :5])),  # small
         (cell, (ROWS[:, :2], U)),  # parts of four

@@ -2,8 +2,9 @@
 
 ``i, f, g, o = split(row + h @ U, 4)`` with rows computed beforehand is how a careful
 programmer writes a cell. The compilers of JAX before 0.12 do not vectorise elementwise
-work that reads slices of a row of a stack; on parts stacked by themselves it ran 1.2 to
-4 times as fast, their copies included.
+work that reads slices of a row of a stack. With a tanh, a logistic or an exp among it,
+it ran up to 4 times as fast on parts stacked by themselves, their copies included;
+cheap arithmetic alone takes less time than the copies.
 """
 
 from dataclasses import replace
@@ -12,11 +13,12 @@ from typing import Any
 from jscan.optimize._batch import batched
 from jscan.optimize._cost import RECOMPUTED, stack_bytes
 from jscan.optimize._dependence import Dependence
+from jscan.optimize._jaxpr import free_variables
 from jscan.optimize._loop import Loop
 from jscan.optimize._merge import drop_unused
 from jscan.optimize._options import Context
 from jscan.optimize._push import pushed
-from jscan.optimize._work import is_cut, is_elementwise
+from jscan.optimize._work import POLYNOMIALS, applies, is_cut, is_elementwise
 
 NAME = "hoist"
 _FEWEST_STEPS = 32
@@ -25,11 +27,9 @@ _FEWEST_STEPS = 32
 def run(loop: Loop, context: Context) -> Loop:
     """Cut the stacks whose rows the step only reads in parts."""
     smallest = context.machine.cut_rows
-    if (
-        not smallest
-        or loop.length < _FEWEST_STEPS
-        or not any(map(is_cut, loop.equations))
-    ):
+    if not smallest or loop.length < _FEWEST_STEPS:
+        return loop
+    if not applies(loop.equations, POLYNOMIALS, smallest):
         return loop
     original, loop = loop, pushed(loop, columns=False)
     cuts = [
@@ -64,14 +64,15 @@ def run(loop: Loop, context: Context) -> Loop:
 def _parts(row: Any, loop: Loop, smallest: int) -> list[Any]:
     """The equations that read a row, if all cut it for elementwise work."""
     dependence = Dependence(loop)
-    elsewhere = {*dependence.read_outside(), *loop.wanted_rows()}
     cuts = dependence.users.get(row, [])
     parts = [cut.outvars[0] for cut in cuts]
     readers = [user for part in parts for user in dependence.users.get(part, [])]
-    if elsewhere & {row, *parts}:
-        return []
-    if not all(map(is_cut, cuts)) or any(p.aval.size < smallest for p in parts):
-        return []
-    here = set(map(id, loop.equations))
-    fits = all(is_elementwise(e) and id(e) in here for e in [*readers])
-    return cuts if fits and all(id(cut) in here for cut in cuts) else []
+    elsewhere = {*dependence.read_outside(), *loop.wanted_rows()}
+    elsewhere.update(free_variables(loop.after))
+    fits = (
+        elsewhere.isdisjoint([row, *parts])
+        and all(map(is_cut, cuts))
+        and all(map(is_elementwise, readers))
+        and all(part.aval.size >= smallest for part in parts)
+    )
+    return cuts if fits else []

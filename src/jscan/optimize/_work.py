@@ -4,6 +4,7 @@ Nothing here knows a machine; what the work costs on one is `_cost.py`'s.
 """
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,9 @@ MOVES_DATA = frozenset(
     }
 )
 
+# What XLA makes of a few polynomials, on vectors if it can.
+POLYNOMIALS = frozenset({"tanh", "logistic", "exp"})
+
 REDUCTIONS = frozenset(
     {
         *("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or"),
@@ -74,8 +78,18 @@ def picks_a_number(equation: Any) -> bool:
 
 
 def is_cut(equation: Any) -> bool:
-    """Whether an equation reads a part of an array, every element of it."""
+    """Whether an equation is a slice that leaves out no element between two it has."""
     return equation.primitive.name == "slice" and equation.params["strides"] is None
+
+
+def applies(
+    equations: Iterable[Any], functions: Collection[str], smallest: int
+) -> bool:
+    """Whether one of these functions is applied to at least so many elements."""
+    return any(
+        e.primitive.name in functions and e.outvars[0].aval.size >= smallest
+        for e in equations
+    )
 
 
 def is_elementwise(equation: Any) -> bool:
