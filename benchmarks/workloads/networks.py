@@ -167,6 +167,22 @@ def _gated(length: int) -> Problem:
     return Problem(function, parameters, normal(length, 8, 64), length)
 
 
+@workload("network/decay and input of a row, 8 rows, 64 wide", 512)
+def _decay(length: int) -> Problem:
+    """Both parts of a row in cheap arithmetic: nothing is gained by copying them."""
+
+    def function(parameters, xs):
+        def step(h, row):
+            decay, fresh = jnp.split(row * parameters, 2, -1)
+            h = decay * h + fresh
+            return h, h
+
+        return lax.scan(step, jnp.zeros((8, 64)), xs)[1]
+
+    rows = normal(length, 8, 128, scale=0.5)
+    return Problem(function, normal(128), rows, length)
+
+
 @workload("network/tiny rnn, 8 rows, 8 wide", 2_000, forward=2.0, gradient=3.0)
 def _tiny(length: int) -> Problem:
     return rnn(length, 8, 8)
