@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jscan import optimize
+from jscan import explain, optimize
 from optimize.loops import assert_same, check, operations, reasons, row_parts
 
 KEYS = jax.random.split(jax.random.key(1), 4)
@@ -38,6 +38,19 @@ def gated(weights, x):
 def rows_in_parts(change_costs):
     """A machine that reads no row whole, which a CPU does with JAX 0.12."""
     change_costs(whole_rows=0)
+
+
+PUSHED = "slices pushed"
+
+
+@pytest.mark.usefixtures("rows_in_parts")
+def test_no_slices_are_said_to_be_pushed_where_there_are_none():
+    def cell(w, x):
+        step = lambda h, x_t: ((h := jnp.tanh(x_t @ w + h)), h)
+        return jax.lax.scan(step, jnp.zeros((3, 16)), x)[1]
+
+    assert PUSHED not in str(explain(cell, passes=["hoist"])(W, X))
+    assert PUSHED in str(explain(gated, passes=["hoist"])(GATES, X))
 
 
 @pytest.mark.usefixtures("rows_in_parts")

@@ -17,7 +17,7 @@ from jscan.optimize._work import is_cut, is_elementwise
 
 
 def pushed(loop: Loop, *, columns: bool = True) -> Loop:
-    """The loop with its slices as far up as they go.
+    """The loop with its slices as far up as they go; itself if they stay.
 
     Args:
         loop: One whose splits are slices.
@@ -25,10 +25,10 @@ def pushed(loop: Loop, *, columns: bool = True) -> Loop:
     """
     changed = False
     while True:
-        loop, count = _push_once(loop, columns)
+        further, count = _push_once(loop, columns)
         if not count:
             return drop_unused(loop) if changed else loop
-        changed = True
+        loop, changed = further, True
 
 
 def slice_of(
