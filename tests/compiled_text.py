@@ -47,11 +47,18 @@ def loop_body(text: str) -> list[str]:
 
 
 def operations_outside_loop(text: str) -> list[str]:
-    """The operations of the main function that are in no loop."""
-    main = _functions(text)["main"]
-    inside = set(next(_regions(main, "cond {"), []))
-    inside |= set(next(_regions(main, "} do {"), []))
-    return [line for line in main if _OPERATION.search(line) and line not in inside]
+    """The operations of the program that are in no loop, called functions opened."""
+    functions = _functions(text)
+    inside = {
+        line
+        for lines in functions.values()
+        for opening in ("cond {", "} do {")
+        for region in _regions(lines, opening)
+        for line in region
+    }
+    return [
+        line for line in _inlined(functions["main"], functions) if line not in inside
+    ]
 
 
 def kinds(operations: list[str]) -> Counter[str]:

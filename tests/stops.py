@@ -46,8 +46,9 @@ def count_steps(jaxpr: Any) -> list[int]:
     """Lengths of all loops in a jaxpr that stack or read a row at each step."""
     found = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "jscan_bounded":
-            found.append(equation.params["loop"].length)
+        if equation.primitive.name == "while":  # rows are read, or written in place
+            stacks = [a.aval.shape for a in equation.invars if len(a.aval.shape) > 1]
+            found += sorted({shape[0] for shape in stacks})
         if equation.primitive.name == "scan":
             found.append(equation.params["length"])
         for value in equation.params.values():

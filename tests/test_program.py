@@ -126,8 +126,11 @@ def test_a_program_has_no_hidden_inputs():
 
 
 def test_the_caches_are_bounded():
-    from jscan import _derive, _primitive
+    from jscan import _bounded_derivative, _program, _regions
 
-    assert _primitive._compiled.cache_info().maxsize == _derive.CACHE_SIZE
-    derived = _derive.linearize.cache_info()  # type: ignore[attr-defined]
-    assert derived.maxsize == _derive.CACHE_SIZE
+    for cache in (
+        _regions._region,
+        _regions._entry,
+        _bounded_derivative._with_derivative,
+    ):
+        assert cache.cache_info().maxsize == _program.CACHE_SIZE

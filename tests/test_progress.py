@@ -1,8 +1,6 @@
 """One bar a loop, exact whatever the loop is wrapped in."""
 
 import contextlib
-import dataclasses
-import functools
 import io
 import subprocess
 import sys
@@ -13,11 +11,10 @@ import jax.numpy as jnp
 import pytest
 
 import jscan
-from jscan import _bounded, _progress
-from jscan._bounded import bounded_p
-from jscan._primitive import loop_p, lowered
+from jscan import _progress
 from jscan._program import Program
 from jscan._spec import Options
+from jscan.optimize import make_options, rewrite
 
 X = jnp.linspace(0.0, 1.0, 250)
 
@@ -226,49 +223,29 @@ def test_loops_with_bars_are_not_batched(bars):
         return loop(a + X[:10], name="inner")
 
     program = jax.make_jaxpr(lambda x: jscan.map(outer, x).outputs)(X[:3])
-    (equation,) = program.eqns
-    options = dataclasses.replace(equation.params["options"], unasked=False)
     for platform in ("cpu", "cuda"):
-        new = lowered(equation.params["program"], options, platform)
-        assert [e.primitive.name for e in new.jaxpr.eqns][-1] == "scan"
+        new = rewrite(program, platform=platform, options=make_options())
+        (outer_loop,) = (e for e in new.jaxpr.eqns if e.primitive.name == "scan")
+        assert outer_loop.params["length"] == 3
     assert jscan.map(outer, X[:3]).outputs.shape == (3, 10)
     jax.effects_barrier()
     assert len(bars) == 3
 
 
-def _reports(jaxpr):
-    """The reports of a program, those inside loops included."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "io_callback":
-            yield equation
-        for value in equation.params.values():
-            if hasattr(value, "eqns"):
-                yield from _reports(getattr(value, "jaxpr", value))
-
-
-@pytest.mark.parametrize("steps", [64, 3])
-@pytest.mark.parametrize("stops", [False, True])
-def test_each_report_needs_the_one_before(steps, stops):
-    """Or a device may tell of the end first, and then open another bar."""
-
-    def step(a, h):
-        return (a + h, jscan.until(h > 1e9)) if stops else a + h
-
-    def fun(x):
-        return jscan.scan(step, x, jnp.zeros(()), progress=True).outputs
-
-    outside = jax.make_jaxpr(fun)(jnp.ones(steps)).eqns
-    ours = next(e for e in outside if e.primitive is loop_p)
-    bounded = next(
-        e for e in ours.params["program"].jaxpr.eqns if e.primitive is bounded_p
-    )
-    structs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in bounded.invars]
-    run = functools.partial(_bounded.run, **bounded.params)
-    reports = list(_reports(jax.make_jaxpr(run)(*structs).jaxpr))
-    told = [report.invars[1] for report in reports]
-    assert len(reports) >= 2
-    assert not any(hasattr(atom, "val") for atom in told)  # known beforehand
-    assert len(set(told)) == len(told)
+@pytest.mark.parametrize("order", ["end first", "middle last", "as it should be"])
+def test_reports_may_come_in_any_order(bars, order):
+    """A device runs callbacks as it likes: one bar a run, all of it shown."""
+    bar = _progress.Bar(10, (("desc", "x"),), stride=5)
+    told = {
+        "as it should be": [(0, False), (5, False), (10, True)],
+        "end first": [(10, True), (0, False), (5, False)],
+        "middle last": [(0, False), (10, True), (5, False)],
+    }[order]
+    for run in (1, 2):
+        for done, last in told:
+            _progress.move_bar(bar, done, last=last)
+        assert len(bars) == run
+        assert all(shown.closed and shown.n == 10 for shown in bars)
 
 
 def test_several_loops_at_once(bars):

@@ -229,8 +229,8 @@ def test_no_key_is_carried():
         return jscan.scan(lambda x: x + rng.normal(size=3), jnp.zeros((5, 3))).outputs
 
     outer = jax.make_jaxpr(run)(jax.random.key(1)).jaxpr
-    (equation,) = [e for e in outer.eqns if e.primitive.name == "jscan_loop"]
-    inner = equation.params["program"].jaxpr
+    (equation,) = [e for e in outer.eqns if "jscan_loop" in e.params.get("name", "")]
+    inner = equation.params["jaxpr"].jaxpr
     (loop,) = [e for e in inner.eqns if e.primitive.name == "scan"]
     assert len(loop.outvars) == 1  # the stacked rows; a carry would come out, too
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ._plan import LoopPlan, split, unflatten_all
-from ._types import Leaf, PyTree
+from ._types import Leaf, PyTree, zeros
 
 
 class Carry(NamedTuple):
@@ -114,7 +114,7 @@ class Body:
         )
         shared = tuple(self.inputs.reads[index] for index in self.plan.updated)
         last = [
-            [jax.numpy.zeros(aval.shape, aval.dtype) for aval in output.row]
+            list(map(zeros, output.row))
             for output in self.plan.outputs
             if self._keeps_last(output)
         ]

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _bounded_batch, _bounded_derive  # noqa: F401  (rules of bounded_p)
-from ._bounded import bounded_loop
-from ._progress import Bar, Meter
+from ._bounded_derivative import bounded_loop
+from ._progress import Bar, Meter, after
 from ._types import Leaf, PyTree
+from .optimize import STRETCHES
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
 
@@ -107,7 +107,7 @@ def scan_chunks(
         return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
     level, inner = levels[0], levels[1:]
     if level.is_flat:
-        return _metered(step, carry, xs, length, level.meter)
+        return _metered(step, carry, xs, length, level.meter, unroll)
 
     def run(carry: PyTree, part: PyTree, size: int, within: bool) -> Any:
         def chunk(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
@@ -138,9 +138,7 @@ def scan_chunks(
             *(carry, tail, 1, here),
         )
         parts.append(jax.tree.map(_unfold, rows))
-    if len(parts) == 1:
-        return carry, parts[0]
-    return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return carry, parts[0] if len(parts) == 1 else _joined(parts)
 
 
 def _metered(
@@ -149,19 +147,44 @@ def _metered(
     xs: PyTree,
     length: int,
     meter: Meter | None,
+    unroll: int | bool = 1,
 ) -> tuple[PyTree, PyTree]:
-    """A loop of known length that reports, if it has a meter."""
+    """A loop of known length; with a meter, one of stretches between its reports."""
     if meter is None:
-        return jax.lax.scan(step, carry, xs, length=length)
-    carry, rows, _ = bounded_loop(
-        lambda carry, part: (*step(carry, part), None),
-        carry,
-        xs,
-        length=length,
-        steps=length,
-        meter=meter,
-    )
+        return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
+
+    def stretch(state: Any, part: PyTree, size: int) -> tuple[Any, PyTree]:
+        done, carry = state
+        meter.report(done)
+        carry, rows = jax.lax.scan(step, carry, part, length=size, unroll=unroll)
+        return (done + size, carry), rows
+
+    whole, rest = divmod(length, meter.every)
+    state, parts = (jnp.int32(0), carry), []
+    if whole:
+        cut = jax.tree.map(lambda leaf: _fold(leaf, whole, meter.every), xs)
+        with jax.named_scope(STRETCHES):
+            state, rows = jax.lax.scan(
+                lambda state, part: stretch(state, part, meter.every),
+                *(state, cut),
+                length=whole,
+            )
+        parts.append(jax.tree.map(_unfold, rows))
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[length - rest :], xs)
+        done, carry = state
+        # Known only once the steps before are done, or it would be reported at once.
+        state, rows = stretch((after(done, (carry, parts)), carry), tail, rest)
+        parts.append(rows)
+    done, carry = state
+    rows = parts[0] if len(parts) == 1 else _joined(parts)
+    if meter.closes:
+        meter.report(after(done, (carry, rows)), last=True)
     return carry, rows
+
+
+def _joined(parts: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def scan_chunk_ends(
@@ -209,7 +232,7 @@ def bounded_chunks(
     """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
     if not levels or levels[0].is_flat:
         meter = levels[0].meter if levels else None
-        return bounded_loop(step, carry, xs, length=length, steps=steps, meter=meter)
+        return bounded_loop(step, carry, xs, length=length, last=steps, meter=meter)
 
     def noted(state: Any, row: PyTree) -> tuple[Any, PyTree, Leaf | None]:
         """A step that leaves its stop condition where the outer loop finds it."""
@@ -232,7 +255,7 @@ def _nested(
 ) -> tuple[Any, PyTree, Leaf]:
     """Loops in loops; the state holds the stop condition of the newest step."""
     if not levels:
-        return bounded_loop(step, state, xs, length=length, steps=steps)
+        return bounded_loop(step, state, xs, length=length, last=steps)
     level, inner = levels[0], levels[1:]
     size = level.length
     chunks = -(-length // size)
@@ -257,7 +280,7 @@ def _nested(
         (state, jnp.int32(0)),
         (jnp.arange(chunks, dtype=jnp.int32), whole),
         length=chunks,
-        steps=-(-steps // size),
+        last=-(-steps // size),
         meter=level.meter and dataclasses.replace(level.meter, counter=counter),
     )
     return state, jax.tree.map(lambda leaf: _unfold(leaf)[:length], rows), executed

@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from . import _donation, _frames
-from ._bounded import BoundedLoop
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import Scope
 from ._program import Program, open_jaxpr
+from ._regions import evaluate_rewritten
 from ._returns import Returned, parse_return
-from ._rewriting import evaluate_rewritten
 from ._shared import SharedVariable, check_value
 from ._streams import Stream
 from ._types import Leaf, PyTree, abstract
@@ -322,7 +321,5 @@ def _programs_in(value: Any) -> Iterator[Any]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from _programs_in(part)
-    elif isinstance(value, BoundedLoop):
-        yield value.body.jaxpr
     elif hasattr(open_jaxpr(value), "eqns"):
         yield value

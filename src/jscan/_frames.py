@@ -20,18 +20,14 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jax.extend.core import find_top_trace
-
 from ._errors import ScanValueError
+from ._traces import staging_trace
 from ._types import PyTree, is_traced
 
 if TYPE_CHECKING:
     from ._draw import Draw
     from ._shared import SharedVariable
     from ._streams import Position, Stream
-
-# Transformations that compute on given values and keep no program.
-_PASSING = ("JVPTrace", "LinearizeTrace", "BatchTrace")
 
 
 class Scope(enum.Enum):
@@ -165,14 +161,6 @@ def enter(frame: Frame) -> Iterator[Frame]:
         yield frame
     finally:
         _stack.frames.pop()
-
-
-def staging_trace() -> Any:
-    """JAX's trace that records operations right now, or None when they are computed."""
-    trace: Any = find_top_trace(())
-    while type(trace).__name__ in _PASSING:
-        trace = trace.parent_trace
-    return trace if hasattr(trace, "parent_trace") else None
 
 
 def _seen_from(frame: Frame | None, variable: SharedVariable) -> PyTree:

@@ -20,9 +20,9 @@ from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._frames import NeedsPython, Scope
 from ._locks import locked, reading, wait_for_readers
 from ._options import MODES
-from ._primitive import usual_options
 from ._program import Program
 from ._progress import closed_on_error
+from ._regions import usual_options
 from ._shared import SharedVariable
 from ._streams import Stream, take
 from ._types import Leaf, PyTree, is_traced

@@ -1,14 +1,15 @@
 """Stage 4: run the loop, in the way its plan asks for.
 
-`run_loop` gets a plan and flat inputs and returns flat results. The plan's program is
-traced once per plan and handed to `_primitive`, which evaluates, differentiates,
-batches and lowers it; rewriting a loop after differentiation happens there and needs
-nothing from the stages before.
+`run_loop` gets a plan and flat inputs and returns flat results. The loop is run as a
+region (`_regions.py`): JAX differentiates and batches it, and the optimizer rewrites it
+when it is lowered, which needs nothing from the stages before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,10 +17,8 @@ import jax.numpy as jnp
 
 from ._body import Body, Carry, sort_inputs
 from ._chunks import bounded_chunks, scan_chunk_ends, scan_chunks
-from ._derive import cached
 from ._plan import LoopPlan
-from ._primitive import run_program, usual_options
-from ._program import Program, as_structs
+from ._regions import run_region, usual_options
 from ._truncate import bounded_truncated, scan_truncated
 from ._types import Leaf
 
@@ -34,20 +33,27 @@ def run_loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
         they are its only ones, and the number of steps that ran.
     """
     options = usual_options(plan.options.mode == "FAST_RUN")
-    return run_program(program_of(plan), inputs, options)
+    return run_region(PlannedLoop(plan), inputs, options)
 
 
-@cached
-def program_of(plan: LoopPlan) -> Program:
-    """The loop as a program, traced once for every plan."""
+@dataclass(frozen=True)
+class PlannedLoop:
+    """The loop of a plan as a function of its flat inputs."""
 
-    def named_loop(*inputs: Leaf) -> list[Leaf]:
+    plan: LoopPlan
+
+    @property
+    def run_key(self) -> Hashable:
+        """Equal for loops that compute the same, whatever rules their steps bring."""
+        return dataclasses.replace(self.plan, step=self.plan.step.run_key)
+
+    def __call__(self, *inputs: Leaf) -> list[Leaf]:
+        """The results that `run_loop` returns."""
+        plan = self.plan
         if not plan.options.name:
             return _loop(plan, inputs)
         with jax.named_scope(plan.options.name):
             return _loop(plan, inputs)
-
-    return Program.trace(named_loop, *as_structs(plan.inputs))
 
 
 def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:

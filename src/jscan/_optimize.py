@@ -18,7 +18,7 @@ from . import _frames
 from ._errors import ScanNotImplementedError, Subject, explain_error
 from ._frames import Scope
 from ._function import Function
-from ._rewriting import evaluate_rewritten
+from ._regions import evaluate_rewritten
 from ._shared import SharedVariable
 from ._types import Leaf, is_array, is_number
 from ._updates import Updates

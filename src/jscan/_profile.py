@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 
 import jax
 
-from ._derive import CACHE_SIZE
 from ._plan import LoopPlan
-from ._primitive import executable, usual_options
-from ._program import Program, as_structs
+from ._program import CACHE_SIZE, Program
+from ._regions import Computation, executable, usual_options
 from ._types import Leaf
 
 HEADS = ("loop", "calls", "traced", "steps", "compile s", "wall s", "us/step")
@@ -153,7 +152,7 @@ def count_traced(found: Sequence[LoopProfile]) -> None:
 
 
 def run_timed(
-    program: Program,
+    computation: Computation,
     inputs: Sequence[Leaf],
     found: Sequence[LoopProfile],
     steps_of: Callable[[list[Leaf]], int],
@@ -163,7 +162,7 @@ def run_timed(
     """Run an eager loop, and count it."""
     placed = tuple(str(getattr(leaf, "sharding", None)) for leaf in inputs)
     before = time.perf_counter()
-    compiled = _compiled(program, optimized, placed, _Hidden(inputs))
+    compiled = _compiled(computation, optimized, placed, _Hidden(inputs))
     ready = time.perf_counter()
     leaves = jax.block_until_ready(compiled(*inputs))
     done = time.perf_counter()
@@ -190,9 +189,9 @@ class _Hidden:
 
 @functools.lru_cache(maxsize=CACHE_SIZE)
 def _compiled(
-    program: Program, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
+    computation: Computation, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
 ) -> Any:
-    jitted: Any = executable(program, usual_options(optimized))
+    jitted: Any = executable(computation, usual_options(optimized))
     compiled = jitted.lower(*inputs.value).compile()
     inputs.value = None  # the cache must not keep them alive
     return compiled
@@ -201,6 +200,6 @@ def _compiled(
 @functools.lru_cache(maxsize=CACHE_SIZE)
 def _step_cost(step: Program) -> tuple[float, float]:
     """Flops and bytes of the compiled step, as far as the backend tells."""
-    costs = jax.jit(step).lower(*as_structs(step.in_avals)).compile().cost_analysis()
+    costs = jax.jit(step).lower(*step.in_avals).compile().cost_analysis()
     costs = costs or {}
     return float(costs.get("flops", 0.0)), float(costs.get("bytes accessed", 0.0))

@@ -21,9 +21,12 @@ from jax.extend.core import (
 )
 
 from ._types import Leaf, is_traced
+from .optimize import is_marked
 
 # These carry Python functions that only matter for differentiation.
-_CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+_CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call")
+CACHE_SIZE = 512  # entries of every cache of traced computations
+_ORDERS = 2  # of derivatives whose rules are compared, beyond the first
 _SMALL = 4096  # bytes of an array parameter compared by value; larger: by identity
 
 
@@ -36,7 +39,7 @@ class Program:
             also have the same derivative rules, and the same names for their loops.
     """
 
-    __slots__ = ("__weakref__", "_hash", "_notes", "jaxpr", "run_key")
+    __slots__ = ("__weakref__", "_hash", "_names", "_rules", "jaxpr", "run_key")
 
     def __init__(self, jaxpr: Any) -> None:
         if jaxpr.consts:
@@ -44,8 +47,9 @@ class Program:
         writer = _KeyWriter()
         self.jaxpr = jaxpr
         self.run_key = writer.jaxpr_key(jaxpr)
-        self._notes = (*writer.rules, *writer.names)
-        self._hash = hash((self.run_key, self._notes))
+        self._rules = tuple(writer.rules)
+        self._names = tuple(writer.names)
+        self._hash = hash((self.run_key, self._names))
 
     @classmethod
     def trace(cls, fun: Callable[..., Any], *inputs: Any) -> Program:
@@ -63,7 +67,7 @@ class Program:
         if not captured:
             return cls(jaxpr), ()
         captured = tuple(
-            leaf if isinstance(leaf, jax.Array) else jax.numpy.asarray(leaf)
+            leaf if isinstance(leaf, jax.Array | jax.Ref) else jax.numpy.asarray(leaf)
             for leaf in captured
         )
         body = open_jaxpr(jaxpr)
@@ -94,7 +98,8 @@ class Program:
             isinstance(other, Program)
             and self._hash == other._hash
             and self.run_key == other.run_key
-            and self._notes == other._notes
+            and self._names == other._names
+            and self._rules == other._rules
         )
 
     def __hash__(self) -> int:
@@ -109,14 +114,49 @@ def open_jaxpr(jaxpr: Any) -> Any:
     return jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
 
 
-def as_structs(avals: Any) -> Any:
-    """Abstract values in the form `jax.make_jaxpr` takes."""
-    return jax.tree.map(
-        lambda aval: jax.ShapeDtypeStruct(
-            aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False)
-        ),
-        avals,
-    )
+class _Rule:
+    """The derivative rule of a call, as far as it is known to be the same.
+
+    Each trace of a `jax.custom_jvp` makes a new object of its rule. Two of them are one
+    if they compute the same; what has a rule of another kind is compared by identity.
+    """
+
+    __slots__ = ("_inputs", "_key", "params")
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = {
+            name: value
+            for name, value in params.items()
+            if not _is_plain(value) or name == "symbolic_zeros"
+        }
+        self._inputs = len(params["call_jaxpr"].in_avals) - params["num_consts"]
+        self._key: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rule) and self._same(other, _ORDERS)
+
+    def _same(self, other: _Rule, orders: int) -> bool:
+        mine, others = list(self.params.values()), list(other.params.values())
+        if all(a is b for a, b in zip(mine, others, strict=True)):
+            return True
+        one, two = self._written(), other._written()
+        if one is None or two is None or one[0] != two[0]:
+            return False
+        # A rule mostly calls its own function, whose rule is the next derivative's.
+        inner = zip(one[1], two[1], strict=True)
+        return not orders or all(a._same(b, orders - 1) for a, b in inner)
+
+    def _written(self) -> tuple[Any, list[_Rule]] | None:
+        """What the rule computes; `None` where it could depend on more than types."""
+        rule = self.params.get("jvp_jaxpr_fun")
+        if rule is None or self.params.get("symbolic_zeros"):
+            return None
+        if self._key is None:
+            jaxpr, constants, zeros = rule.call_wrapped(*[False] * self._inputs)
+            writer = _KeyWriter()
+            body = writer.jaxpr_key(jaxpr), tuple(map(writer.value_key, constants))
+            self._key = (body, tuple(zeros)), writer.rules
+        return self._key
 
 
 class _Identity:
@@ -146,7 +186,7 @@ class _KeyWriter:
     """
 
     def __init__(self) -> None:
-        self.rules: list[_Identity] = []
+        self.rules: list[_Rule] = []
         self.names: list[str] = []
 
     def jaxpr_key(self, jaxpr: Any) -> tuple[Any, ...]:
@@ -182,10 +222,14 @@ class _KeyWriter:
 
     def params_key(self, primitive: str, params: dict[str, Any]) -> tuple[Any, ...]:
         entries = []
+        has_rule = primitive in _CUSTOM_RULES
+        if has_rule:
+            self.rules.append(_Rule(params))
         for key, value in params.items():
-            if primitive in _CUSTOM_RULES and not _is_plain(value):
-                self.rules.append(_Identity(value))
-            elif not (key == "name" and isinstance(value, str)):
+            if has_rule and not _is_plain(value):
+                continue
+            # The name of a region says what is to be done with it.
+            if key != "name" or not isinstance(value, str) or is_marked(value):
                 entries.append((key, self.value_key(value)))
         return tuple(entries)
 

@@ -17,10 +17,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import io_callback
 
 from ._errors import ScanImportError, explain_error
+from ._lanes import last_lane
 from ._program import Program, open_jaxpr
 from ._spec import Options
 from ._types import Leaf, PyTree
@@ -64,35 +63,27 @@ class Meter:
     counter: int | None = None
 
     def report(
-        self, count: Leaf, carry: Sequence[Leaf], told: Leaf, *, last: bool = False
-    ) -> Leaf:
+        self, count: Leaf, carry: Sequence[Leaf] = (), *, last: bool = False
+    ) -> None:
         """Tell the bar, when the program gets here, how many steps are done.
 
-        Devices run callbacks in any order that their operands allow, so each report
-        reads what the one before it returned.
+        `jax.debug.callback` is the one effect that `jax.checkpoint` takes, and what
+        it runs a second time does not call back again.
 
         Args:
             count: Steps of the loop.
             carry: The carried values.
-            told: What the last report returned, `NOTHING_TOLD` for the first one.
             last: The loop is over.
-
-        Returns:
-            What the next report needs.
         """
         done = self.start + self.size * count
         if self.counter is not None:
-            done = self.start + carry[self.counter].max()  # of the furthest lane
+            done = self.start + last_lane(carry[self.counter])
         move = functools.partial(_move, self.bar, last=last)
-        return io_callback(move, NOTHING_TOLD, jnp.asarray(done, jnp.int32), told)
+        jax.debug.callback(move, jnp.asarray(done, jnp.int32))
 
 
-NOTHING_TOLD = np.int32(0)
-
-
-def _move(bar: Bar, done: Leaf, told: Leaf, *, last: bool) -> Leaf:
+def _move(bar: Bar, done: Leaf, *, last: bool) -> None:
     move_bar(bar, int(done), last=last)
-    return told
 
 
 def after(count: Leaf, results: PyTree) -> Leaf:
@@ -106,7 +97,7 @@ def after(count: Leaf, results: PyTree) -> Leaf:
     if not known:
         return count
     number = jnp.real(known[0]).reshape(-1)[0].astype(jnp.int32)
-    return count + ((number & 1) >> 1)
+    return count + last_lane((number & 1) >> 1)
 
 
 FEWEST, MOST = 5, 100  # reports of a loop
@@ -146,6 +137,8 @@ def _seconds(step: Program) -> float:
 # ---------------------------------------------------------------------- on the host
 
 _open: dict[Bar, Any] = {}
+_begun: set[Bar] = set()  # whose loop has told of its beginning, not yet of its end
+_overtaken: set[Bar] = set()  # whose loop has told of its end first
 _lock = threading.RLock()
 
 
@@ -157,22 +150,40 @@ def open_bar(bar: Bar) -> None:
 
 
 def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
-    """Show `done` steps; the last report also closes the bar."""
+    """Show `done` steps; the last report also closes the bar.
+
+    A device may run callbacks in any order. Only the first and the last report open a
+    bar, and a first one that comes after its last one does not.
+    """
     with _lock:
-        if done == 0 and not last and bar in _open and _open[bar].n:
-            close_bar(bar)  # of an earlier run that failed where nobody could see it
-        open_bar(bar)
-        shown = _open[bar]
-        if done > shown.n:
-            shown.update(done - shown.n)
         if last:
-            shown.total = shown.n  # a loop that stopped early is complete
-            close_bar(bar)
+            _end(bar, done)
+        elif done == 0 and bar in _overtaken:
+            _overtaken.remove(bar)
+        elif done == 0:
+            if bar in _open and _open[bar].n:
+                close_bar(bar)  # of an earlier run that failed where nobody saw it
+            open_bar(bar)
+            _begun.add(bar)
+        elif bar in _open and done > _open[bar].n:
+            _open[bar].update(done - _open[bar].n)
+
+
+def _end(bar: Bar, done: int) -> None:
+    open_bar(bar)
+    shown = _open[bar]
+    if done > shown.n:
+        shown.update(done - shown.n)
+    shown.total = shown.n  # a loop that stopped early is complete
+    if done and bar not in _begun:
+        _overtaken.add(bar)
+    close_bar(bar)
 
 
 def close_bar(bar: Bar) -> None:
     """Take the bar off, if it is there."""
     with _lock:
+        _begun.discard(bar)
         shown = _open.pop(bar, None)
         if shown is not None:
             shown.refresh()

@@ -12,7 +12,7 @@ from ._arguments import normalise
 from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
 from ._locks import locked
-from ._loop import program_of, run_loop
+from ._loop import PlannedLoop, run_loop
 from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
 from ._profile import count_traced, records, run_timed
@@ -205,7 +205,7 @@ def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
             is_known = plan.bar and not any(map(is_traced, leaves))
             return jax.block_until_ready(leaves) if is_known else leaves
         return run_timed(
-            program_of(plan),
+            PlannedLoop(plan),
             inputs,
             found,
             lambda leaves: int(leaves[-1]) if plan.is_bounded else plan.n_steps,

@@ -21,7 +21,6 @@ from jscan.optimize import (
     _machines,
     _options,
     _work,
-    rewrite,
 )
 from jscan.optimize._unrolling import Launches
 from optimize.agreement import PROBES, disagreement, perturbed
@@ -93,20 +92,6 @@ class Setup:
     def optimize(self, function: Function) -> Function:
         """`jscan.optimize` with these options."""
         return optimize(function, passes=self.passes, memory_budget=self.memory_budget)
-
-    def before_gradient(self, function: Function) -> Function:
-        """The rewrites of a loop that may still be differentiated."""
-
-        def rewritten(numbers: Arrays, integers: Arrays) -> object:
-            traced, shape = jax.make_jaxpr(function, return_shape=True)(
-                numbers, integers
-            )
-            new = rewrite(traced, platform=self.machine, stage="trace")
-            leaves = jax.tree.leaves((numbers, integers))
-            results = core.jaxpr_as_fun(new)(*leaves)
-            return jax.tree.unflatten(jax.tree.structure(shape), results)
-
-        return rewritten
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -189,7 +174,7 @@ TRANSFORMS: dict[str, Callable[[Transform], Transform]] = {
     "optimize-vmap": lambda o: lambda f: o(batched(f)),
     "vmap-optimize": lambda o: lambda f: batched(o(f)),
 }
-NAMES = (*TRANSFORMS, "staged-grad")
+NAMES = tuple(TRANSFORMS)
 
 PLAIN: dict[str, Transform] = {
     "value": lambda f: f,
@@ -201,9 +186,6 @@ PLAIN: dict[str, Transform] = {
 
 def transforms(name: str, setup: Setup) -> tuple[Transform, Transform]:
     """A transform of a program without and with the optimizer."""
-    if name == "staged-grad":  # what `jscan.scan` does under `jax.grad`
-        staged = lambda f: setup.optimize(gradient(setup.before_gradient(f)))
-        return gradient, staged
     plain = PLAIN[name.replace("optimize", "").strip("-") or "value"]
     return plain, TRANSFORMS[name](setup.optimize)
 

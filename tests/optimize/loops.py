@@ -9,24 +9,29 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jscan import optimize
-from jscan._primitive import loop_p
-from jscan._primitive import lowered as to_lower
 from jscan.optimize import make_options, rewrite
 from jscan.optimize._jaxpr import read_scan
+from jscan.optimize._lowering import rewritten
+from jscan.optimize._marks import choices_of, is_marked
 
 Function = Callable[..., Any]
 
 
 def _inner_programs(equation: Any) -> list[Any]:
-    if equation.primitive is loop_p:  # as it reaches XLA
-        options, program = equation.params["options"], equation.params["program"]
-        return [to_lower(program, options, "cpu").jaxpr.jaxpr]
+    if is_region(equation):  # as it reaches XLA
+        options = choices_of(equation.params["name"])
+        return [rewritten(equation.params["jaxpr"], options, "cpu").jaxpr]
     found = []
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if hasattr(item, "eqns"):
                 found.append(getattr(item, "jaxpr", item))
     return found
+
+
+def is_region(equation: Any) -> bool:
+    """Whether the equation is a part that the optimizer rewrites."""
+    return equation.primitive.name == "jit" and is_marked(equation.params["name"])
 
 
 def operations(fun: Function, *args: Any) -> tuple[list[str], list[str]]:
@@ -37,7 +42,7 @@ def operations(fun: Function, *args: Any) -> tuple[list[str], list[str]]:
     def walk(jaxpr: Any, names: list[str]) -> None:
         for equation in jaxpr.eqns:
             name = equation.primitive.name
-            if name not in ("jit", "pjit", "jscan_loop"):
+            if name != "jit":
                 names.append(name)
             inner = inside if name == "scan" else names
             for program in _inner_programs(equation):
@@ -70,7 +75,7 @@ def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
         for equation in jaxpr.eqns:
             if equation.primitive.name == "scan":
                 shapes.extend(np.shape(v.aval) for v in equation.outvars)
-            elif equation.primitive is loop_p:
+            elif is_region(equation):
                 walk(*_inner_programs(equation))
 
     walk(jax.make_jaxpr(fun)(*args).jaxpr)
@@ -87,7 +92,7 @@ def row_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
                 loop = read_scan(equation)
                 read = equation.invars[loop.num_constants + loop.num_carry :]
                 shapes.extend(np.shape(v.aval) for v in read)
-            elif equation.primitive is loop_p:
+            elif is_region(equation):
                 walk(*_inner_programs(equation))
 
     walk(jax.make_jaxpr(fun)(*args).jaxpr)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from jscan import optimize
-from jscan.optimize import rewrite
 from optimize.loops import check, loop_lengths, lowered, operations
 
 X = jnp.arange(5.0)
@@ -88,7 +87,7 @@ def relu_layer(weights, x):
 
 
 def test_a_rule_that_nobody_can_use_is_opened():
-    """At lowering a step with `relu` is as elementwise as any; before, the rule stays.
+    """At lowering a step with `relu` is as elementwise as any.
 
     So copies of a loop are found, and no pass takes the call for expensive work.
     """
@@ -97,10 +96,6 @@ def test_a_rule_that_nobody_can_use_is_opened():
     assert loop_lengths(optimize(twice), weights, x) == [10]
     _, inside = operations(optimize(relu_layer), weights, x)
     assert "custom_jvp_call" not in inside
-    kept = rewrite(
-        jax.make_jaxpr(relu_layer)(weights, x), platform="cpu", stage="trace"
-    )
-    assert "custom_jvp_call" in str(kept)
     check(twice, weights, x)
 
 

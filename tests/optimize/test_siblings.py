@@ -206,16 +206,6 @@ def test_refusals(fun, reason):
     assert_same(jax.jit(optimize(fun))(X), jax.jit(fun)(X))
 
 
-def test_before_a_derivative_only_copies_are_joined():
-    """The backward loops of different ones may be faster apart."""
-    from jscan.optimize import rewrite
-
-    both = lambda x: (decay(0.5, x), peak(x), decay(0.5, x).max())
-    traced = jax.make_jaxpr(both)(X)
-    new = rewrite(traced, platform="cpu", stage="trace")
-    assert sum(e.primitive.name == "scan" for e in new.jaxpr.eqns) == 2
-
-
 def test_other_lengths_and_switched_off():
     """Loops of other lengths are no siblings; without `merge` nothing is joined."""
     both = lambda x: (decay(0.5, x), peak(x[1:]))

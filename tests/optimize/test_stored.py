@@ -116,7 +116,7 @@ def test_a_failure_stores_as_before(monkeypatch):
     def scaled(weight, xs):  # not in any cache
         return loss(ours)(weight * 1.5, xs + 0.25)
 
-    monkeypatch.setattr(_stored, "_cheap_rows", broken)
+    monkeypatch.setattr(_stored, "_checkpointed", broken)
     monkeypatch.delenv("JSCAN_DEBUG")
     expected = jax.grad(lambda w, xs: loss(lstm)(w * 1.5, xs + 0.25))(W, X)
     assert_same(jax.grad(scaled)(W, X), expected, 1e-6)

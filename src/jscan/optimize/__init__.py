@@ -5,37 +5,32 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
 from jscan.optimize._api import report, rewrite
-from jscan.optimize._calls import OwnLoop, register_call, register_loop
 from jscan.optimize._flat import has_loops, is_explicitly_sharded
-from jscan.optimize._jaxpr import free_variables, is_scan, read_scan
-from jscan.optimize._jaxpr import program as plain_program
+from jscan.optimize._jaxpr import evaluate
+from jscan.optimize._lowering import INSTALLED
+from jscan.optimize._marks import is_marked, marked
 from jscan.optimize._measure import flops
 from jscan.optimize._options import PASS_NAMES, Options, make_options
 from jscan.optimize._pipeline import enabled
-from jscan.optimize._region import Parts, split
-from jscan.optimize._report import LoopReport, Report
-from jscan.optimize._stored import store_less
+from jscan.optimize._report import STRETCHES, LoopReport, Report
+from jscan.optimize._stored import storing_less
 
 __all__ = [
+    "INSTALLED",
     "PASS_NAMES",
+    "STRETCHES",
     "LoopReport",
     "Options",
-    "OwnLoop",
-    "Parts",
     "Report",
     "enabled",
+    "evaluate",
     "flops",
-    "free_variables",
     "has_loops",
     "is_explicitly_sharded",
-    "is_scan",
+    "is_marked",
     "make_options",
-    "plain_program",
-    "read_scan",
-    "register_call",
-    "register_loop",
+    "marked",
     "report",
     "rewrite",
-    "split",
-    "store_less",
+    "storing_less",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from jax.extend.core import primitives
 
-from jscan.optimize._again import CHEAP, LONGEST, Again
+from jscan.optimize._again import LONGEST, Again
 from jscan.optimize._flat import Flat
 from jscan.optimize._jaxpr import (
     Atom,
@@ -21,6 +21,7 @@ from jscan.optimize._jaxpr import (
     variable_like,
 )
 from jscan.optimize._loop import Loop
+from jscan.optimize._work import CHEAPER_THAN_A_ROW
 
 
 def absorbed(loop: Loop, equation: Any, flat: Flat) -> Again:
@@ -86,7 +87,7 @@ def is_cheap_row(equation: Any) -> bool:
         return bool(shape) and equation.invars[0].aval.shape == ()
     return (
         bool(shape)
-        and equation.primitive.name in CHEAP
+        and equation.primitive.name in CHEAPER_THAN_A_ROW
         and all(atom.aval.shape in ((), shape) for atom in equation.invars)
     )
 

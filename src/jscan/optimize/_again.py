@@ -16,11 +16,7 @@ from jscan.optimize._jaxpr import (
     variable_like,
 )
 from jscan.optimize._loop import Loop, Stack
-from jscan.optimize._work import CHEAP_ARITHMETIC
-
-# A division takes longer than reading a row does.
-CHEAP = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {"broadcast_in_dim"}
-"""What is computed again rather than stored."""
+from jscan.optimize._work import CHEAPER_THAN_A_ROW
 
 LONGEST = 12
 """Operations in which a row is computed again."""
@@ -147,7 +143,10 @@ class Search:
         pending, seen = [atom], {atom}
         while pending:
             producer = self.producers[pending.pop()]
-            if producer.primitive.name not in CHEAP or len(producer.outvars) != 1:
+            if (
+                producer.primitive.name not in CHEAPER_THAN_A_ROW
+                or len(producer.outvars) != 1
+            ):
                 return None
             found.append(producer)
             for operand in unique_variables(producer.invars):

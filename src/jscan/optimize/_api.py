@@ -7,10 +7,11 @@ import jax
 from jax.core import eval_jaxpr
 
 from jscan.optimize._flat import has_loops, is_explicitly_sharded
-from jscan.optimize._jaxpr import abstract, open_jaxpr
+from jscan.optimize._jaxpr import avals_of, open_jaxpr
 from jscan.optimize._machines import is_measured
+from jscan.optimize._marks import marked
 from jscan.optimize._measure import measure
-from jscan.optimize._options import Context, Options, Stage
+from jscan.optimize._options import Context, Options
 from jscan.optimize._pipeline import debugging, enabled, failure
 from jscan.optimize._program import Session
 from jscan.optimize._report import LoopReport, Report, loop_name
@@ -21,7 +22,6 @@ def rewrite(
     *,
     platform: str,
     options: Options | None = None,
-    stage: Stage = "lowering",
 ) -> Any:
     """Rewrite the loops of a traced program.
 
@@ -32,13 +32,11 @@ def rewrite(
         closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
         platform: Where it will run: `"cpu"`, `"cuda"`, ...
         options: Passes and memory budget; `None` for the defaults.
-        stage: `"lowering"` if no derivative can follow, `"trace"` if one probably
-            will, `"whole"` for all passes that leave derivatives as they are.
 
     Returns:
         A program with the same inputs and outputs, weak types included.
     """
-    session = Session(Context(options or Options(), platform, stage))
+    session = Session(Context(options or Options(), platform))
     return _rewrite(closed_jaxpr, session)[0]
 
 
@@ -85,9 +83,7 @@ def report(
         and not run.
     """
     opened, _ = open_jaxpr(closed_jaxpr)
-    # What has effects is rewritten where it stands, before any derivative.
-    stage: Stage = "whole" if opened.effects else "lowering"
-    session = Session(Context(options, platform, stage))
+    session = Session(Context(options, platform))
     new, failed = _rewrite(closed_jaxpr, session)
     loops = tuple(
         LoopReport(
@@ -99,7 +95,7 @@ def report(
         )
         for position, (_, before, after) in enumerate(session.records.values(), 1)
     )
-    given = list(map(abstract, opened.invars)) if operands is None else operands
+    given = avals_of(opened.invars) if operands is None else operands
     old_bytes, new_bytes = (_temporary_bytes(p, given) for p in (closed_jaxpr, new))
     if old_bytes is None or new_bytes is None:
         return Report(loops, None, failed)
@@ -108,6 +104,10 @@ def report(
 
 def _temporary_bytes(closed_jaxpr: Any, operands: Sequence[Any]) -> int | None:
     opened, constants = open_jaxpr(closed_jaxpr)
-    run = jax.jit(lambda *values: eval_jaxpr(opened, constants, *values))
-    analysis = run.lower(*operands).compile().memory_analysis()
+
+    def run(*values: Any) -> list[Any]:
+        return eval_jaxpr(opened, constants, *values)
+
+    compiled = jax.jit(marked(run, None)).lower(*operands).compile()  # as it is
+    analysis = compiled.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
-from jscan.optimize._calls import is_watched
 from jscan.optimize._jaxpr import (
     Atom,
     every_equation,
@@ -147,8 +146,6 @@ def _batchable_alone(equation: Any) -> bool:
         return False
     if is_collective(equation) or _unusual_keys(equation):
         return False
-    if is_watched(equation):
-        return False  # a progress bar for each run
     return name in _TRANSPARENT or not any(sub_programs(equation))
 
 

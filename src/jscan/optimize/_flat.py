@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jscan.optimize._calls import own_loop
 from jscan.optimize._inline import inline_calls, is_plain_call
 from jscan.optimize._jaxpr import (
     Atom,
-    every_equation,
     fills_with_zero,
     holds,
     is_variable,
@@ -67,21 +65,18 @@ def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
     )
 
 
-def loop_in(
-    flat: Flat, equation: Any, operands: Sequence[Any] | None = None, *, final: bool
-) -> Loop:
+def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) -> Loop:
     """The record of a loop of a program.
 
     Args:
         flat: The program.
         equation: The loop.
         operands: Values of its operands; without them the record holds the operands.
-        final: Whether no derivative can follow.
     """
     values = list(equation.invars if operands is None else operands)
     wanted = {v for v in equation.outvars if v in flat.readers}
     zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
-    return read_loop(equation, values, wanted, zeros, final)
+    return read_loop(equation, values, wanted, zeros)
 
 
 def flattened(jaxpr: Any) -> Flat:
@@ -91,9 +86,7 @@ def flattened(jaxpr: Any) -> Flat:
 
 def holds_loop(equation: Any) -> bool:
     """Whether an equation is a loop or holds one."""
-    return holds(equation, _LOOP) or any(
-        own_loop(inner) is not None for inner in every_equation(equation)
-    )
+    return holds(equation, _LOOP)
 
 
 def _is_call_with_loop(equation: Any) -> bool:

@@ -5,7 +5,6 @@ from typing import Any
 
 from jax.extend.core import primitives
 
-from jscan.optimize._calls import called_programs, is_registered
 from jscan.optimize._jaxpr import (
     Atom,
     is_variable,
@@ -13,6 +12,8 @@ from jscan.optimize._jaxpr import (
     renamed,
     sub_programs,
 )
+from jscan.optimize._marks import is_plain
+from jscan.optimize._work import CHEAPER_THAN_A_ROW
 
 
 def inline_calls(
@@ -67,22 +68,39 @@ def _only_changes_weakness(equation: Any) -> bool:
     )
 
 
+def stores_all_but_cheap(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy of `jax.checkpoint`, ours (`_stored.py`).
+
+    Comparisons are stored: a row of flags is small.
+    """
+    return primitive.name not in CHEAPER_THAN_A_ROW or primitive.name in _FLAGS
+
+
+_FLAGS = frozenset({"eq", "ne", "ge", "gt", "le", "lt"})
+
+
 def is_recomputation(equation: Any) -> bool:
-    """A `remat` of which the derivative has been taken.
+    """A user's `remat` of which the derivative has been taken.
 
     In a loop's body it may be opened: the body runs the recomputation at every step
     in any case. Elsewhere it keeps XLA from reusing what was to be computed again.
     """
-    return equation.primitive is primitives.remat_p and bool(
-        equation.params.get("differentiated")
+    return (
+        equation.primitive is primitives.remat_p
+        and bool(equation.params.get("differentiated"))
+        and not is_our_recomputation(equation)
     )
+
+
+def is_our_recomputation(equation: Any) -> bool:
+    """A step that stores less for its derivative: nothing else depends on it."""
+    policy = equation.params.get("policy")
+    return equation.primitive is primitives.remat_p and policy is stores_all_but_cheap
 
 
 def is_plain_call(equation: Any) -> bool:
     """A `jit` call that only groups equations: no constants, placement or options."""
-    if is_registered(equation):
-        return bool(called_programs(equation))
-    if equation.primitive is not primitives.jit_p:
+    if equation.primitive is not primitives.jit_p or is_plain(equation):
         return False
     parameters = equation.params
     placed = [

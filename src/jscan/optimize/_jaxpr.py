@@ -18,7 +18,7 @@ from jax.core import ShapedArray, eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
 
-from jscan.optimize._calls import called_programs, is_registered
+from jscan.optimize._marks import is_plain
 
 Var = core.Var
 Literal = core.Literal
@@ -100,11 +100,34 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
     return jaxpr, []
 
 
-def abstract(atom: Atom) -> jax.ShapeDtypeStruct:
-    """Shape and type of an operand, as an argument for tracing."""
-    aval = atom.aval
-    weak = getattr(aval, "weak_type", False)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+def avals_of(atoms: Iterable[Atom]) -> list[Any]:
+    """Types of operands; JAX's tracing functions take them as arguments."""
+    return [atom.aval for atom in atoms]
+
+
+def trace(function: Callable[..., Any], avals: Sequence[Any]) -> Any:
+    """A closed program of `function`, on the mesh its arguments lie on.
+
+    A program is rewritten while it is lowered, where JAX has left the mesh (and the
+    names of its manual axes) that it was traced under.
+    """
+    mesh = mesh_of(avals)
+    if mesh is None:
+        return jax.make_jaxpr(function)(*avals)
+    kinds = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    manual = jax.sharding.AxisType.Manual
+    names = [(name, size) for name, size, kind in kinds if kind == manual]
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.make_jaxpr(function, axis_env=names)(*avals)
+
+
+def mesh_of(avals: Iterable[Any]) -> Any:
+    """The mesh that values of these types lie on, or `None`."""
+    for aval in avals:
+        mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+        if mesh is not None and not mesh.empty:
+            return mesh
+    return None
 
 
 def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
@@ -125,8 +148,7 @@ def number_of_bytes(atom: Atom) -> int:
 
 def sub_programs(equation: Any) -> Iterator[Any]:
     """The programs an equation holds: bodies, branches, called functions."""
-    if is_registered(equation):
-        yield from called_programs(equation)
+    if is_plain(equation):
         return
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -286,7 +308,7 @@ def splice(
     `outputs` they go there; the equation still gives the source location.
     """
     results = list(equation.outvars if outputs is None else outputs)
-    traced = jax.make_jaxpr(function)(*map(abstract, operands))
+    traced = trace(function, avals_of(operands))
     jaxpr, constants = open_jaxpr(traced)
     if constants or len(jaxpr.outvars) != len(results):
         raise NotUnderstoodError("a replacement captured constants")

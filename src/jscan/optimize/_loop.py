@@ -181,6 +181,32 @@ class Loop:
         """The value of a constant or literal."""
         return self.constants[atom] if is_variable(atom) else atom.val
 
+    def without_values(self) -> "Loop":
+        """The loop for a report, which must not keep the values of a trace alive."""
+        return replace(
+            self,
+            constants=dict.fromkeys(self.constants),
+            sequences=dict.fromkeys(self.sequences),
+            carries=tuple(replace(carry, initial=None) for carry in self.carries),
+            results={name: _shape_of(r) for name, r in self.results.items()},
+            counters=None,
+            memo={},
+        )
+
+
+def _shape_of(result: Result) -> Result:
+    match result:
+        case Known():
+            return Known(None)
+        case Total(_, terms):
+            return Total(None, terms)
+        case Applied(equation, operand):
+            return Applied(equation, _shape_of(operand))
+        case Row(operand):
+            return Row(_shape_of(operand))
+        case _:
+            return result
+
 
 def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
     """The equations without those whose results are known anyway."""

@@ -2,14 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from jscan.optimize._batch_cost import DEFAULT_BUDGET
 from jscan.optimize._cost import Machine
 from jscan.optimize._machines import machine_for
-
-Stage: TypeAlias = Literal["trace", "whole", "lowering"]
-"""Which rewrites are allowed: see `Context.stage`."""
 
 PASS_NAMES = (
     *("merge", "save_memory", "hoist", "accumulate", "vectorise", "sink"),
@@ -70,9 +67,6 @@ class Context:
     Attributes:
         options: The caller's choices.
         platform: Where the program will run (`"cpu"`, `"cuda"`, ...).
-        stage: `"trace"`: a derivative will probably follow, so only what gains for it
-            too. `"whole"`: all passes, but a derivative may follow and must stay what
-            it is. `"lowering"`: no derivative can follow.
         consumers: For each variable of the program around the loop, the equations
             that read it, or `None` if the program returns it.
         producers: The equation that makes each variable of that program.
@@ -82,16 +76,10 @@ class Context:
 
     options: Options
     platform: str
-    stage: Stage
     consumers: Mapping[Any, tuple[Any, ...] | None] = field(default_factory=dict)
     producers: Mapping[Any, Any] = field(default_factory=dict)
     run: Callable[..., list[Any]] | None = None
     finish: Callable[[Any], dict[Any, Any]] | None = None
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether a derivative may still be taken of what is written."""
-        return self.stage != "lowering"
 
     @property
     def machine(self) -> Machine:

@@ -26,10 +26,7 @@ from jscan.optimize import (
     _whole_rows,
 )
 from jscan.optimize._loop import Loop
-from jscan.optimize._options import Context, Stage
-
-_ALWAYS: tuple[Stage, ...] = ("trace", "whole", "lowering")
-_NOT_BEFORE_AD: tuple[Stage, ...] = ("whole", "lowering")
+from jscan.optimize._options import Context
 
 
 @dataclass(frozen=True)
@@ -40,14 +37,12 @@ class Step:
         name: The pass it belongs to, by which it is switched on and off.
         run: Takes the loop and its surroundings, returns the changed loop.
         reason: Why it stands here.
-        stages: At which stages it runs (see `Context.stage`).
         otherwise: What runs in its place where the pass was not asked for.
     """
 
     name: str
     run: Callable[[Loop, Context], Loop]
     reason: str
-    stages: tuple[Stage, ...] = _ALWAYS
     otherwise: Callable[[Loop, Context], Loop] | None = None
 
 
@@ -61,13 +56,11 @@ STEPS = (
         "merge",
         _pads.run,
         "before accumulate: of a sum of padded terms it would store each",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "associate",
         _associate.run,
         "before all that looks at state: what it solves is state no longer",
-        _NOT_BEFORE_AD,
         _associate.suggest,
     ),
     Step(
@@ -80,7 +73,6 @@ STEPS = (
         _logsumexp.run,
         "beside the rule for other reductions; not before a derivative, which would "
         "store more for a running logsumexp than for rows",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "save_memory",
@@ -92,7 +84,6 @@ STEPS = (
         _hoist.hoist_constants,
         "before the passes that ask whether a weight is constant: its preparation "
         "(a reshape, a transpose) may happen in the step",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "vectorise",
@@ -103,31 +94,26 @@ STEPS = (
         "hoist",
         _slices.run,
         "before accumulate and hoist: it separates sequence work from state work",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "hoist",
         _cut_rows.run,
         "beside it, for rows that were computed before the loop",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "hoist",
         _hoist.hoist_constants,
         "again: cutting the weights made new work on constants",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "accumulate",
         _accumulate.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "accumulate",
         _in_place.run,
         "for the sums that stay in the loop",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "vectorise",
@@ -143,49 +129,42 @@ STEPS = (
         "hoist",
         _hoist.hoist_sequences,
         "after the passes that remove work altogether",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "small_dots",
         _lags.run,
         "after the sums over time, which ask for products one by one",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "small_dots",
         _products.run,
         "only for the products that stay in the loop after all moves",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "small_dots",
         _small_dots.run,
         "after products were put together: some are too large then",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "hoist",
         _hoist.return_pieces,
         "after all that asks what is constant",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "hoist",
         _whole_rows.run,
         "after all that looks at what is computed of rows",
-        _NOT_BEFORE_AD,
     ),
     Step(
         "unroll",
         _unroll.run,
         "last: it depends on the size of the final step",
-        _NOT_BEFORE_AD,
     ),
 )
 
 
 def run_passes(loop: Loop, context: Context) -> Loop:
-    """Run every pass that is switched on for this stage, in order.
+    """Run every pass that is switched on, in order.
 
     A pass that fails is skipped: the loop stays as it was before it, and a note says
     so. With `JSCAN_DEBUG=1` the error is raised.
@@ -197,7 +176,7 @@ def run_passes(loop: Loop, context: Context) -> Loop:
     for step in STEPS:
         asked = step.name in context.options.passes
         run = step.run if asked else step.otherwise
-        if run is None or context.stage not in step.stages:
+        if run is None:
             continue
         try:
             loop = run(loop, context)

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
-
 from jscan.optimize._flat import flattened, loop_in
 from jscan.optimize._jaxpr import (
     NotUnderstoodError,
-    abstract,
+    avals_of,
     is_scan,
     open_jaxpr,
+    trace,
     with_body,
     with_type_of,
     without_dead_code,
@@ -19,6 +18,7 @@ from jscan.optimize._jaxpr import (
 from jscan.optimize._loop import Loop, Note
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import failure
+from jscan.optimize._report import STRETCHES
 from jscan.optimize._residuals import recompute
 from jscan.optimize._walk import Walk
 
@@ -29,12 +29,15 @@ class Session:
 
     context: Context
     records: dict[int, tuple[Any, Loop, Loop]] = field(default_factory=dict)
-    scope: str = ""  # of the equation that holds the program
+    scopes: list[str] = field(default_factory=list)  # of the loops around
 
     def record(self, equation: Any, before: Loop, after: Loop) -> None:
         """Remember a loop for the report; one traced twice counts once."""
-        here = replace(before, scope=self.scope_of(before.scope))
-        self.records[id(equation)] = (equation, here, after)
+        if before.scope.split("/")[-1] == STRETCHES:
+            return  # it cuts another loop in stretches, for a bar
+        scope = "/".join(filter(None, (*self.scopes, before.scope)))
+        before = replace(before.without_values(), scope=scope)
+        self.records[id(equation)] = (equation, before, after.without_values())
 
     def failed(self, equation: Any, loop: Loop, error: Exception) -> None:
         """Say in the report that a loop runs as it was."""
@@ -43,17 +46,13 @@ class Session:
 
     def _add(self, note: Note, equation: Any) -> None:
         """Tell the report more of the loop that was written as this equation."""
-        scope = self.scope_of(str(equation.source_info.name_stack))
+        scope = str(equation.source_info.name_stack)
         for key, (old, before, after) in reversed(self.records.items()):
             # A loop that another one runs has nothing left.
             alike = (before.scope, after.length) == (scope, equation.params["length"])
             if alike and after.results:
                 self.records[key] = old, before, after.noted(note)
                 return
-
-    def scope_of(self, scope: str) -> str:
-        """A scope of the program, as it is called outside."""
-        return "/".join(filter(None, (self.scope, scope)))
 
     def run(
         self, jaxpr: Any, constants: Sequence[Any], operands: Sequence[Any]
@@ -72,7 +71,7 @@ class Session:
                 for value, atom in zip(values, opened.outvars, strict=True)
             ]
 
-        new = jax.make_jaxpr(function)(*map(abstract, opened.invars))
+        new = trace(function, avals_of(opened.invars))
         return self._settled(without_dead_code(new))
 
     def _settled(self, jaxpr: Any) -> Any:
@@ -83,8 +82,7 @@ class Session:
         flat = flattened(open_jaxpr(jaxpr)[0])
         if sum(map(is_scan, flat.equations)) < 2:
             return jaxpr
-        final = not self.context.differentiable
-        again = recompute(flat, lambda e: loop_in(flat, e, final=final), self.context)
+        again = recompute(flat, lambda e: loop_in(flat, e), self.context)
         if not any(note.fired for note in again.notes.values()):
             return jaxpr
         for equation in filter(is_scan, again.flat.equations):
@@ -92,14 +90,6 @@ class Session:
                 self._add(again.notes[id(equation)], equation)
         new = with_body(jaxpr, again.flat.equations, again.flat.outputs)
         return without_dead_code(new)
-
-    def within(self, scope: str, without: frozenset[str]) -> "Session":
-        """A session of its own for a program inside, with passes switched off."""
-        passes = self.context.options.passes - without
-        options = replace(self.context.options, passes=passes)
-        return Session(
-            replace(self.context, options=options), scope=self.scope_of(scope)
-        )
 
     def rewritten_like(self, jaxpr: Any) -> Any:
         """As `rewritten`, and open if `jaxpr` is open."""

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from jscan.optimize._inline import (
     inline_calls,
     is_call_with_rule,
+    is_our_recomputation,
     is_plain_call,
     is_recomputation,
 )
@@ -19,7 +20,6 @@ def read_loop(
     operands: list[Any],
     wanted: set[Any],
     zeros: list[bool],
-    final: bool = False,
 ) -> Loop:
     """Read a scan equation into the record.
 
@@ -28,7 +28,6 @@ def read_loop(
         operands: Values of its operands.
         wanted: The equation's output variables that the program reads.
         zeros: Which operands are known to be all zeros.
-        final: Whether no derivative can follow, so that rules for one may go.
 
     Returns:
         The loop with one result for every wanted variable.
@@ -39,7 +38,7 @@ def read_loop(
     constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
     constants.update(zip(inputs[:first], operands[:first], strict=True))
 
-    step = _read_step(scan.body, final)
+    step = _read_step(scan.body)
     updates = step.outputs
     carries = tuple(
         Carry(variable, update, initial)
@@ -83,19 +82,18 @@ class _Step:
 
 
 # A rewrite reads each loop several times, and opening calls is what takes long of it.
-_steps: WeakKeyDictionary[Any, dict[bool, _Step]] = WeakKeyDictionary()
+_steps: WeakKeyDictionary[Any, _Step] = WeakKeyDictionary()
 
 
-def _read_step(body: Any, final: bool) -> _Step:
-    found = _steps.setdefault(body, {})
-    if final not in found:
-        found[final] = _open_step(body, final)
-    return found[final]
+def _read_step(body: Any) -> _Step:
+    if body not in _steps:
+        _steps[body] = _open_step(body)
+    return _steps[body]
 
 
-def _open_step(body: Any, final: bool) -> _Step:
+def _open_step(body: Any) -> _Step:
     def opens(e: Any) -> bool:
-        return is_plain_call(e) or (final and is_call_with_rule(e))
+        return is_plain_call(e) or is_call_with_rule(e) or is_our_recomputation(e)
 
     equations, names = inline_calls(body.eqns, opens)
     recomputes = any(map(is_recomputation, equations))

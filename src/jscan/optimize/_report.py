@@ -150,6 +150,10 @@ def _mark(note: Note) -> str:
     return "+" if note.fired else "-"
 
 
+STRETCHES = "jscan_stretches"
+"""The scope of a loop whose steps are stretches of another one, watched by a bar."""
+
+
 def loop_name(scope: str, position: int) -> str:
     """A readable name from a name stack such as ``transpose(jvp(cell))/while``."""
     name = scope_name(scope)
@@ -162,7 +166,8 @@ def scope_name(scope: str) -> str:
     """The names the user gave in a name stack; empty if there are none."""
     plain = re.sub(r"\b(jit|pjit)\([^()]*\)/?", "", scope)
     plain = re.sub(r"\b(transpose|jvp|vmap|rematted_computation)\b|[()]", "", plain)
-    name = "/".join(part for part in plain.split("/") if part)
+    parts = (part for part in plain.split("/") if part != STRETCHES)
+    name = "/".join(filter(None, parts))
     return name + _backward(scope) if name else ""
 
 

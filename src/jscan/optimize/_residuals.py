@@ -50,11 +50,11 @@ def recompute(flat: Flat, read: Reader, context: Context) -> Recomputed:
     Args:
         flat: The program.
         read: Gives the record of a loop, with operands in place of values.
-        context: Options, platform and stage.
+        context: Options and platform.
     """
     notes: dict[int, Note] = {}
     loops = [e for e in flat.equations if is_scan(e)]
-    if NAME not in context.options.passes or context.stage == "trace":
+    if NAME not in context.options.passes:
         loops = []
     for equation in loops:
         try:
@@ -139,6 +139,7 @@ def _written_again(
             carries=tuple(
                 Carry(c.variable, c.update, of(c.initial)) for c in loop.carries
             ),
+            memo={},  # or it would keep what it finds about these values
         )
         results = emit(given, context)
         return [results[v] for v in outputs]

@@ -37,9 +37,6 @@ def run(loop: Loop, context: Context) -> Loop:
         if all(is_last_row(reader, loop) for reader in readers):
             loop = _keep_last(loop, name, result, readers, context)
         elif all(_is_reduction(reader) for reader in readers):
-            if context.differentiable and any(map(_has_ties, readers)):
-                loop = loop.refused(NAME, "a derivative would share ties differently")
-                continue
             loop = _reduce(loop, name, result, readers, context)
     return drop_unused(loop)
 
@@ -110,11 +107,6 @@ def _on_first_row(reader: Any) -> Any:
 
 def _is_reduction(reader: Any) -> bool:
     return reader.primitive.name in _REDUCTIONS and 0 in reader.params["axes"]
-
-
-def _has_ties(reader: Any) -> bool:
-    """Maxima: where rows tie, the derivative is shared evenly among all of them."""
-    return reader.primitive.name in ("reduce_max", "reduce_min")
 
 
 def _reduce(

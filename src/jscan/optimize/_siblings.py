@@ -60,7 +60,7 @@ def group(
         equations: The equations, in order.
         read: Gives the record of a loop, with operands in place of values.
         name: What to call a loop in a sentence.
-        context: Options, platform and stage.
+        context: Options and platform.
     """
     loops = [e for e in equations if _is_candidate(e)]
     lengths = {e.params["length"] for e in loops}
@@ -259,8 +259,6 @@ def _gain(first: Loop, second: Loop, context: Context) -> str | None:
     joined = join([first, second])
     if _covers(joined, first, second) or _covers(joined, second, first):
         return None
-    if context.stage == "trace":
-        return "a derivative may follow, whose loops may be faster apart"
     if not _state(first) or not _state(second):
         return "one of them has no state, so it needs no loop"
     if _reads_few_rows(first, context) or _reads_few_rows(second, context):

@@ -1,8 +1,7 @@
 """Walk a whole program and replace each loop by its rewritten form.
 
 Only programs inside known primitives are opened (`jit`, `cond`, `while`, `scan`,
-`remat`, `custom_jvp`; `custom_vjp` only once no derivative can follow). Everything
-else is run as it is, in order.
+`remat`, `custom_jvp`, `custom_vjp`). Everything else is run as it is, in order.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.core import eval_jaxpr
 
-from jscan.optimize._calls import own_loop, with_own_loop
 from jscan.optimize._emit import emit
 from jscan.optimize._flat import flattened, holds_loop, index, loop_in
 from jscan.optimize._jaxpr import (
@@ -39,9 +37,10 @@ from jscan.optimize._siblings import Group, group, join, without_unneeded
 if TYPE_CHECKING:
     from jscan.optimize._program import Session
 
-_UNWATCHED = frozenset({"vectorise", "associate"})  # they leave no steps to be counted
-_OPENED = frozenset({"cond", "while", "checkpoint", "remat2", "custom_jvp_call"})
-_CALLED_AT_LOWERING = frozenset({"custom_jvp_call", "custom_vjp_call"})
+_OPENED = frozenset({"cond", "while", "checkpoint", "remat2"})
+_CALLED = frozenset(
+    {"custom_jvp_call", "custom_vjp_call"}
+)  # their rules have been used
 
 
 class Walk:
@@ -78,8 +77,6 @@ class Walk:
                 self.loops(here)
                 # What only led to a result that the loop now gives is not run.
                 groups = without_unneeded(groups, self.values, self.flat.outputs)
-            elif (own := self._own_loop(here[0])) is not None:
-                self.pending.append(own)
             elif self._opens(here[0]):
                 self.flush()
                 self.opened(here[0])
@@ -103,30 +100,9 @@ class Walk:
         self.values.update(zip(made, values, strict=True))
         self.pending = []
 
-    def _own_loop(self, equation: Any) -> Any:
-        """A loop that its primitive runs, rewritten to what can still be watched."""
-        context = self.session.context
-        loop = None if context.differentiable else own_loop(equation)
-        if loop is None:
-            return None
-        scope = str(equation.source_info.name_stack)
-        session = self.session.within(scope, without=_UNWATCHED)
-        try:
-            changed = with_own_loop(equation, session.rewritten(loop))
-        except Exception as error:
-            if debugging():
-                raise
-            session.records.clear()
-            for scan in filter(is_scan, open_jaxpr(loop)[0].eqns):
-                session.failed(scan, self._read(scan, scan.invars), error)
-            changed = equation
-        self.session.records.update(session.records)
-        return changed
-
     def _opens(self, equation: Any) -> bool:
         name = equation.primitive.name
-        final = not self.session.context.differentiable
-        known = name in _OPENED or (final and name in _CALLED_AT_LOWERING)
+        known = name in _OPENED or name in _CALLED
         return known and holds_loop(equation)
 
     def opened(self, equation: Any) -> None:
@@ -143,10 +119,7 @@ class Walk:
 
     def _run_opened(self, equation: Any, operands: list[Any]) -> list[Any]:
         session = self.session
-        if (
-            not session.context.differentiable
-            and equation.primitive.name in _CALLED_AT_LOWERING
-        ):
+        if equation.primitive.name in _CALLED:
             called, constants = open_jaxpr(equation.params["call_jaxpr"])
             return session.run(called, constants, operands)
 
@@ -155,12 +128,8 @@ class Walk:
                 return type(value)(change(item) for item in value)
             return session.rewritten_like(value) if is_jaxpr(value) else value
 
-        parameters = {
-            name: change(value)
-            for name, value in equation.params.items()
-            if name != "jvp_jaxpr_fun"
-        }
-        changed = equation.replace(params={**equation.params, **parameters})
+        parameters = {name: change(value) for name, value in equation.params.items()}
+        changed = equation.replace(params=parameters)
         inputs = free_variables([changed])
         jaxpr = program(inputs, changed.outvars, [changed])
         return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
@@ -192,8 +161,7 @@ class Walk:
         return self._read(equation, equation.invars)
 
     def _read(self, equation: Any, operands: Sequence[Any]) -> Loop:
-        final = not self.session.context.differentiable
-        return loop_in(self.flat, equation, operands, final=final)
+        return loop_in(self.flat, equation, operands)
 
     def _context(self) -> Context:
         """What the passes see around a loop of this program."""
@@ -215,9 +183,13 @@ class Walk:
         before = [self._loop(equation) for equation in group]
         loop = before[0] if len(group) == 1 else join(before)
         scope = jax.named_scope(loop.scope) if loop.scope else nullcontext()
-        with scope:
-            after = run_passes(loop, context)
-            values = emit(after, context)
+        self.session.scopes.append(loop.scope)
+        try:
+            with scope:
+                after = run_passes(loop, context)
+                values = emit(after, context)
+        finally:
+            self.session.scopes.pop()
         for variable, value in values.items():
             aval = variable.aval
             if value.shape != aval.shape or value.dtype != aval.dtype:

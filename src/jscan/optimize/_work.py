@@ -27,6 +27,12 @@ CHEAP_ARITHMETIC = ELEMENTWISE - {
     *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
 }
 
+# A division takes longer than reading a row does.
+CHEAPER_THAN_A_ROW = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {
+    "broadcast_in_dim"
+}
+"""What is computed again rather than stored."""
+
 TRANSCENDENTAL = frozenset(
     {
         *(ELEMENTWISE - CHEAP_ARITHMETIC),

@@ -1,0 +1,67 @@
+"""Where regions are rewritten: in the lowering of `jit`, after all differentiation.
+
+JAX lowers an inner `jit` by a rule of its own. The rule here hands the program of a
+marked one to the optimizer and leaves everything else, effects, tokens and placement
+included, to JAX's. Of two regions, one inside the other, the outer counts.
+"""
+
+import functools
+import threading
+from typing import Any
+
+from jax.extend.core import primitives
+from jax.interpreters import mlir
+
+from jscan.optimize._api import rewrite
+from jscan.optimize._marks import choices_of, is_marked
+from jscan.optimize._options import Options
+
+
+class _Depth(threading.local):
+    regions = 0
+
+
+_depth = _Depth()
+
+
+@functools.lru_cache(maxsize=512)
+def rewritten(jaxpr: Any, options: Options | None, platform: str) -> Any:
+    """The program of a region, as it reaches the compiler."""
+    if options is None or not options.passes:
+        return jaxpr
+    return rewrite(jaxpr, platform=platform, options=options)
+
+
+def _install() -> bool:
+    """Put the rule in the place of JAX's.
+
+    Returns:
+        Whether that was possible: which rule JAX has is not part of its documented
+        interface. Without it loops run as they are written.
+    """
+    known = getattr(mlir, "_lowerings", {}).get(primitives.jit_p)
+    default = getattr(known, "rule", known)
+    if default is None:
+        return False
+
+    def rule(ctx: Any, *values: Any, **params: Any) -> Any:
+        if not is_marked(params["name"]) or _depth.regions:
+            return default(ctx, *values, **params)
+        platforms = ctx.module_context.platforms
+        # One program for several platforms (`jax.export`) has no one cost to go by.
+        if len(platforms) == 1:
+            options = choices_of(params["name"])
+            new = rewritten(params["jaxpr"], options, platforms[0])
+            params = {**params, "jaxpr": new}
+        _depth.regions += 1
+        try:
+            return default(ctx, *values, **params)
+        finally:
+            _depth.regions -= 1
+
+    mlir.register_lowering(primitives.jit_p, rule, cacheable=False)
+    return True
+
+
+INSTALLED = _install()
+"""Whether regions are rewritten with this version of JAX."""
