@@ -92,12 +92,14 @@ WRAPPED = {
 def test_one_bar_that_ends_at_the_last_step(bars, wrapped):
     jax.block_until_ready(WRAPPED[wrapped](X))
     jax.effects_barrier()
-    (bar,) = bars
+    # What the user's own `jax.checkpoint` runs a second time is shown a second time.
+    assert len(bars) == 1 or ("jax.checkpoint" in wrapped and len(bars) <= 2)
     steps = 20 if wrapped == "debug" else 250
-    assert (bar.n, bar.total, bar.closed) == (steps, steps, True)
-    assert bar.shown == sorted(bar.shown)
-    # Compiled, a short loop makes five reports (recomputed chunks fit a few more in).
-    assert len(bar.shown) <= (22 if wrapped == "debug" else 11)
+    for bar in bars:
+        assert (bar.n, bar.total, bar.closed) == (steps, steps, True)
+        assert bar.shown == sorted(bar.shown)
+        # Compiled, a short loop makes five reports (recomputed chunks a few more).
+        assert len(bar.shown) <= (22 if wrapped == "debug" else 11)
     assert bar.desc.startswith("scan")
 
 
@@ -184,8 +186,7 @@ def test_an_error_in_a_function_closes_its_bars(bars):
     f = jscan.function(lambda: run(X, 1))
     with pytest.raises(Exception, match="from the host"):
         f()
-    assert bars[0].closed
-    assert 0 < bars[0].n < 121
+    assert all(bar.closed and bar.n < 121 for bar in bars)
     assert not _progress._open
 
 

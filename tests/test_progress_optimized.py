@@ -127,7 +127,11 @@ def test_rewriting_twice_changes_nothing():
 def test_the_backward_loops_do_not_report():
     program = jax.make_jaxpr(jax.grad(loss(with_bar)))(W)
     forward = jax.make_jaxpr(with_bar)(W)
-    assert len(loops(program, "debug_callback")) == len(loops(forward, "debug_callback")) > 0
+    assert (
+        len(loops(program, "debug_callback"))
+        == len(loops(forward, "debug_callback"))
+        > 0
+    )
     assert len(loops(program, "scan")) == 2 * len(loops(forward, "scan"))
 
 

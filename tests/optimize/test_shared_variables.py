@@ -137,5 +137,5 @@ def test_inner_loops_have_names():
         return jscan.map(step, x, non_sequences=w, name="outer")[0].sum()
 
     found = names(jax.grad(outer), jnp.full(4, 0.5), X)
-    assert {"inner", "inner (backward)"} <= set(found)
+    assert {"outer/inner", "outer/inner (backward)"} <= set(found)
     assert not any(name.startswith("loop") for name in found)

@@ -40,6 +40,11 @@ _LOOPS = frozenset({"scan"})
 
 def emit(loop: Loop, context: Context) -> dict[Any, Any]:
     """Run the loop and return the value of each result, by outer variable."""
+    with context.inside(loop.scope):
+        return _emitted(loop, context)
+
+
+def _emitted(loop: Loop, context: Context) -> dict[Any, Any]:
     finals, rows = _run(loop, context)
     rows = {**loop.sequences, **rows}
     wanted = [

@@ -1,6 +1,7 @@
 """What a caller may choose, and what the passes are told about their surroundings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,7 @@ class Context:
         producers: The equation that makes each variable of that program.
         run: Runs a program with its loops optimized.
         finish: Runs all passes on a part of a loop, and then the part.
+        scopes: Names of what is around the program that is being rewritten.
     """
 
     options: Options
@@ -80,6 +82,16 @@ class Context:
     producers: Mapping[Any, Any] = field(default_factory=dict)
     run: Callable[..., list[Any]] | None = None
     finish: Callable[[Any], dict[Any, Any]] | None = None
+    scopes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def inside(self, scope: str) -> Iterator[None]:
+        """While a program is rewritten that something of this name holds."""
+        self.scopes.append(scope)
+        try:
+            yield
+        finally:
+            self.scopes.pop()
 
     @property
     def machine(self) -> Machine:

@@ -29,13 +29,12 @@ class Session:
 
     context: Context
     records: dict[int, tuple[Any, Loop, Loop]] = field(default_factory=dict)
-    scopes: list[str] = field(default_factory=list)  # of the loops around
 
     def record(self, equation: Any, before: Loop, after: Loop) -> None:
         """Remember a loop for the report; one traced twice counts once."""
         if before.scope.split("/")[-1] == STRETCHES:
             return  # it cuts another loop in stretches, for a bar
-        scope = "/".join(filter(None, (*self.scopes, before.scope)))
+        scope = "/".join(filter(None, (*self.context.scopes, before.scope)))
         before = replace(before.without_values(), scope=scope)
         self.records[id(equation)] = (equation, before, after.without_values())
 

@@ -172,7 +172,9 @@ def scope_name(scope: str) -> str:
 
 
 def _backward(scope: str) -> str:
-    return " (backward)" if "transpose(" in scope else ""
+    """What is computed again for a backward loop is a forward loop."""
+    is_forward = "transpose(" not in scope or "rematted_computation" in scope
+    return "" if is_forward else " (backward)"
 
 
 def _number(value: int) -> str:

@@ -109,7 +109,8 @@ class Walk:
         """Run an equation whose inner programs hold loops."""
         operands = [self.value(atom) for atom in equation.invars]
         try:
-            values = self._run_opened(equation, operands)
+            with self._context().inside(str(equation.source_info.name_stack)):
+                values = self._run_opened(equation, operands)
         except Exception:
             if debugging() or equation.effects:
                 raise
@@ -183,13 +184,9 @@ class Walk:
         before = [self._loop(equation) for equation in group]
         loop = before[0] if len(group) == 1 else join(before)
         scope = jax.named_scope(loop.scope) if loop.scope else nullcontext()
-        self.session.scopes.append(loop.scope)
-        try:
-            with scope:
-                after = run_passes(loop, context)
-                values = emit(after, context)
-        finally:
-            self.session.scopes.pop()
+        with scope:
+            after = run_passes(loop, context)
+            values = emit(after, context)
         for variable, value in values.items():
             aval = variable.aval
             if value.shape != aval.shape or value.dtype != aval.dtype:
