@@ -90,7 +90,7 @@ def _transpose(
 
 @dataclass(frozen=True)
 class _ByLane:
-    """A transpose for all lanes of a `vmap`; cotangents have a lane axis, all of them."""
+    """A transpose for all lanes of a `vmap`; all cotangents have a lane axis."""
 
     pull: Flat
     axes: tuple[int | None, ...]

@@ -71,7 +71,7 @@ def _why_not(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> str
         return "it is not a floating point number"
     if states != {variable}:
         return "it depends on other state, or not on itself"
-    if not all(map(batchable, path)):
+    if not all(batchable(e, loop.length) for e in path):
         return "its update cannot be batched"
     if stack_bytes([variable] * 3, loop.length) > context.budget:
         return "its rows do not fit the memory budget"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
+from jscan.optimize._compilers import is_miscompiled
 from jscan.optimize._jaxpr import (
     Atom,
     every_equation,
@@ -135,16 +136,20 @@ class Dependence:
         return [equation for equation in among if id(equation) in reached]
 
 
-def batchable(equation: Any) -> bool:
-    """Whether one batched equation gives exactly what T separate ones give."""
-    return not equation.effects and all(map(_batchable_alone, every_equation(equation)))
+def batchable(equation: Any, length: int) -> bool:
+    """Whether one batched equation gives exactly what `length` separate ones give."""
+    return not equation.effects and all(
+        _batchable_alone(inner, length) for inner in every_equation(equation)
+    )
 
 
-def _batchable_alone(equation: Any) -> bool:
+def _batchable_alone(equation: Any, length: int) -> bool:
     name = equation.primitive.name
     if name in _BRANCHING or name in _UNBATCHED_RANDOM:
         return False
-    if is_collective(equation) or _unusual_keys(equation):
+    if is_collective(equation) or is_miscompiled(equation, length):
+        return False
+    if _unusual_keys(equation):
         return False
     return name in _TRANSPARENT or not any(sub_programs(equation))
 

@@ -103,7 +103,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     movable = []
     for equation in roots:
         upstream = dependence.upstream([equation], candidates)
-        blocker = next((e for e in upstream if not batchable(e)), None)
+        blocker = next((e for e in upstream if not batchable(e, loop.length)), None)
         if blocker is None:
             movable.append(equation)
         else:

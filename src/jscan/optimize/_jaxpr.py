@@ -121,6 +121,19 @@ def trace(function: Callable[..., Any], avals: Sequence[Any]) -> Any:
         return jax.make_jaxpr(function, axis_env=names)(*avals)
 
 
+def holds_wide(jaxpr: Any) -> bool:
+    """Whether an open program computes with numbers of 64 bits."""
+    inner = (e for equation in jaxpr.eqns for e in every_equation(equation))
+    made = (v for equation in inner for v in equation.outvars)
+    return any(
+        getattr(getattr(v.aval, "dtype", None), "name", "") in _WIDE
+        for v in (*jaxpr.invars, *made)
+    )
+
+
+_WIDE = frozenset({"int64", "uint64", "float64", "complex128"})
+
+
 def mesh_of(avals: Iterable[Any]) -> Any:
     """The mesh that values of these types lie on, or `None`."""
     for aval in avals:

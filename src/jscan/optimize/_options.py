@@ -35,29 +35,44 @@ class Options:
     unasked: bool = False
 
 
+DEFAULT = frozenset(PASS_NAMES) - OPT_IN
+"""What `"default"` stands for: all passes that keep rounding close."""
+
+
 def make_options(passes: Any = None, memory_budget: int | None = None) -> Options:
     """Check and complete the arguments of `optimize`.
 
     Args:
-        passes: `None` for all that keep rounding close, or names from `PASS_NAMES`.
+        passes: `None` for the default, or names: a collection, or one string with a
+            plus between them; `"default"` is short for all that keep rounding close.
         memory_budget: Bytes; `None` for 32 MiB.
 
     Raises:
         ValueError: If a name is not one of the passes, or the budget is negative.
-        TypeError: If `passes` is a single string.
+        TypeError: If `passes` is no collection of names.
     """
-    if isinstance(passes, str):
+    asked = passes.split("+") if isinstance(passes, str) else passes
+    try:
+        names = DEFAULT if asked is None else frozenset(asked)
+    except TypeError:
         raise TypeError(
-            f"passes must be a collection of names, got the string {passes!r}; "
-            f"write passes=[{passes!r}]"
-        )
-    names = Options.passes if passes is None else frozenset(passes)
+            f"passes: needed names of passes; got {passes!r:.60}. "
+            'Fix: write passes=["hoist", "merge"] or passes="default+associate"'
+        ) from None
+    if "default" in names:
+        names = names - {"default"} | DEFAULT
     unknown = sorted(map(str, names - set(PASS_NAMES)))
     if unknown:
-        raise ValueError(f"unknown passes {unknown}; known are {list(PASS_NAMES)}")
+        raise ValueError(
+            f"passes: needed names among {', '.join(PASS_NAMES)} and default; got "
+            f"{', '.join(unknown)}. Fix: correct the name, or leave passes out"
+        )
     budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
     if budget < 0:
-        raise ValueError(f"memory_budget must be 0 or more bytes, got {budget}")
+        raise ValueError(
+            f"memory_budget: needed 0 or more bytes; got {budget}. "
+            "Fix: leave memory_budget out for 32 MiB"
+        )
     return Options(names, budget)
 
 

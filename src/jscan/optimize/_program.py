@@ -1,13 +1,17 @@
 """One rewrite of one program: what its parts share, and its report."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import jax
 
 from jscan.optimize._flat import flattened, loop_in
 from jscan.optimize._jaxpr import (
     NotUnderstoodError,
     avals_of,
+    holds_wide,
     is_scan,
     open_jaxpr,
     trace,
@@ -70,7 +74,10 @@ class Session:
                 for value, atom in zip(values, opened.outvars, strict=True)
             ]
 
-        new = trace(function, avals_of(opened.invars))
+        # A program may compute with 64 bits where the setting of now says 32.
+        wide = jax.enable_x64(True) if holds_wide(opened) else nullcontext()
+        with wide:
+            new = trace(function, avals_of(opened.invars))
         return self._settled(without_dead_code(new))
 
     def _settled(self, jaxpr: Any) -> Any:

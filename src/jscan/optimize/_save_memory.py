@@ -86,7 +86,7 @@ def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
     upstream = (
         [] if producer is None else dependence.upstream([producer], loop.equations)
     )
-    if not all(map(batchable, upstream)):
+    if not all(batchable(e, 1) for e in upstream):
         return None
     last = slice(0, 1) if loop.reverse else slice(loop.length - 1, loop.length)
     rows = {v: x[last] for v, x in loop.sequences.items()}

@@ -38,7 +38,7 @@ def run(loop: Loop, context: Context) -> Loop:
         e
         for e in rest
         if dependence.level_of(e) is Level.SEQUENCE
-        and all(map(batchable, dependence.upstream([e], rest)))
+        and all(batchable(u, loop.length) for u in dependence.upstream([e], rest))
     ]
     size = stack_bytes(intermediates(loop, chosen), loop.length)
     if size > context.budget:
@@ -48,7 +48,7 @@ def run(loop: Loop, context: Context) -> Loop:
     roots = [e for e in rest if machine.gains_batched(e) and e not in chosen]
     for root in roots:
         group = dependence.downstream([root], rest)
-        blocker = next((e for e in group if not batchable(e)), None)
+        blocker = next((e for e in group if not batchable(e, loop.length)), None)
         if blocker is not None:
             name = blocker.primitive.name
             loop = loop.refused(
@@ -92,7 +92,7 @@ def _with_sequence_work(
         for e in dependence.upstream(inputs, loop.equations)
         if dependence.level_of(e) < Level.STATE
     ]
-    if not all(map(batchable, sequence_work)):
+    if not all(batchable(e, loop.length) for e in sequence_work):
         sequence_work = []
     ids = {id(e) for e in (*group, *sequence_work)}
     return [e for e in loop.equations if id(e) in ids]
@@ -121,7 +121,7 @@ def _with_free_riders(
     for equation in reversed(rest):
         users = [u for v in equation.outvars for u in dependence.users.get(v, [])]
         stays = any(id(u) not in gone for u in users)
-        if id(equation) in gone or stays or not batchable(equation):
+        if id(equation) in gone or stays or not batchable(equation, loop.length):
             continue
         changing = {
             v

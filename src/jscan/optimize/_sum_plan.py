@@ -124,7 +124,7 @@ class Planner:
         if atom in self.free:
             return Plan(False, frozenset({atom}))
         equation = self.dependence.producers.get(atom)
-        if equation is None or not batchable(equation):
+        if equation is None or not batchable(equation, self.loop.length):
             return self._materialise(atom)
         name = equation.primitive.name
         if name == "concatenate":
@@ -238,7 +238,8 @@ class Planner:
         upstream = self.dependence.upstream([producer], self.loop.equations)
         pure = [e for e in upstream if self.dependence.level_of(e) > Level.CONSTANT]
         size = stack_bytes([atom], self.loop.length)
-        if not all(map(batchable, pure)) or size > self.context.budget:
+        can = all(batchable(e, self.loop.length) for e in pure)
+        if not can or size > self.context.budget:
             return self._materialise(atom)
         machine = self.context.machine
         gains = any(map(machine.gains_batched, pure))

@@ -25,7 +25,7 @@ def run(loop: Loop, context: Context) -> Loop:
         return loop
     if has_effects(loop):
         return loop.refused(NAME, "a step has an effect, whose order must not change")
-    blocker = next((e for e in loop.equations if not batchable(e)), None)
+    blocker = next((e for e in loop.equations if not batchable(e, loop.length)), None)
     if blocker is not None:
         name = blocker.primitive.name
         return loop.refused(
