@@ -30,6 +30,7 @@ from ._step import (
     call_step,
     complete_outputs,
     row_type,
+    step_frame,
     stop_condition,
     trace_step,
 )
@@ -71,7 +72,13 @@ def _run(spec: ScanSpec, n_steps: int) -> _Run:
     outputs = spec.outputs
     while True:
         run = _Run(spec, outputs, _cut(spec, n_steps))
-        promoted = run.first_step()
+        try:
+            promoted = run.first_step()
+        except (TypeError, ValueError) as error:
+            if not spec.listed:
+                raise
+            spec = spec.with_values(error)
+            continue
         if promoted is None:
             run.finish()
             return run
@@ -172,9 +179,9 @@ class _Run:
                 for state, rows in zip(self.states, self.past, strict=True)
                 for tap in state.taps
             ),
-            *(constant.value for constant in spec.non_sequences),
         ]
         with _frames.enter(self._frame(index)) as frame:
+            arguments += spec.non_sequence_arguments(spec.non_sequence_leaves())
             returned = call_step(spec, arguments, index)
             self.fresh = {
                 variable: _new_value(variable, value, spec.options.name)
@@ -197,7 +204,7 @@ class _Run:
             stream: position.moved(index * self.draws[stream])
             for stream, position in self.positions.items()
         }
-        return _frames.Frame({**self.shared, **positions}, staged=False)
+        return step_frame(self.spec, {**self.shared, **positions}, staged=False)
 
     def _note_draws(self, frame: _frames.Frame, index: int) -> None:
         draws = {stream: count for stream, count in frame.draws.items() if count}

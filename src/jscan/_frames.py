@@ -57,6 +57,7 @@ class Frame:
         samples: Samples of draws, as they are worth here.
         stored: New values that functions called here have stored.
         integers: Arguments of a function that came as Python ints and are traced.
+        given_away: Variables that the step got as arrays, worth what they are now.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Frame:
         self.samples: dict[Draw, Any] = {}
         self.stored: dict[SharedVariable, PyTree] = {}
         self.integers = Integers()
+        self.given_away: tuple[SharedVariable, ...] = ()
         self.trace: Any = None
         self.parent = current()
 

@@ -77,7 +77,9 @@ class Program:
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]:
         """Run the computation on flat inputs; under a trace, in-line."""
-        return eval_jaxpr(open_jaxpr(self.jaxpr), (), *inputs)
+        results = eval_jaxpr(open_jaxpr(self.jaxpr), (), *inputs)
+        # A constant truth value comes as a Python bool, of which ``~`` is an integer.
+        return [jax.numpy.asarray(x) if isinstance(x, bool) else x for x in results]
 
     @property
     def in_avals(self) -> list[Any]:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._types import Leaf, PyTree
+from ._errors import ScanTypeError, Subject, explain_error
+from ._types import Leaf, PyTree, is_array, is_number, is_traced, type_text
 from ._updates import Updates
 
 
@@ -31,17 +32,65 @@ class ScanResult:
     """
 
     def __init__(
-        self, outputs: PyTree, updates: Updates, n_steps: Any, rows: int
+        self,
+        outputs: PyTree,
+        updates: Updates,
+        n_steps: Any,
+        rows: int,
+        *,
+        stacked: bool = True,
     ) -> None:
         self.outputs = outputs
         self.updates = updates
         self.n_steps = n_steps
         self._rows = rows
+        self._stacked = stacked  # False: the outputs have no time axis
 
     @property
     def mask(self) -> jax.Array:
-        """``[T]`` booleans: true for the rows of executed steps."""
-        return jnp.arange(self._rows, dtype=jnp.int32) < self.n_steps
+        """``[T]`` booleans: true for the rows of executed steps.
+
+        Of a result that `jax.vmap` returned: ``[lanes, T]``.
+        """
+        count = jnp.asarray(self.n_steps)[..., None]
+        rows = jnp.arange(self._rows, dtype=count.dtype)
+        return rows[(None,) * (count.ndim - 1)] < count
+
+    def filled(self, value: Any = 0) -> PyTree:
+        """The outputs with `value` in place of the rows behind the executed ones.
+
+        A traced loop that stopped repeats its last row, an eager one has no such rows:
+        sums over rows that are filled with 0 are the same in both.
+
+        Args:
+            value: A number, such as 0 or ``jnp.nan``, or a tree of them like `outputs`.
+
+        Returns:
+            The outputs; of `reduce`, and where exactly the executed rows came, as they
+            are.
+
+        Raises:
+            ScanTypeError: An output whose dtype does not hold the value.
+
+        Works in every transform, for outputs of any rank.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jscan
+            >>> def double(h):
+            ...     return 2 * h, jscan.until(h > 2)
+            >>> run = jax.jit(lambda h: jscan.scan(double, outputs_info=h, n_steps=5))
+            >>> run(1.0).outputs.tolist()
+            [2.0, 4.0, 8.0, 8.0, 8.0]
+            >>> run(1.0).filled(0).tolist()
+            [2.0, 4.0, 8.0, 0.0, 0.0]
+        """
+        if isinstance(self.n_steps, int) or not self._stacked:
+            return self.outputs
+        if is_number(value) or is_array(value):
+            return jax.tree.map(lambda rows: _fill(rows, self.mask, value), self.outputs)
+        return jax.tree.map(
+            lambda rows, value: _fill(rows, self.mask, value), self.outputs, value
+        )
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.outputs, self.updates))
@@ -58,14 +107,59 @@ class ScanResult:
             f"n_steps={self.n_steps!r})"
         )
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], int]:
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, bool]]:
         """For JAX: outputs, updates and the step count are the children."""
-        return (self.outputs, self.updates, self.n_steps), self._rows
+        return (self.outputs, self.updates, self.n_steps), (self._rows, self._stacked)
 
     @classmethod
-    def tree_unflatten(cls, rows: int, children: tuple[Any, ...]) -> ScanResult:
+    def tree_unflatten(
+        cls, form: tuple[int, bool], children: tuple[Any, ...]
+    ) -> ScanResult:
         """For JAX: the inverse of `tree_flatten`."""
-        return cls(*children, rows=rows)
+        return cls(*children, rows=form[0], stacked=form[1])
+
+
+def _fill(rows: Leaf, mask: Leaf, value: Any) -> Leaf:
+    """`rows`, with `value` where the mask of their leading axes is false."""
+    fits = not jnp.issubdtype(rows.dtype, jax.dtypes.extended)
+    if fits and not is_traced(value):
+        cast = np.asarray(value).astype(rows.dtype)
+        fits = bool(np.array_equal(cast, value, equal_nan=cast.dtype.kind in "fcV"))
+        fits |= jnp.issubdtype(rows.dtype, jnp.inexact)
+    if not fits:
+        raise ScanTypeError(
+            explain_error(
+                Subject("ScanResult"),
+                "filled",
+                needed=f"a value that {type_text(rows)} can hold",
+                came=f"{value!r:.60}",
+                fix="pass a tree of values like the outputs, one for each",
+            )
+        )
+    mask = jax.lax.broadcast_in_dim(mask, rows.shape, tuple(range(mask.ndim)))
+    return jnp.where(mask, rows, jnp.asarray(value).astype(rows.dtype))
+
+
+def known_count(executed: Leaf | int) -> Leaf | int:
+    """The number of steps as an ``int``, unless only the running program knows it.
+
+    `jax.grad` and its like compute on given values: there it is known, whatever stands
+    for it.
+    """
+    try:
+        return int(executed)
+    except jax.errors.ConcretizationTypeError:
+        return executed
+
+
+def is_known(leaf: Leaf) -> bool:
+    """True for an array whose numbers are known, whatever transformation it is in."""
+    if is_traced(leaf):
+        try:
+            bool((leaf == leaf).any())
+        except jax.errors.ConcretizationTypeError:
+            return False
+    return True
 
 
 def cut_rows(outputs: PyTree, executed: int) -> PyTree:
@@ -77,6 +171,8 @@ def cut_rows(outputs: PyTree, executed: int) -> PyTree:
     def cut(leaf: Leaf) -> Leaf:
         if executed == leaf.shape[0]:
             return leaf
+        if is_traced(leaf):  # by a transformation that computes on given values
+            return leaf[:executed]
         on_host = {device.platform for device in leaf.devices()} == {"cpu"}
         if not on_host or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             return leaf[:executed]

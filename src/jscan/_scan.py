@@ -17,7 +17,15 @@ from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
 from ._profile import count_traced, records, run_timed
 from ._progress import plan_bar, running
-from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
+from ._results import (
+    ScanResult,
+    cut_rows,
+    hold_rows,
+    is_known,
+    known_count,
+    pack_outputs,
+    repeat_last,
+)
 from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
@@ -177,7 +185,8 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         positions = hand_on(step.draws, executed, spec.n_steps)
     rows, held = plan.rows, plan.rows * plan.returns_last
     stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
-    exact = not plan.is_bounded or not any(map(is_traced, (*inputs, executed)))
+    executed = known_count(executed)
+    exact = isinstance(executed, int)
     if not exact and last:
         stacked = hold_rows(stacked, last, executed)
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
@@ -185,11 +194,9 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     updates = Updates(zip(step.updated, values, strict=True)) + positions
     if not plan.is_bounded:
         return _pack(spec, outputs, updates, executed, spec.n_steps)
-    if not is_traced(executed):
-        executed = int(executed)
     if exact and not spec.options.last_only:
         outputs = cut_rows(outputs, executed)
-    kept = executed if exact or spec.options.last_only else spec.n_steps
+    kept = executed if exact else spec.n_steps
     return _pack(spec, outputs, updates, executed, kept)
 
 
@@ -217,7 +224,8 @@ def _pack(
     spec: ScanSpec, outputs: list[PyTree], updates: Updates, executed: Any, rows: int
 ) -> ScanResult:
     packed = pack_outputs(outputs, return_list=spec.options.return_list)
-    return ScanResult(packed, updates, executed, rows=rows)
+    stacked = not spec.options.last_only
+    return ScanResult(packed, updates, executed, rows, stacked=stacked)
 
 
 def _run_in_python(spec: ScanSpec) -> ScanResult:
@@ -229,7 +237,7 @@ def _run_in_python(spec: ScanSpec) -> ScanResult:
         outputs = jax.tree.map(lambda leaf: leaf[np.array(ends, int)], outputs)
     elif spec.options.last_only:
         outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
-    elif any(map(is_traced, jax.tree.leaves(outputs))):  # as the compiled loop does
+    elif not all(map(is_known, jax.tree.leaves(outputs))):  # as the compiled loop does
         missing = spec.n_steps - executed
         outputs = jax.tree.map(lambda leaf: repeat_last(leaf, missing), outputs)
         return _pack(spec, outputs, updates, executed, spec.n_steps)

@@ -102,7 +102,8 @@ def _traced(n_steps: Leaf, bound: int | None, name: str | None) -> tuple[int, Le
                 fix="pass max_steps=..., or mark n_steps static (static_argnums)",
             )
         )
-    return bound, jax.lax.convert_element_type(jnp.clip(n_steps, 0, bound), jnp.int32)
+    limit = jax.lax.convert_element_type(jnp.clip(n_steps, 0, bound), jnp.int32)
+    return bound, limit if bound else None  # no room: known to be 0 steps
 
 
 def _check_lengths(
