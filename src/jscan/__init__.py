@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._checkpoint import scan_checkpoints
 from ._errors import (
     NonFiniteError,
+    ScanAttributeError,
     ScanError,
     ScanImportError,
     ScanNotImplementedError,
@@ -33,6 +34,7 @@ __all__ = [
     "OrderedUpdates",
     "RandomStreams",
     "Report",
+    "ScanAttributeError",
     "ScanError",
     "ScanImportError",
     "ScanNotImplementedError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import jax
@@ -15,6 +15,7 @@ from . import _donation
 from ._errors import ScanTypeError, ScanValueError, explain_error
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
+from ._numbers import fix_of_kind
 from ._steps import count_steps
 from ._types import (
     Leaf,
@@ -154,15 +155,12 @@ def _from_numbers(value: Any, place: str, name: str | None) -> Leaf:
 
 
 def _not_numeric(place: str, name: str | None, value: Any) -> str:
-    fix = "convert it with jnp.asarray"
-    if callable(value):
-        fix = "use the function from the step's closure instead of passing it"
     return explain_error(
         name,
         place,
         needed="an array, a number or a pytree of them",
         came=f"{value!r:.60} of type {type(value).__name__}",
-        fix=fix,
+        fix=fix_of_kind(value),
     )
 
 
@@ -194,9 +192,9 @@ def _taps(
     if taps is None:
         return default
     try:
-        if isinstance(taps, Set | Mapping | str):  # no order, or no numbers
+        if isinstance(taps, set | frozenset):  # the step's arguments have an order
             raise TypeError
-        many = isinstance(taps, Iterable) and np.ndim(cast("Any", taps)) != 0
+        many = isinstance(taps, Iterable) and getattr(taps, "ndim", 1) != 0
         values = list(taps) if many else [taps]
         if any(isinstance(value, bool) for value in values):
             raise TypeError

@@ -3,6 +3,7 @@
     ScanError
     ├── ScanTypeError            (TypeError)           wrong kind
     ├── ScanValueError           (ValueError)          right kind, wrong value
+    ├── ScanAttributeError       (AttributeError)      no such attribute
     ├── ScanImportError          (ImportError)         an extra is missing
     ├── ScanNotImplementedError  (NotImplementedError) a named limit
     ├── UpdateCollision          (KeyError)            two updates
@@ -71,14 +72,38 @@ class ScanNotImplementedError(ScanError, NotImplementedError):
     """
 
 
+class ScanAttributeError(ScanError, AttributeError):
+    """An attribute that an object of jscan does not have, or that cannot be set.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.ScanAttributeError, AttributeError)
+        True
+    """
+
+
 class UpdateCollision(ScanError, KeyError):
     """Two different new values for one shared variable: ``('Collision', variable)``.
+
+    Attributes:
+        owner: The loop or function that returned them, if it is known.
 
     Example:
         >>> import jscan
         >>> issubclass(jscan.UpdateCollision, KeyError)
         True
     """
+
+    owner: str | None = None
+
+    def __str__(self) -> str:
+        return explain_error(
+            self.owner or Subject("Updates"),
+            f"Collision, the update of {self.args[-1]!r}",
+            needed="one new value",
+            came="two different ones",
+            fix="leave one out; {**first, **second} keeps the second's values",
+        )
 
 
 class NonFiniteError(ScanError, FloatingPointError):

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._errors import ScanTypeError, ScanValueError, UpdateCollision, explain_error
 from ._operators import ArrayLike
 from ._results import ScanResult
 from ._shared import SharedVariable
@@ -144,7 +144,11 @@ def _updates(part: Any, name: str | None) -> Updates:
                     fix="leave the variable out of the updates to keep its value",
                 )
             )
-    return Updates(part)
+    try:
+        return Updates(part)
+    except UpdateCollision as error:
+        error.owner = name
+        raise
 
 
 # ---------------------------------------------------------------------------- outputs
