@@ -5,7 +5,6 @@ from __future__ import annotations
 from ._checkpoint import scan_checkpoints
 from ._errors import (
     NonFiniteError,
-    ScanAttributeError,
     ScanError,
     ScanImportError,
     ScanNotImplementedError,
@@ -34,7 +33,6 @@ __all__ = [
     "OrderedUpdates",
     "RandomStreams",
     "Report",
-    "ScanAttributeError",
     "ScanError",
     "ScanImportError",
     "ScanNotImplementedError",

@@ -13,9 +13,9 @@ import numpy as np
 
 from . import _donation
 from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._numbers import fix_of_kind
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
-from ._numbers import fix_of_kind
 from ._steps import count_steps
 from ._types import (
     Leaf,

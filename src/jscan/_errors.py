@@ -2,8 +2,8 @@
 
     ScanError
     ├── ScanTypeError            (TypeError)           wrong kind
+    │   └── ScanAttributeError   (AttributeError)      no such attribute
     ├── ScanValueError           (ValueError)          right kind, wrong value
-    ├── ScanAttributeError       (AttributeError)      no such attribute
     ├── ScanImportError          (ImportError)         an extra is missing
     ├── ScanNotImplementedError  (NotImplementedError) a named limit
     ├── UpdateCollision          (KeyError)            two updates
@@ -15,6 +15,8 @@ holds the place (with the loop's name), what was needed, what came, and the fix.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,14 +74,8 @@ class ScanNotImplementedError(ScanError, NotImplementedError):
     """
 
 
-class ScanAttributeError(ScanError, AttributeError):
-    """An attribute that an object of jscan does not have, or that cannot be set.
-
-    Example:
-        >>> import jscan
-        >>> issubclass(jscan.ScanAttributeError, AttributeError)
-        True
-    """
+class ScanAttributeError(ScanTypeError, AttributeError):
+    """An attribute that an object of jscan does not have, or that cannot be set."""
 
 
 class UpdateCollision(ScanError, KeyError):
@@ -144,6 +140,23 @@ def loop_label(name: str | None) -> str:
     if isinstance(name, Subject):
         return str(name)
     return f"scan {name!r}" if name else "scan"
+
+
+def warn(text: str) -> None:
+    """Warn at the line, outside of jscan and JAX, that is to blame."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and _is_skipped(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
+
+
+def is_ours(module: str) -> bool:
+    """True for the name of a module of jscan."""
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_skipped(module: str) -> bool:
+    return is_ours(module) or module.partition(".")[0] == "jax"
 
 
 def explain_error(

@@ -263,8 +263,8 @@ def _refuse_in_a_step() -> None:
                 explain_error(
                     _SUBJECT,
                     "a stream made in a step",
-                    needed="one that exists before the loop and gives each step numbers",
-                    came="one that would give every step the same",
+                    needed="one that exists before the loop, which each step moves on",
+                    came="one that would give every step the same numbers",
                     fix="call RandomStreams outside of the step; with a key of each "
                     "step's own, draw by jax.random",
                 )

@@ -87,7 +87,9 @@ class ScanResult:
         if isinstance(self.n_steps, int) or not self._stacked:
             return self.outputs
         if is_number(value) or is_array(value):
-            return jax.tree.map(lambda rows: _fill(rows, self.mask, value), self.outputs)
+            return jax.tree.map(
+                lambda rows: _fill(rows, self.mask, value), self.outputs
+            )
         return jax.tree.map(
             lambda rows, value: _fill(rows, self.mask, value), self.outputs, value
         )

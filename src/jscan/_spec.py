@@ -27,6 +27,11 @@ class SequenceSpec:
         return -min(0, *self.taps)
 
     @property
+    def window(self) -> int:
+        """Rows from the earliest to the latest that one step may see, its own too."""
+        return self.lead + 1 + max(0, *self.taps)
+
+    @property
     def rows(self) -> int:
         """Length ``L`` of the leading axis."""
         return jax.tree.leaves(self.value)[0].shape[0]
@@ -34,7 +39,7 @@ class SequenceSpec:
     @property
     def steps(self) -> int:
         """Number of steps the sequence allows: ``L + min(taps,0) - max(taps,0)``."""
-        return max(0, self.rows - self.lead - max(0, *self.taps))
+        return max(0, self.rows - self.window + 1)
 
 
 @dataclass(frozen=True, eq=False)

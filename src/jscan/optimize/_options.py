@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from jscan._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from jscan.optimize._batch_cost import DEFAULT_BUDGET
 from jscan.optimize._cost import Machine
 from jscan.optimize._machines import machine_for
+
+_SUBJECT = Subject("jscan.optimize")
 
 Stage: TypeAlias = Literal["trace", "whole", "lowering"]
 """Which rewrites are allowed: see `Context.stage`."""
@@ -45,22 +48,51 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
         memory_budget: Bytes; `None` for 32 MiB.
 
     Raises:
-        ValueError: If a name is not one of the passes, or the budget is negative.
-        TypeError: If `passes` is a single string.
+        ScanValueError: A name that is not one of the passes, or a negative budget.
+        ScanTypeError: `passes` is no collection of names, or the budget no number.
     """
-    if isinstance(passes, str):
-        raise TypeError(
-            f"passes must be a collection of names, got the string {passes!r}; "
-            f"write passes=[{passes!r}]"
-        )
-    names = Options.passes if passes is None else frozenset(passes)
+    try:
+        if isinstance(passes, str):
+            raise TypeError
+        names = Options.passes if passes is None else frozenset(passes)
+    except TypeError:
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "passes",
+                needed="None or a collection of names",
+                came=repr(passes),
+                fix=f"write passes=[{str(passes)!r}]",
+            )
+        ) from None
     unknown = sorted(map(str, names - set(PASS_NAMES)))
     if unknown:
-        raise ValueError(f"unknown passes {unknown}; known are {list(PASS_NAMES)}")
-    budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
+        raise ScanValueError(
+            explain_error(
+                _SUBJECT,
+                "passes",
+                needed=f"names among {', '.join(PASS_NAMES)}",
+                came=f"unknown passes {', '.join(unknown)}",
+                fix="leave passes out for all that keep rounding close",
+            )
+        )
+    try:
+        budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
+    except (TypeError, ValueError):
+        raise ScanTypeError(_bad_budget(memory_budget)) from None
     if budget < 0:
-        raise ValueError(f"memory_budget must be 0 or more bytes, got {budget}")
+        raise ScanValueError(_bad_budget(budget))
     return Options(names, budget)
+
+
+def _bad_budget(budget: Any) -> str:
+    return explain_error(
+        _SUBJECT,
+        "memory_budget",
+        needed="0 or more bytes",
+        came=repr(budget),
+        fix="leave memory_budget out for 32 MiB",
+    )
 
 
 @dataclass(frozen=True)
