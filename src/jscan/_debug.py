@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _frames
 from ._errors import (
@@ -91,10 +92,13 @@ def _cut(spec: ScanSpec, n_steps: int) -> int:
     return 0 if kept == -1 else max(n_steps - kept, 0)
 
 
-def _holds(condition: Any, spec: ScanSpec) -> bool:
+def _holds(stop: Any, spec: ScanSpec) -> bool:
     """Whether the loop stops: a Python loop has to know."""
+    condition = stop_condition(stop, spec.options.name)
+    given = getattr(stop, "value", stop)
     try:
-        return bool(condition)
+        # What is known stays known under `jax.jit`, where `condition` is traced.
+        return bool(condition if is_traced(given) else np.asarray(given))
     except jax.errors.TracerBoolConversionError as error:
         raise ScanNotImplementedError(
             explain_error(
@@ -190,11 +194,8 @@ class _Run:
             returned.outputs[:] = [
                 jax.tree.map(jnp.asarray, o) for o in returned.outputs
             ]
+            stopped = returned.stop is not None and _holds(returned.stop, spec)
         self._note_draws(frame, index)
-        stop = returned.stop
-        stopped = stop is not None and _holds(
-            stop_condition(stop, spec.options.name), spec
-        )
         self._check_finite(returned, index, arguments)
         return returned, stopped
 
@@ -260,7 +261,8 @@ class _Run:
             if any(map(_is_broken, jax.tree.leaves(output))):
                 name = self.spec.options.name
                 place = f"output {index}"
-                inputs = dict(zip(argument_names(self.spec), arguments, strict=True))
+                seen = jax.tree.map(self._worth, list(arguments))
+                inputs = dict(zip(argument_names(self.spec), seen, strict=True))
                 text = explain_error(
                     name,
                     f"{place} at step {step}",
@@ -269,6 +271,12 @@ class _Run:
                     fix=f"look at the step's inputs, {inputs}",
                 )
                 raise NonFiniteError(text, step=step, output=place, inputs=inputs)
+
+    def _worth(self, argument: Any) -> PyTree:
+        """What an argument was worth in the step; a variable goes on changing."""
+        if not isinstance(argument, SharedVariable):
+            return argument
+        return self.shared.get(argument, argument.value)
 
 
 def raise_changed(

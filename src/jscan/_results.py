@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,13 +87,11 @@ class ScanResult:
         """
         if isinstance(self.n_steps, int) or not self._stacked:
             return self.outputs
+        values = value
         if is_number(value) or is_array(value):
-            return jax.tree.map(
-                lambda rows: _fill(rows, self.mask, value), self.outputs
-            )
-        return jax.tree.map(
-            lambda rows, value: _fill(rows, self.mask, value), self.outputs, value
-        )
+            values = jax.tree.map(lambda _: value, self.outputs)
+        fill = functools.partial(_fill, self.mask)
+        return jax.tree.map(fill, self.outputs, values)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.outputs, self.updates))
@@ -121,14 +120,9 @@ class ScanResult:
         return cls(*children, rows=form[0], stacked=form[1])
 
 
-def _fill(rows: Leaf, mask: Leaf, value: Any) -> Leaf:
+def _fill(mask: Leaf, rows: Leaf, value: Any) -> Leaf:
     """`rows`, with `value` where the mask of their leading axes is false."""
-    fits = not jnp.issubdtype(rows.dtype, jax.dtypes.extended)
-    if fits and not is_traced(value):
-        cast = np.asarray(value).astype(rows.dtype)
-        fits = bool(np.array_equal(cast, value, equal_nan=cast.dtype.kind in "fcV"))
-        fits |= jnp.issubdtype(rows.dtype, jnp.inexact)
-    if not fits:
+    if not is_traced(value) and not _holds(rows.dtype, np.asarray(value)):
         raise ScanTypeError(
             explain_error(
                 Subject("ScanResult"),
@@ -152,6 +146,16 @@ def known_count(executed: Leaf | int) -> Leaf | int:
         return int(executed)
     except jax.errors.ConcretizationTypeError:
         return executed
+
+
+def _holds(dtype: Any, value: np.ndarray) -> bool:
+    """Whether rows of that dtype can hold a value that is known."""
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return False
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.issubdtype(dtype, jnp.complexfloating) or value.dtype.kind != "c"
+    with np.errstate(invalid="ignore"):
+        return value.dtype.kind != "c" and bool((value.astype(dtype) == value).all())
 
 
 def is_known(leaf: Leaf) -> bool:

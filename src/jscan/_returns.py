@@ -88,6 +88,16 @@ def _take_stop(value: Any, name: str | None) -> tuple[list[Any], Any]:
         raise _bad_stop(f"until at position {stops[0]} of {len(parts)}", name)
     if len(parts) == 1:
         raise _bad_stop("until alone", name)
+    if parts[-1].condition is None:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "until",
+                needed="a scalar condition",
+                came="None",
+                fix="leave until out of a step that never stops",
+            )
+        )
     return parts[:-1], parts[-1].condition
 
 

@@ -73,6 +73,9 @@ def scan(
             every output is a map output. Python numbers take the dtype that the step
             returns; a narrower initial is promoted.
         non_sequences: Constant arguments: arrays, numbers, pytrees, or a list of them.
+            A shared variable among them is that variable: in a step it is worth what
+            the step before left, and the step may update it. (As a sequence or an
+            initial it is its value when the loop begins.)
         n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows. A
             traced number needs sequences or `max_steps` as a bound and is clamped to
             it.
@@ -87,7 +90,7 @@ def scan(
         profile: Collect calls, steps, times and costs of this loop in `jscan.profile`.
         allow_gc: Accepted for Theano's sake; has no effect.
         strict: Refuse a step that uses arrays or shared variables which do not come
-            through its arguments.
+            through its arguments. Variables in `non_sequences` may be updated.
         return_list: True: outputs are always a list.
         max_steps: Bound of a loop whose `n_steps` is traced.
         checkpoint: What the backward pass finds saved; the rest it computes again.
@@ -112,9 +115,11 @@ def scan(
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
         rows ``[T, ...]``: None, one tree, or a list. A loop that may end early
-        (`until`, a traced `n_steps`) returns exactly the executed rows when called
-        eagerly; in a traced call it returns as many as there can be, in which the last
-        executed row is repeated (zeros, if no step ran), with `n_steps` and `mask`.
+        (`until`, a traced `n_steps`) returns exactly the executed rows wherever their
+        number is known: eagerly, also under `grad`, `jvp` and `vjp` outside of `jit`.
+        Under `jit` and `vmap` it returns as many rows as there can be, in which the
+        last executed row is repeated (zeros, if no step ran), with `n_steps` and
+        `mask`; ``result.filled(0)`` has zeros in place of the repeated rows.
 
     Raises:
         ScanTypeError: An argument or a value returned by the step is of the wrong

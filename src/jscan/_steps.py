@@ -69,8 +69,7 @@ def _warn_of_short(sequences: Sequence[SequenceSpec], name: str | None) -> None:
             warn(
                 f"{loop_label(name)}: {sequence.place}: {sequence.rows} rows are fewer "
                 f"than the {sequence.window} that taps={list(sequence.taps)} span, so "
-                "that the loop makes no step. Fix: pass a longer sequence, or n_steps=0 "
-                "if none is meant."
+                "that there is no step. Fix: pass a longer sequence, or n_steps=0."
             )
 
 
