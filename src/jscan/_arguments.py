@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import jax
@@ -124,7 +123,7 @@ def _is_whole(value: Any) -> bool:
     return (
         isinstance(value, SharedVariable)
         or is_number_list(value)
-        or inspect.isgenerator(value)
+        or isinstance(value, Iterator)  # JAX would take it for a leaf, and warn
     )
 
 

@@ -45,7 +45,7 @@ def _unwrapped(other: Any) -> Any:
 # What arrays of NumPy and of JAX both have, besides what is defined here.
 METHODS = {
     name
-    for name in {*dir(jax.Array)} & {*dir(np.ndarray)} | {"at"}
+    for name in {*dir(jax.Array)} & {*dir(np.ndarray)} | {"at", "tolist"}
     if not name.startswith("_")
 }
 

@@ -9,8 +9,7 @@ shared variables, a nested tuple or any other pytree is *one* output.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,9 +203,7 @@ def _output(part: PyTree, name: str | None) -> PyTree:
 
 
 def _is_opaque(value: Any) -> bool:
-    return (
-        isinstance(value, SharedVariable) or value is None or inspect.isgenerator(value)
-    )
+    return value is None or isinstance(value, SharedVariable | Iterator)
 
 
 def _leaf(leaf: Any, name: str | None) -> Any:
@@ -223,8 +220,8 @@ def _bad_output(value: Any, name: str | None) -> ScanValueError:
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
         fix = "return the new value (did the step forget its return statement?)"
-    if inspect.isgenerator(value):
-        fix = "return a list instead of a generator"
+    if isinstance(value, Iterator):
+        fix = "return a list of its items"
     return ScanValueError(
         explain_error(
             name,
