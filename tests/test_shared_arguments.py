@@ -272,3 +272,55 @@ def test_values_for_jax_are_traced_twice_at_most(s):
     del calls[:]
     jscan.scan(lambda x, h, w: step(x, h, w.value), jnp.ones((3, 2)), jnp.zeros(2), w)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_gradient_in_the_step_sees_the_variable(mode):
+    """Not a constant in its place, which would have no gradient."""
+    W = jscan.shared(jnp.array([1.0, -2.0]), name="W")
+    rows = jnp.array([[1.0, 2.0], [0.5, 1.0]])
+
+    def descend(product):
+        def step(x, w):
+            slope = jscan.grad(lambda: product(x, w) ** 2, W)
+            return {W: W - 0.1 * slope}
+
+        return jscan.scan(step, rows, non_sequences=W, mode=mode)[1][W]
+
+    expected = np.array([1.0, -2.0])
+    for x in np.asarray(rows):
+        expected = expected - 0.1 * 2.0 * (x @ expected) * x
+    np.testing.assert_allclose(descend(lambda x, w: (x * w).sum()), expected)
+    np.testing.assert_allclose(descend(lambda x, w: jnp.dot(x, w.value)), expected)
+    with pytest.raises(ValueError, match=r"handed to a JAX function.*W\.value"):
+        descend(jnp.dot)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_constructs_that_jax_traces_take_its_value(s, mode):
+    """They may not read a variable themselves; the step is given the value then."""
+
+    def step(x, v):
+        double = jax.lax.cond(x > 0.0, lambda: v * 2.0, lambda: v * 1.0)
+        return double, {s: s + 1.0}
+
+    rows, updates = jscan.scan(step, X, non_sequences=s, mode=mode)
+    values = 1.5 + np.arange(5.0)
+    np.testing.assert_allclose(rows, np.where(X > 0, 2 * values, values))
+    assert float(updates[s]) == 6.5
+
+
+def test_no_trace_of_the_first_attempt_is_left(s):
+    with jax.checking_leaks():
+        rows, _ = jscan.scan(through_jax(s), X, 0.2, s)
+    np.testing.assert_allclose(rows, python_loop(X, 0.2, 1.5)[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stream_among_them_changes_nothing(mode):
+    rng, again = jscan.RandomStreams(2), jscan.RandomStreams(2)
+    rows, _ = jscan.scan(
+        lambda state: rng.normal(), None, None, [rng.state], n_steps=3, mode=mode
+    )
+    expected, _ = jscan.scan(lambda: again.normal(), n_steps=3)
+    np.testing.assert_array_equal(rows, expected)

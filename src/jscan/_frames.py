@@ -151,6 +151,15 @@ def current() -> Frame | None:
     return _stack.frames[-1] if _stack.frames else None
 
 
+def is_given_away(variable: SharedVariable, frame: Frame | None) -> bool:
+    """Whether a step around has the variable as a mere value, which may go stale."""
+    while frame is not None:
+        if variable in frame.given_away:
+            return True
+        frame = frame.parent
+    return False
+
+
 def value_of(variable: SharedVariable) -> PyTree:
     """The variable's value where the caller stands."""
     frame = current()

@@ -13,6 +13,7 @@ from ._errors import ScanTypeError, ScanValueError, Subject, explain_error, warn
 from ._frames import Scope
 from ._operators import ArrayLike
 from ._shared import SharedVariable
+from ._step import refuse_given_away
 from ._types import PyTree, type_text
 from ._updates import Updates
 
@@ -85,6 +86,7 @@ def value_and_grad(
     """
     variables, tree = jax.tree.flatten(wrt)
     _check_variables(variables)
+    refuse_given_away(variables, _frames.current(), _SUBJECT)
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))

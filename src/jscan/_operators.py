@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -92,6 +93,11 @@ class ArrayLike:
     def dtype(self) -> Any:
         """Dtype of the value."""
         return self.value.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the value."""
+        return math.prod(self.shape)
 
     @property
     def ndim(self) -> int:

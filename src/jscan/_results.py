@@ -32,6 +32,8 @@ class ScanResult:
         ([0.0, 1.0, 3.0, 6.0], 0, 4)
     """
 
+    _stacked = True  # False: the outputs have no time axis
+
     def __init__(
         self,
         outputs: PyTree,
@@ -45,7 +47,7 @@ class ScanResult:
         self.updates = updates
         self.n_steps = n_steps
         self._rows = rows
-        self._stacked = stacked  # False: the outputs have no time axis
+        self._stacked = stacked
 
     @property
     def mask(self) -> jax.Array:

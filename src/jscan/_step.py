@@ -7,7 +7,7 @@ variables it read are inputs like any other, so that nothing is baked into the l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,8 @@ def call_step(
     returned = parse_return(value, spec.options.name)
     updates = without_streams(returned.updates)
     _refuse_local(updates, spec.options.name)
-    _refuse_given_away(updates, spec.options.name)
+    frame = _frames.current()
+    refuse_given_away(updates, frame and frame.parent, spec.options.name)
     return dataclasses.replace(returned, updates=Updates(updates))
 
 
@@ -225,21 +226,21 @@ def step_frame(
     return frame
 
 
-def _refuse_given_away(updates: Mapping[SharedVariable, Any], name: str | None) -> None:
-    """A step around this one has a mere value of the variable, which goes stale."""
-    frame = _frames.current()
-    while frame is not None and (frame := frame.parent) is not None:
-        for variable in updates:
-            if variable in frame.given_away:
-                raise ScanValueError(
-                    explain_error(
-                        name,
-                        f"the update of {variable!r}",
-                        needed="a variable that no step around has as an array",
-                        came="one that functions of JAX are given there",
-                        fix=f"write {variable.label}.value where they take it",
-                    )
+def refuse_given_away(
+    variables: Iterable[SharedVariable], frame: _frames.Frame | None, owner: str | None
+) -> None:
+    """What changes or is differentiated here must not be a mere value further out."""
+    for variable in variables:
+        if _frames.is_given_away(variable, frame):
+            raise ScanValueError(
+                explain_error(
+                    owner,
+                    repr(variable),
+                    needed="a variable that no step around has as an array",
+                    came="one that functions of JAX are given there",
+                    fix=f"write {variable.label}.value where they take it",
                 )
+            )
 
 
 def complete_outputs(
