@@ -51,7 +51,7 @@ def test_a_clash_says_where_it_is_and_what_to_do(mode, variables):
         jscan.function(pairs, name="twice", mode=mode)()
     first, second = jscan.Updates({c: 1}), jscan.Updates({c: 2})
     with pytest.raises(KeyError, match=r"\{\*\*first, \*\*second\}") as caught:
-        first + second
+        _ = first + second
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
     assert jscan.Updates({**first, **second})[c] == 2  # the fix works

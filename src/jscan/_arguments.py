@@ -194,7 +194,7 @@ def _taps(
         if isinstance(taps, set | frozenset):  # the step's arguments have an order
             raise TypeError
         many = isinstance(taps, Iterable) and getattr(taps, "ndim", 1) != 0
-        values = list(taps) if many else [taps]
+        values: list[Any] = list(taps) if many else [taps]
         if any(isinstance(value, bool) for value in values):
             raise TypeError
         found = tuple(operator.index(value) for value in values)

@@ -15,7 +15,7 @@ holds the place (with the loop's name), what was needed, what came, and the fix.
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -144,8 +144,8 @@ def loop_label(name: str | None) -> str:
 
 def warn(text: str) -> None:
     """Warn at the line, outside of jscan and JAX, that is to blame."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and _is_skipped(frame.f_globals.get("__name__", "")):
+    frame, level = inspect.currentframe(), 1
+    while frame and _is_skipped(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=level)
 
