@@ -324,3 +324,13 @@ def test_a_stream_among_them_changes_nothing(mode):
     )
     expected, _ = jscan.scan(lambda: again.normal(), n_steps=3)
     np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint], ids=["jit", "checkpoint"])
+def test_a_step_that_jax_wraps_is_given_values(s, mode, wrap):
+    step = wrap(lambda x, v: x * v)
+    rows, _ = jscan.scan(step, X, non_sequences=s, mode=mode)
+    np.testing.assert_allclose(rows, 1.5 * X)
+    cost = lambda: jscan.scan(step, X, non_sequences=s, mode=mode).outputs.sum()
+    np.testing.assert_allclose(jscan.grad(cost, s), X.sum())

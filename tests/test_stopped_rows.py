@@ -296,3 +296,25 @@ def test_a_condition_of_another_kind_is_refused(condition, mode):
             mode=mode,
             name="sum",
         )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stream_goes_on_after_a_derivative(mode):
+    """It keeps plain numbers: by the executed steps, as after a plain call."""
+    counters, rng = [], jscan.RandomStreams(3)
+
+    def f(h):
+        step = lambda h: (h + rng.uniform(), jscan.until(h > 2.0))
+        return jscan.scan(step, None, h, n_steps=20, mode=mode).outputs.sum()
+
+    for run in (
+        f,
+        jax.grad(f),
+        jax.value_and_grad(f),
+        lambda h: jax.jvp(f, (h,), (h,)),
+    ):
+        rng.seed(3)
+        run(1.0)
+        counters.append(int(rng.state.get_value().counter))
+    assert counters == [counters[0]] * 4
+    assert 1 < counters[0] < 20

@@ -186,11 +186,10 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     with locked(step.draws):  # the loop takes its numbers in one piece
         plan, inputs = plan_loop(spec, step)
         leaves = _run_shown(plan, inputs)
-        executed = leaves.pop() if plan.is_bounded else spec.n_steps
+        executed = known_count(leaves.pop()) if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
     rows, held = plan.rows, plan.rows * plan.returns_last
     stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
-    executed = known_count(executed)
     exact = isinstance(executed, int)
     if not exact and last:
         stacked = hold_rows(stacked, last, executed)
