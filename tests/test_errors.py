@@ -7,6 +7,8 @@ from `jscan.ScanError` and from the built-in type a caller would catch.
 import functools
 import inspect
 import re
+import sys
+import types
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -272,6 +274,19 @@ bad("non_sequence None", TypeError, r"non_sequences\[1\]", "None")(
 bad("non_sequence text", TypeError, r"non_sequences\[0\]", "str|abc")(
     lambda: scan(lambda a, b: a, x, non_sequences=["abc"])
 )
+for options, word in (
+    ({"colr": 1}, "colr"),
+    ({"total": 3}, "total"),
+    ({"miniters": -1}, "miniters"),
+    ({"miniters": 1.5}, "miniters"),
+    ({"postfix": {1: 2}}, "unhashable"),
+):
+    bad(f"progress {options}", (TypeError, ValueError), "progress", word)(
+        lambda options=options: scan(lambda a: a, x, progress=options)
+    )
+bad("bar of a traced loop", ValueError, "progress", "colr", "colour")(
+    lambda: jax.jit(lambda x: scan(lambda a: a, x, progress={"colr": 1})[0])(x)
+)
 bad("unknown mode", ValueError, "mode", "FAST_RUN", "FAST_COMPILE", "DEBUG", "SLOW")(
     lambda: scan(lambda a: a, x, mode="SLOW")
 )
@@ -433,3 +448,113 @@ def test_what_a_step_takes_is_what_its_signature_says(fn):
             fits = False
         assert not _obviously_takes(fn, count) or fits
     assert _obviously_takes(lambda a, b=1: a, 2)
+
+
+def test_a_bar_that_tqdm_cannot_make_is_our_error():
+    with pytest.raises(
+        ValueError, match=r"progress, the bar 'storm'.*ncols.*Fix"
+    ) as got:
+        scan(lambda a: a, x, progress={"ncols": "wide"})
+    assert isinstance(got.value, jscan.ScanError)
+
+
+FIXED = {
+    "text": (np.array(["b", "a"]), lambda v: np.unique(v, return_inverse=True)[1]),
+    "dates": (
+        np.array(["2020-01-01", "2020-01-03"], "datetime64[D]"),
+        lambda dates: (dates - dates[0]) / np.timedelta64(1, "D"),
+    ),
+    "objects": (np.array([1, None], object), lambda values: values.astype(float)),
+    "generator": ((k for k in range(2)), lambda items: jnp.asarray(list(items))),
+    "zip": (zip((1, 2), (3, 4), strict=True), lambda items: jnp.asarray(list(items))),
+    "nothing": ([], lambda _: jnp.zeros(0)),
+}
+WORDS = {
+    "text": "code it as integers",
+    "dates": re.escape("(dates - dates[0]) / np.timedelta64(1, 'D')"),
+    "objects": re.escape("values.astype(float)"),
+    "generator": re.escape("jnp.asarray(list(items))"),
+    "zip": re.escape("jnp.asarray(list(items))"),
+    "nothing": re.escape("jnp.zeros(0)"),
+}
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_the_fix_for_what_is_no_array_works(kind):
+    value, fix = FIXED[kind]
+    with pytest.raises(TypeError, match=r"sequences\[0\].*Fix: .*" + WORDS[kind]):
+        scan(lambda a: a, [value])
+    with pytest.raises(TypeError, match=WORDS[kind]):
+        scan(lambda a, b: a, x, non_sequences=[value])
+    rows = scan(lambda a: a, [fix(value)]).outputs
+    assert len(rows) == (0 if kind == "nothing" else 2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["relu", b"relu", jnp.tanh, object(), {1, 2}, None, np.datetime64("2020-01-01")],
+    ids=lambda value: type(value).__name__,
+)
+def test_no_fix_names_a_conversion_that_fails(value):
+    with pytest.raises(TypeError) as caught:
+        scan(lambda a, b: a, x, non_sequences=[value])
+    assert "jnp.asarray" not in str(caught.value)
+    with pytest.raises(TypeError) as caught:
+        jscan.shared(value)
+    assert "jnp.asarray" not in str(caught.value)
+
+
+def test_fixes_of_wrong_shapes_speak_of_shapes():
+    w = jscan.shared(jnp.zeros(3), name="w")
+    with pytest.raises(TypeError, match=r"float64\[3\]; got float64\[4,4\].*many axes"):
+        w.set_value(np.zeros((4, 4)))
+    with pytest.raises(TypeError, match=r"Fix: convert it with \.astype\('float64'\)"):
+        w.set_value(np.zeros(3, int))
+    w.set_value(np.zeros(3, int).astype("float64"))
+    with pytest.raises(TypeError, match=r"float64\[3\]; got float64\[4\].*same shape"):
+        scan(lambda: {w: jnp.zeros(4)}, n_steps=2)
+    with pytest.raises(ValueError, match="stack the 2 values before the first step"):
+        scan(lambda a, b: a + b, None, dict(initial=1.0, taps=[-2, -1]), n_steps=5)
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2, 3)], ids=["few", "many"])
+def test_arguments_that_a_function_does_not_take(arguments):
+    run = jscan.function(lambda x, y=1: x + y, name="adder")
+    with pytest.raises(TypeError, match=r"function 'adder': the arguments.*\(x, y=1\)"):
+        run(*arguments)
+    with pytest.raises(jscan.ScanError, match="Fix"):
+        run(*arguments)
+
+
+@pytest.mark.parametrize("ask", [jscan.optimize, jscan.explain])
+def test_passes_and_budgets(ask):
+    for error, options, text in (
+        (
+            ValueError,
+            {"passes": ["x"]},
+            r"passes: .*small_dots.* unknown passes x.*Fix",
+        ),
+        (TypeError, {"passes": "merge"}, r"write passes=\['merge'\]"),
+        (TypeError, {"passes": 3}, "passes: needed .*collection"),
+        (ValueError, {"memory_budget": -1}, "memory_budget: needed 0 or more"),
+        (TypeError, {"memory_budget": "big"}, "memory_budget: .*'big'"),
+    ):
+        with pytest.raises(error, match=text) as caught:
+            ask(jnp.sin, **options)
+        assert isinstance(caught.value, jscan.ScanError)
+
+
+def test_a_plot_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"Report: plot: .*jscan\[plot\]") as caught:
+        jscan.explain(jnp.sin)(1.0).plot()
+    assert isinstance(caught.value, jscan.ScanImportError)
+
+
+def test_a_module_whose_name_begins_like_ours_is_the_callers():
+    """Its variables are named in errors, its lines in warnings."""
+    module = types.ModuleType("jscanlab")
+    code = "def run(scan, rainfall):\n    return scan(lambda: 0.0, rainfall)\n"
+    exec(code, module.__dict__)
+    with pytest.raises(TypeError, match=r"rainfall\[t\]"):
+        module.run(scan, x)

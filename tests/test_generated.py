@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 
 import helpers
@@ -15,6 +16,7 @@ from strategies import Call, calls
 STEP = 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.*rows are fewer than")
 @given(call=calls())
 def test_generated_call_agrees_in_value_and_derivatives(call: Call):
     """One compilation an example: values, then both derivatives along one direction.

@@ -50,7 +50,49 @@ def test_agrees_with_jax_through_a_loop(W):
 
 
 def test_variable_that_the_cost_does_not_use_gets_zeros(W, b):
-    assert jscan.grad(lambda: (W * W).sum(), [W, b])[1] == {"bias": 0.0}
+    with pytest.warns(UserWarning, match="never reads <SharedVariable b>"):
+        slopes = jscan.grad(lambda: (W * W).sum(), [W, b])
+    assert slopes[1] == {"bias": 0.0}
+
+
+def test_parts_of_a_variable_taken_outside_are_constants_and_it_is_said():
+    """As in a public recurrent network; the gradient is that of PyTensor 3.3.8."""
+    theta = jscan.shared(jnp.arange(6.0) / 10, name="theta")
+    parts = lambda: (theta[:4].reshape((2, 2)), theta[4:])
+
+    def loss(W, h0):
+        rows, _ = jscan.scan(
+            lambda x, h: jnp.tanh(x + h @ W), jnp.ones((3, 2)), outputs_info=[h0]
+        )
+        return (rows**2).sum()
+
+    outside = parts()
+    with pytest.warns(UserWarning, match=r"reads <.*theta>.*theta\[:4\]") as caught:
+        assert not jscan.grad(lambda: loss(*outside), theta).any()
+    assert [warning.filename for warning in caught] == [__file__]
+    np.testing.assert_allclose(
+        jscan.grad(lambda: loss(*parts()), theta),
+        [1.1057, 0.9662, 1.2055, 1.0593, 0.0594, 0.2966],
+        atol=5e-5,
+    )
+
+
+@pytest.mark.parametrize("mode", [None, "FAST_COMPILE", "DEBUG"])
+def test_a_read_anywhere_in_the_cost_is_a_read(W, mode):
+    """In a step, in an inner one, in a function, or as an argument: no warning."""
+    inner = lambda w: jscan.scan(
+        lambda: (W * w).sum(), n_steps=2, mode=mode
+    ).outputs.sum()
+    costs = [
+        lambda: jscan.map(inner, jnp.ones(2), mode=mode).outputs.sum(),
+        lambda: jscan.function(lambda: (W * W).sum(), mode=mode)(),
+        lambda: jscan.scan(lambda w: w.sum(), None, None, W, n_steps=2, mode=mode)[
+            0
+        ].sum(),
+        lambda: jscan.scan(lambda w: w, W, mode=mode).outputs.sum(),
+    ]
+    for cost in costs:
+        assert (jscan.grad(cost, W) != 0).all()
 
 
 def test_auxiliary_values_may_be_updates(W):

@@ -299,6 +299,41 @@ def test_bad_use(call, message, rng):
         call(rng)
 
 
+@pytest.mark.parametrize("mode", [None, "FAST_COMPILE", "DEBUG"])
+@pytest.mark.parametrize(
+    "seed",
+    [lambda key: 3, lambda key: key, lambda key: None],
+    ids=["number", "key of the step", "none"],
+)
+def test_a_stream_made_in_a_step_is_refused(mode, seed):
+    """Every step would start it again; Theano makes it once, when it traces."""
+
+    def step(key):
+        return jscan.RandomStreams(seed(key)).normal()
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    nested = lambda keys: jscan.scan(step, keys, mode=mode)
+    called = jscan.function(lambda key: step(key).value, mode=mode)
+    for run in (
+        lambda: jscan.map(step, keys, mode=mode),
+        lambda: jax.jit(lambda: jscan.map(step, keys, mode=mode).outputs)(),
+        lambda: jscan.map(nested, keys[None], mode=mode),
+        lambda: jscan.map(called, keys, mode=mode),
+    ):
+        with pytest.raises(ValueError, match=r"made in a step.*outside of the step"):
+            run()
+
+
+def test_what_the_refusal_says_works():
+    """By a stream from outside, and by JAX with the keys of the steps."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    rng = jscan.RandomStreams(3)
+    rows = jscan.map(lambda key: [rng.normal(), jax.random.normal(key)], keys).outputs
+    assert all(len(set(row.tolist())) == 3 for row in rows)
+    lanes = jax.vmap(lambda key: jscan.RandomStreams(key).normal().value)(keys)
+    assert len(set(lanes.tolist())) == 3
+
+
 # ------------------------------------------------------------------------ distributions
 
 N = 20_000

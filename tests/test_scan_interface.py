@@ -137,8 +137,57 @@ def test_two_numpy_sequences_with_fewer_steps():
 def test_sequence_too_short_for_its_taps_gives_no_rows(rows):
     """Two rows lie between taps -1 and 1: up to two rows there is no step."""
     x = jnp.ones((rows, 3))
-    outputs = jscan.scan(lambda a, b: a * b, dict(input=x, taps=[-1, 1])).outputs
+    with pytest.warns(UserWarning, match=rf"{rows} rows are fewer than the 3"):
+        outputs = jscan.scan(lambda a, b: a * b, dict(input=x, taps=[-1, 1])).outputs
     assert outputs.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: range(-3, 0, 2),
+        lambda: (-3, -1),
+        lambda: np.array([-3, -1]),
+        lambda: jnp.array([-3, -1]),
+        lambda: [np.int64(-3), np.int8(-1)],
+        lambda: (tap for tap in (-3, -1)),
+        lambda: iter([-3, -1]),
+        lambda: {-3: "third", -1: "last"},
+    ],
+    ids=["range", "tuple", "NumPy", "JAX", "list", "generator", "iterator", "dict"],
+)
+def test_taps_are_any_integers_in_an_order(make):
+    step = lambda old, new, third, last: old + 2.0 * new + third - last
+    x, h = jnp.arange(6.0), jnp.array([1.0, 2.0, 4.0])
+    infos = lambda taps: dict(initial=h, taps=taps)
+    expected = jscan.scan(step, dict(input=x, taps=[-3, -1]), infos([-3, -1])).outputs
+    rows = jscan.scan(step, dict(input=x, taps=make()), infos(make())).outputs
+    assert rows.shape == (3,)
+    np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("tap", [-2, np.int32(-2), np.array(-2), jnp.array(-2)])
+def test_one_tap_without_a_list(tap):
+    rows, _ = jscan.scan(
+        lambda h: 2 * h,
+        outputs_info=dict(initial=jnp.array([1, 5]), taps=tap),
+        n_steps=3,
+    )
+    assert rows.tolist() == [2, 10, 4]
+
+
+@pytest.mark.parametrize(
+    "taps",
+    [{-1, -2}, frozenset([-1]), "ab", 1.5, [1.5], [True], [None], [[-1]]],
+    ids=str,
+)
+def test_other_taps_are_refused(taps):
+    with pytest.raises(
+        TypeError, match=r"outputs_info\[0\]: taps: needed .*taps=\[-1\]"
+    ):
+        jscan.scan(
+            lambda a, b: a, outputs_info=dict(initial=jnp.ones(2), taps=taps), n_steps=1
+        )
 
 
 def test_inner_result_may_be_returned_as_it_is():

@@ -75,6 +75,136 @@ def test_equality_and_hash_are_identity():
     assert one == one
     assert one != two
     assert len({one, two, one}) == 2
+    assert {one: "a", two: "b"}[two] == "b"
+    assert two in [one, two]
+    assert jscan.RandomStreams(1).normal() != one
+
+
+@pytest.mark.parametrize(
+    "value", [0, 0.0, False, np.float64(0), np.zeros(()), jnp.zeros(())], ids=repr
+)
+def test_comparison_with_numbers_and_arrays_is_one_rule(value):
+    """That of ``<``: by the value, from either side."""
+    zero, ones = jscan.shared(0.0), jscan.shared(jnp.ones(2))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert bool(zero == value) is bool(value == zero) is True
+        assert bool(zero != value) is bool(value != zero) is False
+        assert (ones == value).tolist() == (value == ones).tolist() == [False, False]
+        assert (ones != value).tolist() == (value != ones).tolist() == [True, True]
+        assert bool(zero <= value)
+    assert zero != "0"
+    assert zero is not None
+    assert (zero == None) is False  # noqa: E711
+
+
+def test_comparison_is_traced_where_the_variable_is():
+    n = jscan.shared(jnp.array([1, 2, 2]), name="n")
+    count = jscan.function(lambda: ((n == 2).sum(), {n: n + 1}))
+    assert [int(count()), int(count())] == [2, 1]
+    n.set_value(jnp.array([1, 2, 2]))
+    rows, _ = jscan.scan(lambda n: (n == 2, {n: n + 1}), None, None, n, n_steps=2)
+    assert rows.tolist() == [[False, True, True], [True, False, False]]
+
+
+METHODS = {
+    "sum": (),
+    "mean": (),
+    "max": (),
+    "min": (),
+    "prod": (),
+    "std": (),
+    "var": (),
+    "argmax": (),
+    "argmin": (),
+    "any": (),
+    "all": (),
+    "reshape": (4,),
+    "transpose": (),
+    "swapaxes": (0, 1),
+    "flatten": (),
+    "ravel": (),
+    "squeeze": (),
+    "repeat": (2,),
+    "astype": ("float32",),
+    "clip": (0.5, 1.5),
+    "dot": (np.ones(2),),
+    "cumsum": (),
+    "cumprod": (),
+    "round": (),
+    "take": (0,),
+    "trace": (),
+    "diagonal": (),
+    "sort": (),
+    "argsort": (),
+    "conj": (),
+    "copy": (),
+    "tolist": (),
+    "item": (0,),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_arrays(name):
+    """Of a variable and of a draw, as of an array, where the caller stands."""
+    variable = jscan.shared(jnp.array([[1.0, 2.0], [0.5, 4.0]]), name="W")
+    draw = jscan.RandomStreams(1).normal(size=(2, 2))
+    for thing in (variable, draw):
+        expected = getattr(thing.value, name)(*METHODS[name])
+        np.testing.assert_array_equal(getattr(thing, name)(*METHODS[name]), expected)
+    if name not in ("tolist", "item"):
+        double = jscan.function(
+            lambda: (getattr(variable, name)(*METHODS[name]), {variable: 2 * variable})
+        )
+        before = getattr(variable.value, name)(*METHODS[name])
+        np.testing.assert_array_equal(double(), before)
+        after = getattr(variable.value, name)(*METHODS[name])
+        np.testing.assert_array_equal(double(), after)
+
+
+def test_properties_of_arrays():
+    variable = jscan.shared(jnp.ones((2, 3)), name="W")
+    assert (variable.size, variable.nbytes, variable.itemsize) == (6, 48, 8)
+    assert variable.mT.shape == (3, 2)
+    assert variable.real.shape == (2, 3)
+    assert variable.at[0, 0].set(5.0)[0, 0] == 5.0
+    assert variable.T.shape == (3, 2)
+
+
+def test_a_draw_as_a_mask_is_fresh_at_every_step():
+    """``T.cast(rng.binomial(...), floatX)``, made in the step or on a draw outside."""
+    draw = jscan.RandomStreams(1).binomial(size=(50,))
+    rows, _ = jscan.scan(lambda: draw.astype("float32"), n_steps=2)
+    assert rows.dtype == jnp.float32
+    assert (rows[0] != rows[1]).any()
+    total, _ = jscan.scan(lambda: [draw.sum(), draw == 1], n_steps=3)
+    np.testing.assert_array_equal(total[0], total[1].sum(1))
+
+
+@pytest.mark.parametrize("thing", ["variable", "draw"])
+def test_what_is_not_there_says_what_to_write(thing):
+    it = jscan.shared(1.0, name="W")
+    label = "W"
+    if thing == "draw":
+        it, label = jscan.RandomStreams(1).normal(), "draw"
+    with pytest.raises(
+        AttributeError, match=rf"'dimshuffle'.*{label}\.value"
+    ) as caught:
+        it.dimshuffle(0, 1)
+    assert isinstance(caught.value, jscan.ScanError)
+    with pytest.raises(AttributeError, match=rf"{label}\.value = .*set_value"):
+        it.value = 3.0
+    assert not hasattr(it, "dimshuffle")
+    assert not hasattr(it, "__array_interface__")
+
+
+def test_variables_copy_and_pickle_as_before():
+    variable = jscan.shared(jnp.ones(2), name="W")
+    for again in (
+        copy.copy(variable),
+        copy.deepcopy(variable),
+        pickle.loads(pickle.dumps(variable)),
+    ):
+        assert (again.name, again.sum()) == ("W", 2.0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """`Updates`: merging, refusing, storing."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jscan
@@ -36,6 +39,91 @@ def test_clash(clash, variables):
     with pytest.raises(KeyError, match=r"Collision") as caught:
         clash(variables[0])
     assert caught.value.args == ("Collision", variables[0])
+
+
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+def test_a_clash_says_where_it_is_and_what_to_do(mode, variables):
+    c, _ = variables
+    pairs = lambda: [(c, c + 1), (c, c + 2)]
+    with pytest.raises(KeyError, match=r"scan 'count': .*<SharedVariable c>.*Fix:"):
+        jscan.scan(pairs, n_steps=2, name="count", mode=mode)
+    with pytest.raises(KeyError, match=r"function 'twice': .*<SharedVariable c>.*Fix:"):
+        jscan.function(pairs, name="twice", mode=mode)()
+    first, second = jscan.Updates({c: 1}), jscan.Updates({c: 2})
+    with pytest.raises(KeyError, match=r"\{\*\*first, \*\*second\}") as caught:
+        _ = first + second
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert jscan.Updates({**first, **second})[c] == 2  # the fix works
+
+
+WAYS = {
+    "first + second": lambda first, second: first + second,
+    "second + first": lambda first, second: second + first,
+    "update": lambda first, second: first.update(second) or first,
+    "update backwards": lambda first, second: second.update(first) or second,
+    "pairs": lambda first, second: [*first.items(), *second.items()],
+    "pairs backwards": lambda first, second: [*second.items(), *first.items()],
+    "dict": lambda first, second: jscan.Updates(dict(first)) + dict(second),
+}
+
+
+@pytest.mark.parametrize("merge", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+@pytest.mark.parametrize("default", [True, False])
+def test_two_loops_of_one_stream_merge_to_the_later_position(merge, mode, default):
+    """DeepLearningTutorials, rnnrbm.py: no number twice, none left out."""
+    rng = jscan.RandomStreams(5)
+
+    def sample():
+        first, updates = jscan.scan(lambda: rng.uniform(), n_steps=3)
+        second, more = jscan.scan(lambda: [rng.uniform(), rng.uniform()], n_steps=2)
+        return [first, *second], merge(updates, more)
+
+    run = jscan.function(sample, mode=mode, no_default_updates=not default)
+    drawn = [float(x) for _ in range(2) for rows in run() for x in rows]
+    apart = jscan.RandomStreams(5)
+    expected = {float(apart.uniform().value) for _ in range(14)}
+    assert len(drawn) == 14
+    assert set(drawn) == expected
+    assert int(rng.state.value.counter) == 14
+
+
+@pytest.mark.parametrize("merge", WAYS.values(), ids=WAYS)
+def test_an_outer_step_returns_the_merged_updates_of_its_loops(merge):
+    rng, total = jscan.RandomStreams(5), jscan.shared(0.0, name="total")
+
+    def outer():
+        first, updates = jscan.scan(lambda: rng.uniform(), n_steps=3)
+        add = lambda: (rng.uniform(), {total: total + 1.0})
+        second, more = jscan.scan(add, n_steps=2)
+        return [first, second], merge(updates, more)
+
+    run = jscan.function(lambda: jscan.scan(outer, n_steps=2))
+    drawn = [x for _ in range(2) for rows in run() for x in rows.ravel().tolist()]
+    assert len(set(drawn)) == 20
+    assert int(rng.state.value.counter) == 20
+    assert float(total.value) == 8.0
+
+
+def test_merged_positions_can_be_applied_and_differentiated_past():
+    rng = jscan.RandomStreams(5)
+    a = jscan.scan(lambda x: rng.normal() * x, jnp.ones(3))
+    b = jscan.scan(lambda x: rng.normal() * x, jnp.ones(4))
+    (b.updates + a.updates).apply()
+    assert int(rng.state.value.counter) == 7
+
+    @jax.jit
+    @jax.grad
+    def slope(x):
+        mine = jscan.RandomStreams(5)
+        rows, updates = jscan.scan(lambda x: mine.normal() * x, x)
+        again, more = jscan.scan(lambda x: mine.normal() * x, x)
+        position = (more + updates)[mine.state]
+        return (rows + again).sum() + 0.0 * position.counter.astype(float)
+
+    numbers = jnp.concatenate([a.outputs, b.outputs])
+    np.testing.assert_allclose(slope(jnp.ones(3)), numbers[:3] + numbers[3:6])
 
 
 def test_failed_update_changes_nothing(variables):

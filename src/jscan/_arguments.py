@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 
 from . import _donation
 from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._numbers import fix_of_kind
 from ._shared import SharedVariable
 from ._spec import NonSequenceSpec, Options, OutputSpec, ScanSpec, SequenceSpec
 from ._steps import count_steps
@@ -58,7 +58,7 @@ def normalise(
         for index, entry in enumerate(entries)
     )
     constants = tuple(
-        NonSequenceSpec(place, item, as_tree(item, place, name))
+        NonSequenceSpec(place, item, as_tree(item, place, name, keep_variables=True))
         for place, item in (
             (f"non_sequences[{index}]", item)
             for index, item in enumerate(_items(non_sequences))
@@ -94,16 +94,26 @@ def _sequence_items(argument: Any) -> list[Any]:
 # ------------------------------------------------------------------------ array trees
 
 
-def as_tree(value: Any, place: str, name: str | None) -> PyTree:
-    """The user's value as a tree of JAX arrays; shared variables give their value."""
+def as_tree(
+    value: Any, place: str, name: str | None, *, keep_variables: bool = False
+) -> PyTree:
+    """The user's value as a tree of JAX arrays.
+
+    Shared variables give their value, unless they are to stay what they are.
+    """
     if isinstance(value, SharedVariable):
-        return value.value
+        return value if keep_variables else value.value
     if is_number_list(value):
         return _from_numbers(value, place, name)
     leaves, treedef = jax.tree.flatten(value, is_leaf=_is_whole)
     if not leaves:
         raise ScanTypeError(_not_numeric(place, name, value))
-    arrays = [_as_array(leaf, place, name) for leaf in leaves]
+    arrays = [
+        leaf
+        if keep_variables and isinstance(leaf, SharedVariable)
+        else _as_array(leaf, place, name)
+        for leaf in leaves
+    ]
     return jax.tree.unflatten(
         jax.tree.structure(jax.tree.unflatten(treedef, arrays)), jax.tree.leaves(arrays)
     )
@@ -113,7 +123,7 @@ def _is_whole(value: Any) -> bool:
     return (
         isinstance(value, SharedVariable)
         or is_number_list(value)
-        or inspect.isgenerator(value)
+        or isinstance(value, Iterator)  # JAX would take it for a leaf, and warn
     )
 
 
@@ -144,15 +154,12 @@ def _from_numbers(value: Any, place: str, name: str | None) -> Leaf:
 
 
 def _not_numeric(place: str, name: str | None, value: Any) -> str:
-    fix = "convert it with jnp.asarray"
-    if callable(value):
-        fix = "use the function from the step's closure instead of passing it"
     return explain_error(
         name,
         place,
         needed="an array, a number or a pytree of them",
         came=f"{value!r:.60} of type {type(value).__name__}",
-        fix=fix,
+        fix=fix_of_kind(value),
     )
 
 
@@ -183,10 +190,25 @@ def _taps(
     """Taps as a tuple of ints, in written order."""
     if taps is None:
         return default
-    values: list[Any] = (
-        np.ravel(taps).tolist() if isinstance(taps, np.ndarray) else _items(taps)
-    )
-    if not values:
+    try:
+        if isinstance(taps, set | frozenset):  # the step's arguments have an order
+            raise TypeError
+        many = isinstance(taps, Iterable) and getattr(taps, "ndim", 1) != 0
+        values: list[Any] = list(taps) if many else [taps]
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
+        found = tuple(operator.index(value) for value in values)
+    except TypeError as error:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                f"{place}: taps",
+                needed="an integer, or integers in an order: a list, a range, an array",
+                came=f"{taps!r:.60}",
+                fix=f"write whole numbers, as in taps={list(default)}",
+            )
+        ) from error
+    if not found:
         raise ScanValueError(
             explain_error(
                 name,
@@ -196,20 +218,7 @@ def _taps(
                 fix=f"leave taps out for the usual {list(default)}",
             )
         )
-    try:
-        if any(isinstance(value, bool) for value in values):
-            raise TypeError
-        return tuple(operator.index(value) for value in values)
-    except TypeError as error:
-        raise ScanTypeError(
-            explain_error(
-                name,
-                f"{place}: taps",
-                needed="an integer or a non-empty list of integers",
-                came=repr(taps),
-                fix=f"write taps={list(default)} for the usual case",
-            )
-        ) from error
+    return found
 
 
 # ------------------------------------------------------------------------- sequences
@@ -232,12 +241,23 @@ def _sequence(item: Any, place: str, name: str | None) -> SequenceSpec:
             )
         source, taps = entry["input"], entry.get("taps")
     value = as_tree(source, place, name)
-    _check_rows(value, place, name, "sequence")
+    fix = "put a constant in non_sequences"
+    _check_rows(value, place, name, "sequence", fix)
     return SequenceSpec(place, source, value, _taps(taps, (0,), place, name))
 
 
-def _check_rows(value: PyTree, place: str, name: str | None, what: str) -> None:
-    """Every array of the tree has a leading time axis, and all have the same one."""
+def _check_rows(
+    value: PyTree, place: str, name: str | None, what: str, fix: str
+) -> None:
+    """Every array of the tree has a leading time axis, and all have the same one.
+
+    Args:
+        value: The tree.
+        place: Where it came from, for errors.
+        name: The loop's name, for errors.
+        what: What it has to be, for errors.
+        fix: What to do with a scalar, for errors.
+    """
     leaves = jax.tree.leaves(value)
     for leaf in leaves:
         if leaf.ndim == 0:
@@ -247,8 +267,7 @@ def _check_rows(value: PyTree, place: str, name: str | None, what: str) -> None:
                     place,
                     needed=f"a {what} with a leading time axis",
                     came=f"a scalar, {type_text(leaf)}",
-                    fix="pass an array of at least one dimension, or put a constant in "
-                    "non_sequences",
+                    fix=f"pass an array of at least one dimension, or {fix}",
                 )
             )
     if len({leaf.shape[0] for leaf in leaves}) > 1:
@@ -320,7 +339,8 @@ def _check_lags(taps: tuple[int, ...], place: str, name: str | None) -> None:
 
 def _check_initial_rows(spec: OutputSpec, name: str | None) -> None:
     needed = f"initial of at least {spec.span} rows for taps={list(spec.taps)},"
-    _check_rows(spec.initial, spec.place, name, f"multi-tap {needed}")
+    fix = f"stack the {spec.span} values before the first step, oldest first"
+    _check_rows(spec.initial, spec.place, name, f"multi-tap {needed}", fix)
     rows = jax.tree.leaves(spec.initial)[0].shape[0]
     if rows < spec.span:
         raise ScanValueError(

@@ -58,8 +58,15 @@ class Arguments:
         try:
             bound = taker.signature.bind(*args, **kwargs)
         except TypeError as error:
-            error.add_note(f"This was a call of {owner}{taker.signature}.")
-            raise
+            raise ScanTypeError(
+                explain_error(
+                    owner,
+                    "the arguments",
+                    needed=f"those of {taker.signature}",
+                    came=str(error),
+                    fix="pass what its signature asks for",
+                )
+            ) from None
         tree_in = {
             name: _Whole(value) if name in taker.static_names else value
             for name, value in bound.arguments.items()
@@ -83,7 +90,8 @@ class Arguments:
                     "an argument",
                     needed="arrays, numbers, trees of them or hashable values",
                     came=str(error),
-                    fix="convert it with jnp.asarray",
+                    fix="pass arrays, numbers, text or tuples; no sets or objects that "
+                    "compare by their parts",
                 )
             ) from error
         return cls(kind, tuple(leaves), tuple(places), frozenset(integers))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _frames
 from ._errors import (
@@ -30,6 +31,7 @@ from ._step import (
     call_step,
     complete_outputs,
     row_type,
+    step_frame,
     stop_condition,
     trace_step,
 )
@@ -71,7 +73,13 @@ def _run(spec: ScanSpec, n_steps: int) -> _Run:
     outputs = spec.outputs
     while True:
         run = _Run(spec, outputs, _cut(spec, n_steps))
-        promoted = run.first_step()
+        try:
+            promoted = run.first_step()
+        except (TypeError, ValueError) as error:
+            if not spec.listed:
+                raise
+            spec = spec.with_values(error)
+            continue
         if promoted is None:
             run.finish()
             return run
@@ -84,10 +92,13 @@ def _cut(spec: ScanSpec, n_steps: int) -> int:
     return 0 if kept == -1 else max(n_steps - kept, 0)
 
 
-def _holds(condition: Any, spec: ScanSpec) -> bool:
+def _holds(stop: Any, spec: ScanSpec) -> bool:
     """Whether the loop stops: a Python loop has to know."""
+    condition = stop_condition(stop, spec.options.name)
+    given = getattr(stop, "value", stop)
     try:
-        return bool(condition)
+        # What is known stays known under `jax.jit`, where `condition` is traced.
+        return bool(condition if is_traced(given) else np.asarray(given))
     except jax.errors.TracerBoolConversionError as error:
         raise ScanNotImplementedError(
             explain_error(
@@ -172,9 +183,9 @@ class _Run:
                 for state, rows in zip(self.states, self.past, strict=True)
                 for tap in state.taps
             ),
-            *(constant.value for constant in spec.non_sequences),
         ]
         with _frames.enter(self._frame(index)) as frame:
+            arguments += spec.non_sequence_arguments(spec.non_sequence_leaves())
             returned = call_step(spec, arguments, index)
             self.fresh = {
                 variable: _new_value(variable, value, spec.options.name)
@@ -183,11 +194,8 @@ class _Run:
             returned.outputs[:] = [
                 jax.tree.map(jnp.asarray, o) for o in returned.outputs
             ]
+            stopped = returned.stop is not None and _holds(returned.stop, spec)
         self._note_draws(frame, index)
-        stop = returned.stop
-        stopped = stop is not None and _holds(
-            stop_condition(stop, spec.options.name), spec
-        )
         self._check_finite(returned, index, arguments)
         return returned, stopped
 
@@ -197,7 +205,7 @@ class _Run:
             stream: position.moved(index * self.draws[stream])
             for stream, position in self.positions.items()
         }
-        return _frames.Frame({**self.shared, **positions}, staged=False)
+        return step_frame(self.spec, {**self.shared, **positions}, staged=False)
 
     def _note_draws(self, frame: _frames.Frame, index: int) -> None:
         draws = {stream: count for stream, count in frame.draws.items() if count}
@@ -253,7 +261,8 @@ class _Run:
             if any(map(_is_broken, jax.tree.leaves(output))):
                 name = self.spec.options.name
                 place = f"output {index}"
-                inputs = dict(zip(argument_names(self.spec), arguments, strict=True))
+                seen = jax.tree.map(self._worth, list(arguments))
+                inputs = dict(zip(argument_names(self.spec), seen, strict=True))
                 text = explain_error(
                     name,
                     f"{place} at step {step}",
@@ -262,6 +271,12 @@ class _Run:
                     fix=f"look at the step's inputs, {inputs}",
                 )
                 raise NonFiniteError(text, step=step, output=place, inputs=inputs)
+
+    def _worth(self, argument: Any) -> PyTree:
+        """What an argument was worth in the step; a variable goes on changing."""
+        if not isinstance(argument, SharedVariable):
+            return argument
+        return self.shared.get(argument, argument.value)
 
 
 def raise_changed(

@@ -42,7 +42,7 @@ class Draw(ArrayLike):
         self._place: Position | None = None  # at top level: in the stream,
         self._fixed: Any = None  # and the sample there
 
-    @property
+    @ArrayLike.value.getter
     def value(self) -> jax.Array:
         """The sample where the caller stands, ``[*size, ...]``."""
         frame = _frames.current()

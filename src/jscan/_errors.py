@@ -2,6 +2,7 @@
 
     ScanError
     ├── ScanTypeError            (TypeError)           wrong kind
+    │   └── ScanAttributeError   (AttributeError)      no such attribute
     ├── ScanValueError           (ValueError)          right kind, wrong value
     ├── ScanImportError          (ImportError)         an extra is missing
     ├── ScanNotImplementedError  (NotImplementedError) a named limit
@@ -14,6 +15,8 @@ holds the place (with the loop's name), what was needed, what came, and the fix.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,14 +74,32 @@ class ScanNotImplementedError(ScanError, NotImplementedError):
     """
 
 
+class ScanAttributeError(ScanTypeError, AttributeError):
+    """An attribute that an object of jscan does not have, or that cannot be set."""
+
+
 class UpdateCollision(ScanError, KeyError):
     """Two different new values for one shared variable: ``('Collision', variable)``.
+
+    Attributes:
+        owner: The loop or function that returned them, if it is known.
 
     Example:
         >>> import jscan
         >>> issubclass(jscan.UpdateCollision, KeyError)
         True
     """
+
+    owner: str | None = None
+
+    def __str__(self) -> str:
+        return explain_error(
+            self.owner or Subject("Updates"),
+            f"Collision, the update of {self.args[-1]!r}",
+            needed="one new value",
+            came="two different ones",
+            fix="leave one out; {**first, **second} keeps the second's values",
+        )
 
 
 class NonFiniteError(ScanError, FloatingPointError):
@@ -119,6 +140,23 @@ def loop_label(name: str | None) -> str:
     if isinstance(name, Subject):
         return str(name)
     return f"scan {name!r}" if name else "scan"
+
+
+def warn(text: str) -> None:
+    """Warn at the line, outside of jscan and JAX, that is to blame."""
+    frame, level = inspect.currentframe(), 1
+    while frame and _is_skipped(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
+
+
+def is_ours(module: str) -> bool:
+    """True for the name of a module of jscan."""
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_skipped(module: str) -> bool:
+    return is_ours(module) or module.partition(".")[0] == "jax"
 
 
 def explain_error(

@@ -53,6 +53,7 @@ class Frame:
         samples: Samples of draws, as they are worth here.
         stored: New values that functions called here have stored.
         integers: Arguments of a function that came as Python ints and are traced.
+        given_away: Variables that the step got as arrays, worth what they are now.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Frame:
         self.samples: dict[Draw, Any] = {}
         self.stored: dict[SharedVariable, PyTree] = {}
         self.integers = Integers()
+        self.given_away: tuple[SharedVariable, ...] = ()
         self.trace: Any = None
         self.parent = current()
 
@@ -143,6 +145,15 @@ _stack = _Stack()
 def current() -> Frame | None:
     """The innermost frame of this thread, or None outside every trace."""
     return _stack.frames[-1] if _stack.frames else None
+
+
+def is_given_away(variable: SharedVariable, frame: Frame | None) -> bool:
+    """Whether a step around has the variable as a mere value, which may go stale."""
+    while frame is not None:
+        if variable in frame.given_away:
+            return True
+        frame = frame.parent
+    return False
 
 
 def value_of(variable: SharedVariable) -> PyTree:

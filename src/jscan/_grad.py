@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from . import _frames
-from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
+from ._errors import ScanTypeError, ScanValueError, Subject, explain_error, warn
 from ._frames import Scope
 from ._operators import ArrayLike
 from ._shared import SharedVariable
+from ._step import refuse_given_away
 from ._types import PyTree, type_text
 from ._updates import Updates
 
@@ -27,7 +28,8 @@ def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
             real scalar (with `has_aux` the pair of it and anything else, such as the
             updates of a loop).
         wrt: A shared variable, or a list, dict or other tree of them. A variable the
-            cost does not use gets zeros.
+            cost never reads gets zeros, and a warning: a part of it that was taken
+            outside of the cost, such as ``theta[:4]``, is a constant there.
         has_aux: True: `cost` returns ``(scalar, aux)``.
 
     Returns:
@@ -84,6 +86,7 @@ def value_and_grad(
     """
     variables, tree = jax.tree.flatten(wrt)
     _check_variables(variables)
+    refuse_given_away(variables, _frames.current(), _SUBJECT)
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
@@ -93,11 +96,26 @@ def value_and_grad(
             scalar, aux = _split(result) if has_aux else (result, None)
             if isinstance(aux, dict) and all(map(_is_variable, aux)):
                 aux = Updates(aux)  # JAX would sort the keys of a plain dict
+            unread[:] = [v for v in variables if v not in frame.reads]
             return _as_scalar(scalar), aux
 
+    unread: list[SharedVariable] = []
     values = [variable.value for variable in variables]
     (value, aux), gradients = jax.value_and_grad(bound, has_aux=True)(values)
+    if unread:
+        _warn_of_zeros(unread)
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
+
+
+def _warn_of_zeros(unread: list[SharedVariable]) -> None:
+    names = ", ".join(map(repr, unread))
+    part = unread[0].label
+    warn(
+        f"jscan.grad: the cost never reads {names}, so that the gradient is zero. What "
+        f"was computed from a variable outside of the cost, as in w = {part}[:4], is a "
+        "constant there. Fix: compute it inside of the cost, or leave the variable out "
+        "of wrt."
+    )
 
 
 def _is_variable(value: Any) -> bool:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.core import eval_jaxpr
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from ._program import open_jaxpr
+from ._program import run_jaxpr
 from ._types import Leaf
 
 Flat = Callable[[Sequence[Leaf], Sequence[Leaf]], list[Leaf]]  # (residuals, linear)
@@ -49,7 +48,7 @@ def _traced(push: Flat, residuals: Sequence[Leaf], operands: Sequence[Leaf]) -> 
 
 
 def _run(*inputs: Leaf, jaxpr: Any, **_: Any) -> list[Leaf]:
-    return eval_jaxpr(open_jaxpr(jaxpr), jaxpr.consts, *inputs)
+    return run_jaxpr(jaxpr, *inputs)
 
 
 def _abstract(*_: Any, jaxpr: Any, **__: Any) -> list[Any]:

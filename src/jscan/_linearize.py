@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.core import eval_jaxpr
 
 from ._masks import others, pick
-from ._program import Program, open_jaxpr
+from ._program import Program, open_jaxpr, run_jaxpr
 from ._types import Leaf
 from .optimize import evaluate
 
@@ -44,7 +44,7 @@ class Linearized:
 
     def forward(self, *inputs: Leaf) -> tuple[list[Leaf], list[Leaf]]:
         """The outputs, and the residuals."""
-        results = eval_jaxpr(open_jaxpr(self.known), self.known.consts, *inputs)
+        results = run_jaxpr(self.known, *inputs)
         return results[: self.outputs], results[self.outputs :]
 
     def linear(self, residuals: Sequence[Leaf], rates: Sequence[Leaf]) -> list[Leaf]:

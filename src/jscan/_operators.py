@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._errors import ScanValueError
+from ._errors import ScanAttributeError, ScanValueError, Subject, explain_error
+from ._types import is_array, is_number
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
 _REFUSING = ("shaped_abstractify", "typeof")
@@ -41,8 +43,20 @@ def _unwrapped(other: Any) -> Any:
     return other.value if isinstance(other, ArrayLike) else other
 
 
+# What arrays of NumPy and of JAX both have, besides what is defined here.
+METHODS = {
+    name
+    for name in {*dir(jax.Array)} & {*dir(np.ndarray)} | {"at", "tolist"}
+    if not name.startswith("_")
+}
+
+
 class ArrayLike:
-    """Arithmetic, order, indexing and `@` on `value`; ``==`` and `hash` by identity."""
+    """Arithmetic, comparison, indexing, `@` and the methods of arrays, on `value`.
+
+    ``==`` and ``!=`` compare the value with numbers and arrays. Variables and draws
+    are keys of dicts: between two of them, ``==`` and `hash` go by identity.
+    """
 
     # NumPy arrays on the left leave the operator to this class.
     __array_ufunc__ = None
@@ -51,6 +65,19 @@ class ArrayLike:
     def value(self) -> Any:
         """The array this object stands for, where the caller stands."""
         raise NotImplementedError
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        raise ScanAttributeError(
+            explain_error(
+                Subject(type(self).__name__),
+                f"{self.label}.value = ...",
+                needed="a value that is only read",
+                came=f"{new!r:.60}",
+                fix=f"call {self.label}.set_value(...) on a shared variable, or return "
+                f"{{{self.label}: new}} from the step or function; draw a sample anew",
+            )
+        )
 
     @property
     def label(self) -> str:
@@ -66,6 +93,11 @@ class ArrayLike:
     def dtype(self) -> Any:
         """Dtype of the value."""
         return self.value.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the value."""
+        return math.prod(self.shape)
 
     @property
     def ndim(self) -> int:
@@ -90,6 +122,35 @@ class ArrayLike:
                 f"Fix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
             )
         return lambda: self.value
+
+    def __getattr__(self, name: str) -> Any:
+        if name in METHODS:
+            return getattr(self.value, name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise ScanAttributeError(
+            explain_error(
+                Subject(type(self).__name__),
+                f"the attribute {name!r}",
+                needed="one of the object, or a method of arrays",
+                came="neither",
+                fix=f"what the array has is on .value: {self.label}.value.{name}",
+            )
+        )
+
+    def __eq__(self, other: Any) -> Any:
+        if isinstance(other, ArrayLike):
+            return self is other
+        if is_number(other) or is_array(other):
+            return self.value == other
+        return NotImplemented
+
+    def __ne__(self, other: Any) -> Any:
+        if isinstance(other, ArrayLike):
+            return self is not other
+        if is_number(other) or is_array(other):
+            return self.value != other
+        return NotImplemented
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value, dtype)

@@ -18,7 +18,6 @@ from . import _frames
 from ._errors import (
     ScanNotImplementedError,
     ScanTypeError,
-    ScanValueError,
     Subject,
     explain_error,
 )
@@ -30,7 +29,7 @@ from ._shared import SharedVariable
 from ._traces import is_staging
 from ._types import Leaf, abstract, is_array, is_number
 from ._updates import Updates
-from .optimize import Options, Report, enabled, make_options, report
+from .optimize import Report, enabled, make_options, report
 
 
 def optimize(
@@ -79,7 +78,7 @@ def optimize(
         >>> jax.grad(jscan.optimize(total))(jnp.arange(4.0)).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    options = _options("optimize", passes, memory_budget)
+    options = make_options(passes, memory_budget)
     if fun is None:
         return functools.partial(optimize, passes=passes, memory_budget=memory_budget)
     _check_callable("optimize", fun)
@@ -97,14 +96,6 @@ def optimize(
         return traced.returned(results)
 
     return optimized
-
-
-def _options(verb: str, passes: Any, memory_budget: Any) -> Options:
-    try:
-        return make_options(passes, memory_budget)
-    except (TypeError, ValueError) as error:
-        kind = ScanTypeError if isinstance(error, TypeError) else ScanValueError
-        raise kind(f"jscan.{verb}: {error}") from None
 
 
 def _check_callable(verb: str, fun: Any) -> None:
@@ -149,7 +140,7 @@ def explain(
         >>> jscan.explain(last)(jnp.ones(3)).loops[0].fired
         ('save_memory', 'unroll')
     """
-    options = _options("explain", passes, memory_budget)
+    options = make_options(passes, memory_budget)
     _check_callable("explain", fun)
     numbers = _Numbers()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
@@ -140,6 +141,7 @@ def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | Non
     if isinstance(value, str):
         return (("desc", value),)
     if isinstance(value, dict):
+        _check_bar(value, name)
         return tuple(value.items())
     raise ScanTypeError(
         explain_error(
@@ -150,6 +152,57 @@ def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | Non
             fix="write progress=True",
         )
     )
+
+
+def _check_bar(settings: dict[str, Any], name: str | None) -> None:
+    """Options that `tqdm` knows, and that do not say what the loop says itself."""
+    known = _bar_options()
+    unknown = [key for key in settings if known and key not in known]
+    if unknown:
+        raise ScanValueError(
+            explain_error(
+                name,
+                "progress",
+                needed="options of a bar of tqdm: " + ", ".join(known),
+                came=", ".join(map(repr, unknown)),
+                fix="spell it as tqdm does; the loop itself sets the total",
+            )
+        )
+    stride = settings.get("miniters")
+    if stride is not None and _integer(stride, "progress: miniters", name) < 0:
+        raise ScanValueError(
+            explain_error(
+                name,
+                "progress: miniters",
+                needed="a number of steps",
+                came=str(stride),
+                fix="leave miniters out and jscan chooses",
+            )
+        )
+    try:
+        hash(tuple(settings.items()))
+    except TypeError as error:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "progress",
+                needed="options that stay what they are",
+                came=str(error),
+                fix="write the postfix as text",
+            )
+        ) from error
+
+
+def _bar_options() -> list[str]:
+    """The names; none where tqdm is missing: the bar's own error says what to do."""
+    try:
+        from tqdm.std import tqdm
+    except ImportError:
+        return []
+    taken = ("self", "iterable", "total", "initial", "kwargs")
+    return [
+        key for key in inspect.signature(tqdm.__init__).parameters if key not in taken
+    ]
 
 
 def _integer(value: Any, place: str, name: str | None) -> int:

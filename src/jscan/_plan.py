@@ -73,7 +73,7 @@ class LoopPlan:
     @property
     def is_bounded(self) -> bool:
         """True when only the running program knows how many steps there are."""
-        return self.has_stop or self.has_limit
+        return (self.has_stop or self.has_limit) and self.n_steps > 0
 
     @property
     def kept_steps(self) -> int | None:
@@ -89,7 +89,7 @@ class LoopPlan:
     @property
     def returns_last(self) -> bool:
         """True when the loop returns the last executed rows beside all rows."""
-        return self.is_bounded and self.n_steps > 0 and not self.options.last_only
+        return self.is_bounded and not self.options.last_only
 
     @property
     def states(self) -> tuple[OutputPlan, ...]:

@@ -81,7 +81,7 @@ class Program:
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]:
         """Run the computation on flat inputs; under a trace, in-line."""
-        return eval_jaxpr(open_jaxpr(self.jaxpr), (), *inputs)
+        return run_jaxpr(self.jaxpr, *inputs)
 
     @property
     def in_avals(self) -> list[Any]:
@@ -107,6 +107,13 @@ class Program:
 
     def __repr__(self) -> str:
         return f"Program({len(open_jaxpr(self.jaxpr).eqns)} equations)"
+
+
+def run_jaxpr(closed_jaxpr: Any, *inputs: Leaf) -> list[Leaf]:
+    """The results of a closed jaxpr; under a trace, in-line."""
+    results = eval_jaxpr(open_jaxpr(closed_jaxpr), closed_jaxpr.consts, *inputs)
+    # A constant truth value comes as a Python bool, of which ``~`` is an integer.
+    return [jax.numpy.asarray(x) if isinstance(x, bool) else x for x in results]
 
 
 def open_jaxpr(jaxpr: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._errors import ScanImportError, explain_error
+from ._errors import ScanImportError, ScanValueError, explain_error
 from ._lanes import last_lane
 from ._program import Program, open_jaxpr
 from ._spec import Options
@@ -146,7 +146,23 @@ def open_bar(bar: Bar) -> None:
     """Show an empty bar, unless it is on the screen already."""
     with _lock:
         if bar not in _open:
-            _open[bar] = tqdm_class(None)(total=bar.total, **dict(bar.settings))
+            _open[bar] = _made(bar)
+
+
+def _made(bar: Bar) -> Any:
+    settings = dict(bar.settings)
+    try:
+        return tqdm_class(None)(total=bar.total, **settings)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ScanValueError(
+            explain_error(
+                None,
+                f"progress, the bar {settings['desc']!r}",
+                needed="options that tqdm takes",
+                came=f"{settings}, of which it says: {error}",
+                fix="leave the options out that it does not take",
+            )
+        ) from error
 
 
 def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _distributions
+from . import _distributions, _frames
 from ._draw import Draw
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from ._streams import IMPLEMENTATION, Position, Stream
@@ -28,6 +28,9 @@ class RandomStreams:
     stream on by ``T*d``; the loop's `updates` report it, and it happens whether or not
     they are used. (Inside a step of an outer loop, a loop that stops early moves it by
     its bound.) A stream has ``2**32`` draws.
+
+    Make it outside of the steps that draw from it: one made in a step would start again
+    at every step, and is refused.
 
     Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for
     different ones make a stream from each lane's key: ``RandomStreams(key)``. Samples
@@ -54,6 +57,7 @@ class RandomStreams:
     """
 
     def __init__(self, seed: Any = None) -> None:
+        _refuse_in_a_step()
         self.state = Stream(_first_position(seed), "RandomStreams")
 
     def seed(self, seed: Any = None) -> None:
@@ -248,6 +252,24 @@ class _Permutation:
 
     def __call__(self, key: Any, shape: Any, dtype: Any) -> Any:
         return _distributions.permutation(key, shape, dtype, n=self.n)
+
+
+def _refuse_in_a_step() -> None:
+    """A stream made in a step has no place that passes from step to step."""
+    frame = _frames.current()
+    while frame is not None:
+        if frame.scope is _frames.Scope.STEP:
+            raise ScanValueError(
+                explain_error(
+                    _SUBJECT,
+                    "a stream made in a step",
+                    needed="one that exists before the loop, which each step moves on",
+                    came="one that would give every step the same numbers",
+                    fix="call RandomStreams outside of the step; with a key of each "
+                    "step's own, draw by jax.random",
+                )
+            )
+        frame = frame.parent
 
 
 def _vector_rank(distribution: Any) -> int:

@@ -1,9 +1,10 @@
-"""Run a computation as a region: a `jax.jit` that the optimizer rewrites when it lowers.
+"""Run a computation as a region: a `jax.jit` that the optimizer rewrites.
 
-JAX differentiates, batches, shards and checks it by its own rules, forward and backward,
-and keeps the marked name by which the optimizer knows it (`optimize/_marks.py`). What
-is to be run is looked up by its structure, so that an eager call with a fresh lambda
-finds the executable, and JAX the derivative, of the last one.
+JAX differentiates, batches, shards and checks it by its own rules, forward and
+backward, and keeps the marked name by which the optimizer knows it where it is lowered
+(`optimize/_marks.py`). What is to be run is looked up by its structure, so that an
+eager call with a fresh lambda finds the executable, and JAX the derivative, of the last
+one.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import jax
-from jax.core import eval_jaxpr
 
-from ._program import CACHE_SIZE, Program, open_jaxpr
+from ._program import CACHE_SIZE, Program, run_jaxpr
 from ._traces import is_staging
 from ._types import Leaf, is_traced
 from .optimize import Options, enabled, has_loops, marked, storing_less
@@ -91,7 +91,7 @@ def evaluate_rewritten(
 
 
 class _ByValue:
-    """A computation that compares by its values, derivative rules of its parts aside."""
+    """A computation that compares by what it computes, derivative rules aside."""
 
     __slots__ = ("computation", "run_key")
 
@@ -118,7 +118,7 @@ def _region(
             return computation(*inputs)
         written = jax.make_jaxpr(computation)(*map(jax.typeof, inputs))
         program = storing_less(written, options)
-        return eval_jaxpr(open_jaxpr(program), program.consts, *inputs)
+        return run_jaxpr(program, *inputs)
 
     label = "jscan_loop" if options is UNASKED else "jscan_optimize"
     return marked(region, options, label)

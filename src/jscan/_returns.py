@@ -9,15 +9,14 @@ shared variables, a nested tuple or any other pytree is *one* output.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._errors import ScanTypeError, ScanValueError, UpdateCollision, explain_error
 from ._operators import ArrayLike
 from ._results import ScanResult
 from ._shared import SharedVariable
@@ -88,6 +87,16 @@ def _take_stop(value: Any, name: str | None) -> tuple[list[Any], Any]:
         raise _bad_stop(f"until at position {stops[0]} of {len(parts)}", name)
     if len(parts) == 1:
         raise _bad_stop("until alone", name)
+    if parts[-1].condition is None:
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "until",
+                needed="a scalar condition",
+                came="None",
+                fix="leave until out of a step that never stops",
+            )
+        )
     return parts[:-1], parts[-1].condition
 
 
@@ -144,7 +153,11 @@ def _updates(part: Any, name: str | None) -> Updates:
                     fix="leave the variable out of the updates to keep its value",
                 )
             )
-    return Updates(part)
+    try:
+        return Updates(part)
+    except UpdateCollision as error:
+        error.owner = name
+        raise
 
 
 # ---------------------------------------------------------------------------- outputs
@@ -190,9 +203,7 @@ def _output(part: PyTree, name: str | None) -> PyTree:
 
 
 def _is_opaque(value: Any) -> bool:
-    return (
-        isinstance(value, SharedVariable) or value is None or inspect.isgenerator(value)
-    )
+    return value is None or isinstance(value, SharedVariable | Iterator)
 
 
 def _leaf(leaf: Any, name: str | None) -> Any:
@@ -209,8 +220,8 @@ def _bad_output(value: Any, name: str | None) -> ScanValueError:
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
         fix = "return the new value (did the step forget its return statement?)"
-    if inspect.isgenerator(value):
-        fix = "return a list instead of a generator"
+    if isinstance(value, Iterator):
+        fix = "return a list of its items"
     return ScanValueError(
         explain_error(
             name,

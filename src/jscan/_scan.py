@@ -17,7 +17,15 @@ from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
 from ._profile import count_traced, records, run_timed
 from ._progress import plan_bar, running
-from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
+from ._results import (
+    ScanResult,
+    cut_rows,
+    hold_rows,
+    is_known,
+    known_count,
+    pack_outputs,
+    repeat_last,
+)
 from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
@@ -65,6 +73,9 @@ def scan(
             every output is a map output. Python numbers take the dtype that the step
             returns; a narrower initial is promoted.
         non_sequences: Constant arguments: arrays, numbers, pytrees, or a list of them.
+            A shared variable among them is that variable: in a step it is worth what
+            the step before left, and the step may update it. (As a sequence or an
+            initial it is its value when the loop begins.)
         n_steps: Number of steps; default: what the sequences allow. 0 gives 0 rows. A
             traced number needs sequences or `max_steps` as a bound and is clamped to
             it.
@@ -79,7 +90,7 @@ def scan(
         profile: Collect calls, steps, times and costs of this loop in `jscan.profile`.
         allow_gc: Accepted for Theano's sake; has no effect.
         strict: Refuse a step that uses arrays or shared variables which do not come
-            through its arguments.
+            through its arguments. Variables in `non_sequences` may be updated.
         return_list: True: outputs are always a list.
         max_steps: Bound of a loop whose `n_steps` is traced.
         checkpoint: What the backward pass finds saved; the rest it computes again.
@@ -104,9 +115,11 @@ def scan(
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
         rows ``[T, ...]``: None, one tree, or a list. A loop that may end early
-        (`until`, a traced `n_steps`) returns exactly the executed rows when called
-        eagerly; in a traced call it returns as many as there can be, in which the last
-        executed row is repeated (zeros, if no step ran), with `n_steps` and `mask`.
+        (`until`, a traced `n_steps`) returns exactly the executed rows wherever their
+        number is known: eagerly, also under `grad`, `jvp` and `vjp` outside of `jit`.
+        Under `jit` and `vmap` it returns as many rows as there can be, in which the
+        last executed row is repeated (zeros, if no step ran), with `n_steps` and
+        `mask`; ``result.filled(0)`` has zeros in place of the repeated rows.
 
     Raises:
         ScanTypeError: An argument or a value returned by the step is of the wrong
@@ -173,11 +186,11 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     with locked(step.draws):  # the loop takes its numbers in one piece
         plan, inputs = plan_loop(spec, step)
         leaves = _run_shown(plan, inputs)
-        executed = leaves.pop() if plan.is_bounded else spec.n_steps
+        executed = known_count(leaves.pop()) if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
     rows, held = plan.rows, plan.rows * plan.returns_last
     stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
-    exact = not plan.is_bounded or not any(map(is_traced, (*inputs, executed)))
+    exact = isinstance(executed, int)
     if not exact and last:
         stacked = hold_rows(stacked, last, executed)
     outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
@@ -185,11 +198,9 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     updates = Updates(zip(step.updated, values, strict=True)) + positions
     if not plan.is_bounded:
         return _pack(spec, outputs, updates, executed, spec.n_steps)
-    if not is_traced(executed):
-        executed = int(executed)
     if exact and not spec.options.last_only:
         outputs = cut_rows(outputs, executed)
-    kept = executed if exact or spec.options.last_only else spec.n_steps
+    kept = executed if exact else spec.n_steps
     return _pack(spec, outputs, updates, executed, kept)
 
 
@@ -217,7 +228,8 @@ def _pack(
     spec: ScanSpec, outputs: list[PyTree], updates: Updates, executed: Any, rows: int
 ) -> ScanResult:
     packed = pack_outputs(outputs, return_list=spec.options.return_list)
-    return ScanResult(packed, updates, executed, rows=rows)
+    stacked = not spec.options.last_only
+    return ScanResult(packed, updates, executed, rows, stacked=stacked)
 
 
 def _run_in_python(spec: ScanSpec) -> ScanResult:
@@ -229,7 +241,7 @@ def _run_in_python(spec: ScanSpec) -> ScanResult:
         outputs = jax.tree.map(lambda leaf: leaf[np.array(ends, int)], outputs)
     elif spec.options.last_only:
         outputs = jax.tree.map(lambda leaf: leaf[-1], outputs)
-    elif any(map(is_traced, jax.tree.leaves(outputs))):  # as the compiled loop does
+    elif not all(map(is_known, jax.tree.leaves(outputs))):  # as the compiled loop does
         missing = spec.n_steps - executed
         outputs = jax.tree.map(lambda leaf: repeat_last(leaf, missing), outputs)
         return _pack(spec, outputs, updates, executed, spec.n_steps)

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _donation, _frames
 from ._errors import ScanTypeError, Subject, explain_error
+from ._numbers import fix_of_kind
 from ._operators import ArrayLike
 from ._types import Leaf, PyTree, is_array, is_number, is_traced, type_text
 
@@ -21,9 +22,10 @@ _serials = itertools.count()
 class SharedVariable(ArrayLike):
     """A value with identity: read anywhere, updated by what a step or function returns.
 
-    Make one with `shared`. Arithmetic, ``<``, indexing and ``@`` work on the variable
-    and give arrays; functions of `jax.numpy` need ``variable.value``. ``==`` and `hash`
-    go by identity, so that variables can be keys of `Updates`.
+    Make one with `shared`. Arithmetic, comparison, indexing, ``@`` and the methods of
+    arrays work on the variable and give arrays; functions of `jax.numpy` need
+    ``variable.value``. Between variables ``==`` and `hash` go by identity, so that
+    they can be keys of `Updates`.
 
     Inside a step or a `function`, `value` is the traced value there: before the update
     that the step or function returns. Inside plain `jax.jit` reading a variable is an
@@ -55,7 +57,9 @@ class SharedVariable(ArrayLike):
                     "value",
                     needed="an array, a number, a random key or a pytree of them",
                     came=f"{wrong!r:.60} of type {type(wrong).__name__}",
-                    fix="convert it with jnp.asarray, or take the .value of a variable",
+                    fix="take the variable's .value"
+                    if isinstance(wrong, SharedVariable)
+                    else fix_of_kind(wrong),
                 )
             )
         _donation.check_alive(value, self.subject, "value")
@@ -72,7 +76,7 @@ class SharedVariable(ArrayLike):
         self.home: Any = None
         self.birth: _frames.Frame | None = None
 
-    @property
+    @ArrayLike.value.getter
     def value(self) -> PyTree:
         """The current value: stored outside, traced inside a step or a function."""
         value = _frames.value_of(self)
@@ -214,7 +218,7 @@ def check_value(
     leaves = []
     for before, after in zip(old, new, strict=True):
         if not _is_storable(after) and not isinstance(after, ArrayLike):
-            raise _misfit(before, after, owner, place, "convert it with jnp.asarray")
+            raise _misfit(before, after, owner, place, fix_of_kind(after))
         after = jnp.asarray(after)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
             with jax.numpy_dtype_promotion("standard"):
@@ -223,7 +227,10 @@ def check_value(
             after.ndim == before.ndim and not same_shape
         )
         if not fits or after.dtype != before.dtype:
-            fix = f"give a value of that shape with .astype({str(before.dtype)!r})"
+            fix = f"convert it with .astype({str(before.dtype)!r})"
+            if not fits:
+                keeps = "of the same shape" if same_shape else "with as many axes"
+                fix = f"give a value {keeps}, or make another variable for it"
             raise _misfit(before, after, owner, place, fix)
         leaves.append(strong(after, copy=False))
     return leaves

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from ._errors import ScanTypeError, explain_error
+from ._errors import ScanTypeError, explain_error, is_ours
 from ._spec import ScanSpec
 from ._types import is_array
-
-_PACKAGE = __name__.rpartition(".")[0]
 
 
 def argument_names(spec: ScanSpec) -> list[str]:
@@ -102,6 +100,6 @@ def _shift(tap: int) -> str:
 def _caller_scope() -> dict[str, Any]:
     """Local and global variables of the code that called jscan."""
     frame = sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+    while frame.f_back and is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return {**frame.f_globals, **frame.f_locals}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 
+from ._shared import SharedVariable
 from ._types import Leaf, PyTree
 
 
@@ -26,6 +27,11 @@ class SequenceSpec:
         return -min(0, *self.taps)
 
     @property
+    def window(self) -> int:
+        """Rows from the earliest to the latest that one step may see, its own too."""
+        return self.lead + 1 + max(0, *self.taps)
+
+    @property
     def rows(self) -> int:
         """Length ``L`` of the leading axis."""
         return jax.tree.leaves(self.value)[0].shape[0]
@@ -33,7 +39,7 @@ class SequenceSpec:
     @property
     def steps(self) -> int:
         """Number of steps the sequence allows: ``L + min(taps,0) - max(taps,0)``."""
-        return max(0, self.rows - self.lead - max(0, *self.taps))
+        return max(0, self.rows - self.window + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +75,36 @@ class OutputSpec:
 
 @dataclass(frozen=True, eq=False)
 class NonSequenceSpec:
-    """One constant argument of the step."""
+    """One constant argument of the step; a shared variable in it stands for itself."""
 
     place: str
     source: Any
     value: PyTree
+
+    @property
+    def variables(self) -> list[SharedVariable]:
+        """The shared variables in it: the loop reads them, they are no inputs."""
+        return [x for x in jax.tree.leaves(self.value) if _is_variable(x)]
+
+    @property
+    def arrays(self) -> list[Leaf]:
+        """The arrays in it, inputs of the loop."""
+        return [x for x in jax.tree.leaves(self.value) if not _is_variable(x)]
+
+    def argument(self, arrays: Iterator[Leaf], *, as_values: bool) -> PyTree:
+        """What the step is called with.
+
+        Args:
+            arrays: What its arrays are worth there.
+            as_values: True: in place of a variable, its value where the caller stands.
+        """
+
+        def fill(leaf: Any) -> Any:
+            if not _is_variable(leaf):
+                return next(arrays)
+            return leaf.value if as_values else leaf
+
+        return jax.tree.map(fill, self.value)
 
 
 @dataclass(frozen=True)
@@ -103,6 +134,8 @@ class ScanSpec:
             every output is a map output.
         n_steps: Number of steps (with `until` or a `limit`: at most that many).
         limit: The number of steps where only the running program knows it, or None.
+        refused: Why the step cannot be called with the shared variables listed in
+            `non_sequences`, so that it is with their values; None if it can.
     """
 
     fn: Callable[..., Any]
@@ -112,6 +145,7 @@ class ScanSpec:
     n_steps: int
     options: Options = field(default_factory=Options)
     limit: Leaf | None = None
+    refused: Exception | None = None
 
     @property
     def states(self) -> tuple[OutputSpec, ...]:
@@ -124,4 +158,29 @@ class ScanSpec:
 
     def non_sequence_leaves(self) -> list[Leaf]:
         """The arrays of all non_sequences, in order."""
-        return jax.tree.leaves([s.value for s in self.non_sequences])
+        return [leaf for s in self.non_sequences for leaf in s.arrays]
+
+    def non_sequence_arguments(self, arrays: Iterable[Leaf]) -> list[PyTree]:
+        """What the step gets for its non_sequences, whose arrays are worth `arrays`."""
+        stream = iter(arrays)
+        as_values = self.refused is not None
+        return [s.argument(stream, as_values=as_values) for s in self.non_sequences]
+
+    @property
+    def listed(self) -> tuple[SharedVariable, ...]:
+        """The shared variables in `non_sequences`, each once."""
+        return tuple(dict.fromkeys(v for s in self.non_sequences for v in s.variables))
+
+    def with_values(self, error: Exception) -> ScanSpec:
+        """The same call with values in place of the variables that are listed.
+
+        Functions of JAX take arrays only. A step that hands them a variable it got as
+        an argument fails with `error`, and is tried once more with the value.
+        """
+        if self.refused is not None:
+            raise self.refused from None
+        return replace(self, refused=error)
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)

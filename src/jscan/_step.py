@@ -7,7 +7,7 @@ variables it read are inputs like any other, so that nothing is baked into the l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from ._shared import SharedVariable
 from ._signature import captured_names, check_arity
 from ._spec import OutputSpec, ScanSpec
 from ._streams import Stream, without_streams
-from ._types import Leaf, abstract, abstract_row, type_text
+from ._types import Leaf, abstract, abstract_row, is_array, is_number, type_text
 from ._updates import Updates, checked_update
 
 TreeDef = Any  # jax.tree_util.PyTreeDef
@@ -78,10 +78,16 @@ class _Trace:
 def trace_step(spec: ScanSpec) -> Step:
     """Trace `spec.fn` on abstract slices; again only if types or reads demand it."""
     check_arity(spec)
-    reads: tuple[SharedVariable, ...] = ()
+    reads = spec.listed
     outputs = spec.outputs
     while True:
-        closed, trace = _trace_once(spec, outputs, reads)
+        try:
+            closed, trace = _trace_once(spec, outputs, reads)
+        except (TypeError, ValueError) as error:
+            if not spec.listed:
+                raise
+            spec = spec.with_values(error)
+            continue
         if trace.reads != reads:
             reads = trace.reads
             continue
@@ -105,12 +111,14 @@ def _trace_once(
         jax.tree.map(abstract, read_values),
         [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
         [state_row(state) for state in states for _ in state.taps],
-        [jax.tree.map(abstract, s.value) for s in spec.non_sequences],
+        [abstract(leaf) for leaf in spec.non_sequence_leaves()],
     )
 
     def flat(bound: Any, slices: Any, past: Any, constants: Any) -> list[Leaf]:
-        with _frames.enter(_frames.Frame(dict(zip(reads, bound, strict=True)))) as seen:
-            returned = call_step(spec, [*slices, *past, *constants])
+        frame = step_frame(spec, dict(zip(reads, bound, strict=True)))
+        with _frames.enter(frame) as seen:
+            given = spec.non_sequence_arguments(constants)
+            returned = call_step(spec, [*slices, *past, *given])
             leaves = _flatten_returned(returned, spec.options.name)
             trace.rows = [jax.tree.map(row_type, row) for row in returned.outputs]
         trace.updated = tuple(returned.updates)
@@ -142,6 +150,8 @@ def call_step(
     returned = parse_return(value, spec.options.name)
     updates = without_streams(returned.updates)
     _refuse_local(updates, spec.options.name)
+    frame = _frames.current()
+    refuse_given_away(updates, frame and frame.parent, spec.options.name)
     return dataclasses.replace(returned, updates=Updates(updates))
 
 
@@ -166,7 +176,18 @@ def _flatten_returned(returned: Returned, name: str | None) -> list[Leaf]:
 
 def stop_condition(stop: Any, name: str | None) -> Leaf:
     """The scalar boolean inside `until`."""
-    condition = jnp.asarray(getattr(stop, "value", stop))
+    condition = getattr(stop, "value", stop)
+    if not (is_array(condition) or is_number(condition)):
+        raise ScanTypeError(
+            explain_error(
+                name,
+                "until",
+                needed="a scalar condition",
+                came=f"{condition!r:.60} of type {type(condition).__name__}",
+                fix="pass a number, a bool or an array without axes",
+            )
+        )
+    condition = jnp.asarray(condition)
     if condition.ndim:
         raise ScanValueError(
             explain_error(
@@ -196,6 +217,32 @@ def _refuse_local(updates: Mapping[SharedVariable, Any], name: str | None) -> No
             )
 
 
+def step_frame(
+    spec: ScanSpec, bound: Mapping[SharedVariable, Any], *, staged: bool = True
+) -> _frames.Frame:
+    """The frame of one step, which knows what its step was given as a mere value."""
+    frame = _frames.Frame(bound, staged=staged)
+    frame.given_away = spec.listed if spec.refused else ()
+    return frame
+
+
+def refuse_given_away(
+    variables: Iterable[SharedVariable], frame: _frames.Frame | None, owner: str | None
+) -> None:
+    """What changes or is differentiated here must not be a mere value further out."""
+    for variable in variables:
+        if _frames.is_given_away(variable, frame):
+            raise ScanValueError(
+                explain_error(
+                    owner,
+                    repr(variable),
+                    needed="a variable that no step around has as an array",
+                    came="one that functions of JAX are given there",
+                    fix=f"write {variable.label}.value where they take it",
+                )
+            )
+
+
 def complete_outputs(
     spec: ScanSpec, outputs: tuple[OutputSpec, ...] | None, count: int
 ) -> tuple[OutputSpec, ...]:
@@ -221,7 +268,8 @@ def _finish(
 ) -> Step:
     program, captured = Program.close(closed)
     if spec.options.strict:
-        _refuse_captured(spec, captured, trace.reads)
+        unlisted = [v for v in trace.reads if v not in spec.listed]
+        _refuse_captured(spec, captured, unlisted)
     return Step(
         program=program,
         captured=captured,

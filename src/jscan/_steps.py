@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _frames
-from ._errors import ScanTypeError, ScanValueError, explain_error
+from ._errors import ScanTypeError, ScanValueError, explain_error, loop_label, warn
 from ._shared import SharedVariable
 from ._spec import SequenceSpec
 from ._types import Leaf, is_traced, type_text
@@ -31,8 +31,10 @@ def count_steps(
     if max_steps is None:  # an int of the caller's stays exact: as many rows
         _frames.need_python(n_steps)
     if is_traced(n_steps):
+        _warn_of_short(sequences, name)
         return _traced(n_steps, bound, name)
     if n_steps is None:
+        _warn_of_short(sequences, name)
         if bound is None:
             raise ScanValueError(
                 explain_error(
@@ -58,6 +60,17 @@ def count_steps(
         )
     _check_lengths(count, sequences, name)
     return count, None
+
+
+def _warn_of_short(sequences: Sequence[SequenceSpec], name: str | None) -> None:
+    """A sequence that does not fill the window of its taps allows no step."""
+    for sequence in sequences:
+        if 1 < sequence.window > sequence.rows:
+            warn(
+                f"{loop_label(name)}: {sequence.place}: {sequence.rows} rows are fewer "
+                f"than the {sequence.window} that taps={list(sequence.taps)} span, so "
+                "that there is no step. Fix: pass a longer sequence, or n_steps=0."
+            )
 
 
 def _bound(
@@ -102,7 +115,8 @@ def _traced(n_steps: Leaf, bound: int | None, name: str | None) -> tuple[int, Le
                 fix="pass max_steps=..., or mark n_steps static (static_argnums)",
             )
         )
-    return bound, jax.lax.convert_element_type(jnp.clip(n_steps, 0, bound), jnp.int32)
+    limit = jax.lax.convert_element_type(jnp.clip(n_steps, 0, bound), jnp.int32)
+    return bound, limit if bound else None  # no room: known to be 0 steps
 
 
 def _check_lengths(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+from ._errors import ScanTypeError, Subject, explain_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,3 +23,14 @@ class until:
     """
 
     condition: Any
+
+    def __bool__(self) -> NoReturn:
+        raise ScanTypeError(
+            explain_error(
+                Subject("until"),
+                "a truth value",
+                needed="an until that the step returns",
+                came="one in an if, a while, and, or, not",
+                fix="return it last, as in return h, jscan.until(condition)",
+            )
+        )

@@ -11,6 +11,7 @@ from . import _frames
 from ._errors import ScanTypeError, Subject, UpdateCollision, explain_error
 from ._locks import locked
 from ._shared import SharedVariable, check_value, raise_traced, strong
+from ._streams import Stream, later
 from ._types import Leaf, is_traced
 
 _SUBJECT = Subject("Updates")
@@ -20,8 +21,9 @@ class Updates(dict[SharedVariable, Any]):
     """New values of shared variables, in the order in which they were given.
 
     ``a + b`` and ``a.update(b)`` merge; two different values for one variable raise
-    ``KeyError('Collision', variable)``. Nothing is stored before `apply`, or before a
-    `function` that returns the updates ends.
+    ``KeyError('Collision', variable)``. Of two positions in one random stream the later
+    one stays: all draws before it were made. Nothing is stored before `apply`, or
+    before a `function` that returns the updates ends.
 
     Args:
         pairs: A mapping, or pairs ``(variable, value)``; None for no updates.
@@ -44,9 +46,16 @@ class Updates(dict[SharedVariable, Any]):
     ) -> None:
         super().__init__()
         for variable, value in _as_pairs(pairs):
-            if variable in self and self[variable] is not value:
-                raise UpdateCollision("Collision", variable)
-            self[variable] = value
+            self[variable] = self._merged(variable, value)
+
+    def _merged(self, variable: SharedVariable, value: Any) -> Any:
+        """The one value of a variable that may have one here already."""
+        here = self.get(variable, value)
+        if here is value:
+            return value
+        if isinstance(variable, Stream):
+            return later(here, value)
+        raise UpdateCollision("Collision", variable)
 
     def __setitem__(self, variable: SharedVariable, value: Any) -> None:
         if not isinstance(variable, SharedVariable):
@@ -63,10 +72,7 @@ class Updates(dict[SharedVariable, Any]):
 
     def update(self, pairs: Any = None) -> None:  # type: ignore[override]
         """Add updates; a different value for a variable already there is an error."""
-        new = Updates(pairs)
-        for variable, value in new.items():
-            if variable in self and self[variable] is not value:
-                raise UpdateCollision("Collision", variable)
+        new = {v: self._merged(v, value) for v, value in Updates(pairs).items()}
         for variable, value in new.items():
             self[variable] = value
 

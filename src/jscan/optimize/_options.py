@@ -5,9 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from jscan._errors import ScanTypeError, ScanValueError, Subject, explain_error
 from jscan.optimize._batch_cost import DEFAULT_BUDGET
 from jscan.optimize._cost import Machine
 from jscan.optimize._machines import machine_for
+
+_SUBJECT = Subject("jscan.optimize")
 
 PASS_NAMES = (
     *("merge", "save_memory", "hoist", "accumulate", "vectorise", "sink"),
@@ -48,32 +51,52 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
         memory_budget: Bytes; `None` for 32 MiB.
 
     Raises:
-        ValueError: If a name is not one of the passes, or the budget is negative.
-        TypeError: If `passes` is no collection of names.
+        ScanValueError: A name that is not one of the passes, or a negative budget.
+        ScanTypeError: `passes` is no collection of names, or the budget no number.
     """
     asked = passes.split("+") if isinstance(passes, str) else passes
     try:
         names = DEFAULT if asked is None else frozenset(asked)
     except TypeError:
-        raise TypeError(
-            f"passes: needed names of passes; got {passes!r:.60}. "
-            'Fix: write passes=["hoist", "merge"] or passes="default+associate"'
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "passes",
+                needed="names of passes",
+                came=f"{passes!r:.60}",
+                fix='write passes=["hoist", "merge"] or passes="default+associate"',
+            )
         ) from None
     if "default" in names:
         names = names - {"default"} | DEFAULT
     unknown = sorted(map(str, names - set(PASS_NAMES)))
     if unknown:
-        raise ValueError(
-            f"passes: needed names among {', '.join(PASS_NAMES)} and default; got "
-            f"{', '.join(unknown)}. Fix: correct the name, or leave passes out"
+        raise ScanValueError(
+            explain_error(
+                _SUBJECT,
+                "passes",
+                needed=f"names among {', '.join(PASS_NAMES)} and default",
+                came=f"unknown passes {', '.join(unknown)}",
+                fix="leave passes out for all that keep rounding close",
+            )
         )
-    budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
+    try:
+        budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
+    except (TypeError, ValueError):
+        raise ScanTypeError(_bad_budget(memory_budget)) from None
     if budget < 0:
-        raise ValueError(
-            f"memory_budget: needed 0 or more bytes; got {budget}. "
-            "Fix: leave memory_budget out for 32 MiB"
-        )
+        raise ScanValueError(_bad_budget(budget))
     return Options(names, budget)
+
+
+def _bad_budget(budget: Any) -> str:
+    return explain_error(
+        _SUBJECT,
+        "memory_budget",
+        needed="0 or more bytes",
+        came=repr(budget),
+        fix="leave memory_budget out for 32 MiB",
+    )
 
 
 @dataclass(frozen=True)

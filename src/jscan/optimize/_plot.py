@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from jscan._errors import ScanImportError, Subject, explain_error
+
 if TYPE_CHECKING:
     from jscan.optimize._report import Report
 
@@ -11,8 +13,14 @@ def draw(report: "Report") -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError(
-            "Report.plot() needs matplotlib: pip install 'jscan[plot]'"
+        raise ScanImportError(
+            explain_error(
+                Subject("Report"),
+                "plot",
+                needed="the package matplotlib",
+                came="a Python without it",
+                fix="pip install 'jscan[plot]', or print the report",
+            )
         ) from error
     size = 7, 1.2 + 1.1 * max(1, len(report.loops))
     figure, axes = plt.subplots(figsize=size)

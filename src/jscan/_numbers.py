@@ -1,0 +1,30 @@
+"""What to do with a value that is no array of numbers, by what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import numpy as np
+
+
+def fix_of_kind(value: Any) -> str:
+    """The fix of an error text: how to make numbers of `value`, if that can be done."""
+    kind = value.dtype.kind if isinstance(value, np.ndarray) else ""
+    if isinstance(value, str | bytes) or kind in ("U", "S"):
+        return "keep text in Python, where a step sees it, or code it as integers"
+    if isinstance(value, np.datetime64 | np.timedelta64) or kind in ("M", "m"):
+        return "pass numbers, as in (dates - dates[0]) / np.timedelta64(1, 'D')"
+    if kind == "O":
+        return "give it a numeric dtype, as in values.astype(float), None as nan"
+    if value is None:
+        return "leave it out, or pass a number"
+    if isinstance(value, Iterator):
+        return "make an array of its items, as in jnp.asarray(list(items))"
+    if callable(value):
+        return "use the function from where it is instead of passing it"
+    if hasattr(value, "__array__"):
+        return "convert it with jnp.asarray"
+    if isinstance(value, Sized) and not len(value):
+        return "leave it out, or pass an array with 0 rows, as in jnp.zeros(0)"
+    return "keep it in Python, where a step sees it, or pass the numbers in it"
