@@ -1,16 +1,15 @@
 """The pytest plugin of `scripts/peers`: forces `jscan.optimize` upon a suite.
 
-With PEERS_FORCE=1 every `jax.jit(f, ...)` is `jax.jit(jscan.optimize(f), ...)`, and every
-`jax.lax.scan` runs in `optimize`, in the suite and in the libraries it tests. No suite is
-meant to notice: what `jax.jit` returns is JAX's own, its static arguments are bound before
+With PEERS_FORCE=1, `jax.jit(f, ...)` is `jax.jit(jscan.optimize(f), ...)`, and
+`jax.lax.scan` runs in `optimize`, in the suite and in the libraries it tests. No suite
+is to notice: what `jax.jit` returns is JAX's own, its static arguments are bound before
 `optimize` sees the function, and jscan's own calls are left alone.
 
-PEERS_RESULTS names a file that gets a line for each outcome as it comes, so that a run that
-is killed leaves what it did; PEERS_ONLY one with the tests to run, one a line.
+PEERS_RESULTS names a file that gets a line for each outcome as it comes, so that a run
+that is killed leaves what it did; PEERS_ONLY one with the tests to run, one a line.
 """
 
 import functools
-import inspect
 import json
 import os
 import sys
@@ -52,7 +51,7 @@ def force():
         if not args:  # a decorator: the function comes later
             return functools.partial(forced_jit, **kwargs)
         fun, *rest = args
-        if _jscan_calls() or not callable(fun) or inspect.isgeneratorfunction(fun):
+        if _jscan_calls() or not callable(fun):
             return jit(*args, **kwargs)
         jitted = jit(optimized(fun), *rest, **kwargs)
         jitted.__wrapped__ = fun
@@ -77,12 +76,6 @@ def _jscan_calls():
     return sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == "jscan"
 
 
-def pytest_configure(config):
-    """Force, before any test module is imported."""
-    if os.environ.get("PEERS_FORCE"):
-        force()
-
-
 def pytest_collection_modifyitems(items):
     """Keep the tests that were asked for."""
     if "PEERS_ONLY" in os.environ:
@@ -93,11 +86,12 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_logreport(report):
     """Write an outcome down, where the reports of all workers arrive."""
     said = "PEERS_RESULTS" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ
-    if said and (report.when == "call" or not report.passed):
-        why = getattr(report.longrepr, "reprcrash", None)
-        why = (why.message if why else str(report.longrepr or "")).strip().partition("\n")[0]
+    if said and (report.failed or (report.when == "call" and report.passed)):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = crash.message if crash else str(report.longrepr or "")
+        line = [report.nodeid, report.outcome, why.strip().partition("\n")[0][:200]]
         with open(os.environ["PEERS_RESULTS"], "a") as file:
-            print(json.dumps([report.nodeid, report.outcome, why[:200]]), file=file)
+            print(json.dumps(line), file=file)
 
 
 def pytest_collectreport(report):
@@ -105,3 +99,7 @@ def pytest_collectreport(report):
     if report.failed:
         report.when = "collect"
         pytest_runtest_logreport(report)
+
+
+if os.environ.get("PEERS_FORCE"):  # now: before pytest imports what it tests
+    force()

@@ -1,4 +1,4 @@
-"""`scripts/peers` finds what fails only under `optimize`, and its patch is not noticed."""
+"""`scripts/peers` finds what fails only under `optimize`; its patch goes unnoticed."""
 
 import importlib.machinery
 import importlib.util
@@ -11,8 +11,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "peers"
 
-# An optimizer that is wrong by one stands for every fault: the test that meets it is good.
-SUITE = '''
+# An optimizer that is wrong by one stands for every fault.
+SUITE = """
 import functools, inspect
 from pathlib import Path
 import jax, jscan, pytest
@@ -80,7 +80,7 @@ def test_unnoticed_methods_and_callables():
 
 def test_unnoticed_by_jscan():
     assert jscan.scan(lambda x: x * 2, outputs_info=1.0, n_steps=3).outputs[-1] == 8
-'''
+"""
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def run_main(peers: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "peers_plugin"]
-    suite = peers.Suite(folder, pytest_command, 5, folder / "tiny")
-    monkeypatch.setattr(peers, "prepare", lambda name, options: ("1.0", suite))
-    options = ["tiny", "--python", sys.executable, "--cache", str(folder), "--workers=0"]
-    monkeypatch.setattr(peers, "PROJECTS", {"tiny": ()})
+    """Run the script on the suite in a folder, which is its cache, too."""
+    project = ("pytest", "test_*.py", "tiny", "")
+    monkeypatch.setattr(peers, "PROJECTS", {"tiny": project})
+    monkeypatch.setattr(peers, "CACHE", folder)
+    options = ["--python", sys.executable, "--workers=0", f"--checkout=tiny={folder}"]
     monkeypatch.setattr(sys, "argv", ["peers", *options])
     return peers.main()
 
@@ -118,27 +118,40 @@ def test_what_fails_only_under_optimize_is_a_new_failure(
     named = [line.split("::")[1] for line in said.splitlines() if "::" in line]
     assert named == ["test_wrong_jit", "test_wrong_jit_decorator", "test_wrong_scan"]
     (row,) = (line.split() for line in said.splitlines() if line.startswith("tiny "))
-    assert row == ["tiny", "1.0", "8", "1", "5", "3", "0"]
+    assert row == ["tiny", pytest.__version__, "8", "1", "5", "3", "0"]
 
 
-def test_without_new_failures_the_exit_status_is_0_and_plain_results_are_kept(
+def test_plain_results_are_kept_and_without_new_failures_the_exit_status_is_0(
     peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "test_tiny.py").write_text("def test_right(): pass")
     assert run_main(peers, tmp_path, monkeypatch) == 0
-    (tmp_path / "tiny-plain.log").unlink()
+    (log,) = tmp_path.glob("*-plain.log")
+    log.unlink()
     assert run_main(peers, tmp_path, monkeypatch) == 0
-    assert not (tmp_path / "tiny-plain.log").exists()
+    assert not log.exists()
 
 
-def test_a_suite_of_which_nothing_passes_is_not_judged(
-    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_ends_the_process_is_named(
+    peers: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "test_tiny.py").write_text("import a_module_that_is_missing")
+    suite = """
+import os
+def test_abort():
+    if "PEERS_FORCE" in os.environ:
+        os._exit(1)
+"""
+    (tmp_path / "test_tiny.py").write_text(suite)
     assert run_main(peers, tmp_path, monkeypatch) == 1
+    assert "tiny: not judged: test_tiny.py::test_abort" in capsys.readouterr().out
 
 
 def test_help_says_how_to_run_it() -> None:
-    done = subprocess.run([sys.executable, SCRIPT, "--help"], text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--help"], text=True, capture_output=True
+    )
     assert done.returncode == 0
     assert "--checkout PROJECT=FOLDER" in done.stdout
