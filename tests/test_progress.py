@@ -100,7 +100,7 @@ def test_one_bar_that_ends_at_the_last_step(bars, wrapped):
         assert bar.shown == sorted(bar.shown)
         # Compiled, a short loop makes five reports (recomputed chunks a few more).
         assert len(bar.shown) <= (22 if wrapped == "debug" else 11)
-    assert bar.desc.startswith("scan")
+        assert bar.desc.startswith("scan")
 
 
 def test_reports_are_about_a_fifth_of_a_second_apart():

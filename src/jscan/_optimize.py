@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,24 @@ from ._traces import is_staging
 from ._types import Leaf, abstract, is_array, is_number
 from ._updates import Updates
 from .optimize import Report, enabled, make_options, report
+
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+@overload
+def optimize(
+    fun: AnyFunction,
+    *,
+    passes: str | Iterable[str] | None = None,
+    memory_budget: int | None = None,
+) -> AnyFunction: ...
+
+
+@overload
+def optimize(
+    *, passes: str | Iterable[str] | None = None, memory_budget: int | None = None
+) -> Callable[[AnyFunction], AnyFunction]: ...
 
 
 def optimize(

@@ -181,10 +181,12 @@ def cut_rows(outputs: PyTree, executed: int) -> PyTree:
             return leaf
         if is_traced(leaf):  # by a transformation that computes on given values
             return leaf[:executed]
-        on_host = {device.platform for device in leaf.devices()} == {"cpu"}
+        on_host = [device.platform for device in leaf.devices()] == ["cpu"]
         if not on_host or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-            return leaf[:executed]
-        return jax.device_put(np.asarray(leaf)[:executed], next(iter(leaf.devices())))
+            return leaf[:executed]  # by JAX, which keeps its placement
+        rows = jnp.asarray(np.asarray(leaf)[:executed])
+        same = rows.devices() == leaf.devices()
+        return rows if same else jax.device_put(rows, leaf.sharding)
 
     return jax.tree.map(cut, outputs)
 

@@ -77,13 +77,13 @@ def stacked_aval(aval: Any, length: int) -> Any:
 
 
 def _with_shape(aval: Any, shape: tuple[int, ...], spec: Sequence[Any]) -> Any:
-    spec = jax.sharding.PartitionSpec(*spec)
-    sharding = jax.sharding.NamedSharding(aval.sharding.mesh, spec)
+    place = jax.sharding.PartitionSpec(*spec)
+    sharding = jax.sharding.NamedSharding(aval.sharding.mesh, place)
     return aval.update(shape=shape, sharding=sharding)
 
 
 def axes_of(value: Any) -> frozenset[Any]:
-    """The manual mesh axes (of `jax.shard_map`) along which a value or a type varies."""
+    """The manual mesh axes (of `jax.shard_map`) a value, or a type, varies along."""
     aval = value if isinstance(value, AbstractValue) else jax.typeof(value)
     return getattr(getattr(aval, "manual_axis_type", None), "varying", frozenset())
 

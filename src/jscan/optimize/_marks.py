@@ -1,8 +1,9 @@
 """Marked names: how a `jax.jit` says what the optimizer is to do with its program.
 
-JAX keeps the name of a jitted function in all that it makes of it: derivatives, forward
-and backward, batches, what `jax.checkpoint` runs again. So a name is what reaches the
-place where programs are lowered (`_lowering.py`), and it stands for the caller's choices.
+JAX keeps the name of a jitted function in all that it makes of it: derivatives,
+forward and backward, batches, what `jax.checkpoint` runs again. So a name is what
+reaches the place where programs are lowered (`_lowering.py`), and it stands for the
+caller's choices.
 """
 
 from collections.abc import Callable
