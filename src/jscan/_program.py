@@ -159,7 +159,10 @@ class _Rule:
         if rule is None or self.params.get("symbolic_zeros"):
             return None
         if self._key is None:
-            jaxpr, constants, zeros = rule.call_wrapped(*[False] * self._inputs)
+            try:
+                jaxpr, constants, zeros = rule.call_wrapped(*[False] * self._inputs)
+            except Exception:  # a rule may refuse to be used
+                return None
             writer = _KeyWriter()
             body = writer.jaxpr_key(jaxpr), tuple(map(writer.value_key, constants))
             self._key = (body, tuple(zeros)), writer.rules
