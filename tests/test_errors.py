@@ -534,8 +534,8 @@ def test_passes_and_budgets(ask):
             {"passes": ["x"]},
             r"passes: .*small_dots.* unknown passes x.*Fix",
         ),
-        (TypeError, {"passes": "merge"}, r"write passes=\['merge'\]"),
-        (TypeError, {"passes": 3}, "passes: needed .*collection"),
+        (ValueError, {"passes": "default+nope"}, "passes: .* nope.*Fix"),
+        (TypeError, {"passes": 3}, "passes: needed names .*default.associate"),
         (ValueError, {"memory_budget": -1}, "memory_budget: needed 0 or more"),
         (TypeError, {"memory_budget": "big"}, "memory_budget: .*'big'"),
     ):
