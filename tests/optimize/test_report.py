@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain
-from jscan.optimize import _report
+from jscan.optimize import _api, _report
 
 X = jnp.ones((7, 3, 16))
 W = jnp.ones((16, 16)) / 16
@@ -83,3 +83,11 @@ def test_plot_without_matplotlib(monkeypatch):
 def test_bytes_are_written_with_three_digits(value, text):
     """Never as 1e+03."""
     assert _report._bytes(value) == text
+
+
+def test_a_jax_that_lowers_in_another_way_is_named(monkeypatch):
+    """Loops run as they are written there, and the report says so."""
+    monkeypatch.setattr(_api, "lowering_rule", lambda: None)
+    report = explain(loss)(W, X)
+    assert "lowers programs in another way" in str(report)
+    assert report.loops == ()

@@ -7,7 +7,7 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 from jscan.optimize._api import report, rewrite
 from jscan.optimize._flat import has_loops, is_explicitly_sharded
 from jscan.optimize._jaxpr import evaluate
-from jscan.optimize._lowering import INSTALLED
+from jscan.optimize._lowering import rewritten
 from jscan.optimize._marks import is_marked, marked
 from jscan.optimize._measure import flops
 from jscan.optimize._options import PASS_NAMES, Options, make_options
@@ -16,7 +16,6 @@ from jscan.optimize._report import STRETCHES, LoopReport, Report
 from jscan.optimize._stored import storing_less
 
 __all__ = [
-    "INSTALLED",
     "PASS_NAMES",
     "STRETCHES",
     "LoopReport",
@@ -32,5 +31,6 @@ __all__ = [
     "marked",
     "report",
     "rewrite",
+    "rewritten",
     "storing_less",
 ]

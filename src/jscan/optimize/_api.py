@@ -9,7 +9,7 @@ from jax.core import eval_jaxpr
 from jscan.optimize._flat import has_loops, is_explicitly_sharded
 from jscan.optimize._jaxpr import avals_of, open_jaxpr
 from jscan.optimize._machines import is_measured
-from jscan.optimize._marks import marked
+from jscan.optimize._marks import lowering_rule, marked
 from jscan.optimize._measure import measure
 from jscan.optimize._options import Context, Options
 from jscan.optimize._pipeline import debugging, enabled, failure
@@ -45,6 +45,8 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
     opened, _ = open_jaxpr(closed_jaxpr)
     if not enabled():
         return closed_jaxpr, "the optimizer is switched off by JSCAN_OPTIMIZE=0"
+    if lowering_rule() is None:
+        return closed_jaxpr, "this version of JAX lowers programs in another way"
     if session.context.options.unasked and not is_measured(session.context.platform):
         return closed_jaxpr, f"on {session.context.platform} its gains are unknown"
     if is_explicitly_sharded(opened):

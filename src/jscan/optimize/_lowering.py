@@ -13,7 +13,7 @@ from jax.extend.core import primitives
 from jax.interpreters import mlir
 
 from jscan.optimize._api import rewrite
-from jscan.optimize._marks import choices_of, is_marked
+from jscan.optimize._marks import choices_of, is_marked, lowering_rule
 from jscan.optimize._options import Options
 
 
@@ -32,17 +32,11 @@ def rewritten(jaxpr: Any, options: Options | None, platform: str) -> Any:
     return rewrite(jaxpr, platform=platform, options=options)
 
 
-def _install() -> bool:
-    """Put the rule in the place of JAX's.
-
-    Returns:
-        Whether that was possible: which rule JAX has is not part of its documented
-        interface. Without it loops run as they are written.
-    """
-    known = getattr(mlir, "_lowerings", {}).get(primitives.jit_p)
-    default = getattr(known, "rule", known)
+def _install() -> None:
+    """Put the rule in the place of JAX's; without one, loops run as they are written."""
+    default = lowering_rule()
     if default is None:
-        return False
+        return
 
     def rule(ctx: Any, *values: Any, **params: Any) -> Any:
         if not is_marked(params["name"]) or _depth.regions:
@@ -60,8 +54,6 @@ def _install() -> bool:
             _depth.regions -= 1
 
     mlir.register_lowering(primitives.jit_p, rule, cacheable=False)
-    return True
 
 
-INSTALLED = _install()
-"""Whether regions are rewritten with this version of JAX."""
+_install()

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from jax.extend.core import primitives
+from jax.interpreters import mlir
 
 PLAIN = "jscan_plain"
 """The mark of a program that stays as it is, whatever is around it."""
@@ -37,6 +38,15 @@ def is_marked(name: str) -> bool:
 def choices_of(name: str) -> Any:
     """What a marked name stands for; `None` if nothing is to be done."""
     return _choices[name]
+
+
+def lowering_rule() -> Any:
+    """The rule by which JAX lowers an inner `jit`; `None` where it is not found.
+
+    The table it stands in is the one thing of JAX's without a documented name.
+    """
+    known = getattr(mlir, "_lowerings", {}).get(primitives.jit_p)
+    return getattr(known, "rule", known)
 
 
 def marked(
