@@ -31,7 +31,6 @@ from ._types import Leaf, abstract, is_array, is_number
 from ._updates import Updates
 from .optimize import Report, enabled, make_options, report
 
-
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 

@@ -33,7 +33,7 @@ def rewritten(jaxpr: Any, options: Options | None, platform: str) -> Any:
 
 
 def _install() -> None:
-    """Put the rule in the place of JAX's; without one, loops run as they are written."""
+    """Put the rule in the place of JAX's; without it loops run as they are."""
     default = lowering_rule()
     if default is None:
         return
