@@ -8,7 +8,7 @@ import pytest
 import jscan
 import reference
 from helpers import check_scan
-from stops import executed_sum, settled
+from stops import executed_sum, settled, temporary_bytes
 
 X = np.linspace(0.3, 1.9, 6)
 
@@ -314,3 +314,23 @@ def test_an_eager_call_with_a_fresh_lambda_and_another_stop_compiles_nothing():
         lengths = [len(call(jnp.asarray(top))) for top in (2.0, 4.0, 9.0)]
     assert lengths == [3, 5, 8]
     assert not compiled
+
+
+def test_what_is_the_same_at_each_step_is_not_stored_at_each():
+    """The derivative of ``h @ w.T`` reads the transposed weights, once."""
+    steps, wide = 500, 32
+
+    def last(w, x):
+        def step(a, h, w):
+            new = jnp.tanh(h @ w.T + a)
+            return new, jscan.until(new.sum() > 1e3)
+
+        return jscan.scan(step, x, jnp.zeros(wide, x.dtype), w).outputs[-1].sum()
+
+    w, x = jnp.eye(wide) / 2, jnp.ones((steps, wide))
+    compiled = jax.jit(jax.grad(last)).lower(w, x).compile()
+    assert temporary_bytes(compiled) < steps * wide * wide * x.dtype.itemsize / 2
+    plain = lambda w, x: jax.lax.scan(
+        lambda h, a: (jnp.tanh(h @ w.T + a), None), jnp.zeros(wide, x.dtype), x
+    )[0].sum()
+    np.testing.assert_allclose(jax.grad(last)(w, x), jax.grad(plain)(w, x), rtol=1e-9)
