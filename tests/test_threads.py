@@ -127,7 +127,7 @@ def test_a_reader_on_its_way_keeps_what_it_reads(monkeypatch):
     run = _compiled.Compiled.__call__
 
     def slow(self, values, leaves):
-        if not self.updated:
+        if not self.inputs.updated:
             reading.set()
             assert go.wait(30)
         return run(self, values, leaves)

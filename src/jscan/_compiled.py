@@ -1,18 +1,22 @@
-"""A Python function of arguments and shared variables, traced into one program.
+"""A Python function of arguments and shared variables, as a program that JAX keeps.
 
-Every shared variable that is read becomes an input of the program, every one that is
-updated an output; nothing is baked in. `Function` keeps one `Compiled` per kind of
-arguments.
+`jax.jit` holds the programs: it runs the user's function again under every setting and
+for every type that asks for another program. Every shared variable that is read is an
+input of the program, every one that is updated an output, every array that is captured
+an input; a trace that finds more of them raises `Missing`, and is done again with those.
+What a trace learns beside its arrays travels with them: in the structure of the result.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _donation, _frames
 from ._bounded import BoundedLoop
@@ -23,7 +27,8 @@ from ._returns import Returned, parse_return
 from ._rewriting import evaluate_rewritten
 from ._shared import SharedVariable, check_value
 from ._streams import Stream
-from ._types import Leaf, PyTree, abstract
+from ._turns import Claim
+from ._types import Leaf, PyTree, is_traced
 from .optimize import Options
 
 Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
@@ -47,90 +52,181 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Compiled:
-    """A traced function.
+class Inputs:
+    """What the program of a function takes, and how it is traced.
 
     Attributes:
-        run: The jitted program: ``(updated values, other values read, captured arrays,
-            arguments) -> (output leaves, new value leaves)``.
-        program: What `run` computes, as it was traced, on other inputs.
-        captured: Arrays the function closes over.
-        reads: Shared variables it reads or updates, in order.
-        updated: Those it updates.
+        call: The user's function.
+        integers: Which of its arguments came as Python ints.
+        settings: How it is compiled.
+        updated: Variables it updates, under some setting at least.
+        others: Variables it only reads.
+        captured: Arrays it closes over, as its first trace met them.
+        searched: Whether arrays that are not among those are constants.
+    """
+
+    call: Call
+    integers: tuple[int, ...]
+    settings: Settings
+    updated: tuple[SharedVariable, ...] = ()
+    others: tuple[SharedVariable, ...] = ()
+    captured: tuple[Leaf, ...] = ()
+    searched: bool = False
+
+    @property
+    def reads(self) -> tuple[SharedVariable, ...]:
+        """Every variable that is an input."""
+        return (*self.updated, *self.others)
+
+    def with_more(self, request: Missing) -> Inputs:
+        """The inputs that a trace asked for."""
+        updated = tuple(dict.fromkeys((*self.updated, *request.updated)))
+        reads = dict.fromkeys((*self.others, *request.reads))
+        others = tuple(v for v in reads if v not in updated)
+        captured = self.captured if self.searched else request.captured
+        return Inputs(
+            self.call, self.integers, self.settings, updated, others, captured, True
+        )
+
+
+class Missing(Exception):
+    """A trace has used what is not yet an input of the program.
+
+    Attributes:
+        owner: The inputs there were.
+        reads: Variables it read or updated.
+        updated: Variables it updated.
+        captured: Arrays it closes over.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        reads: tuple[SharedVariable, ...],
+        updated: tuple[SharedVariable, ...],
+        captured: tuple[Leaf, ...],
+    ) -> None:
+        super().__init__("a variable or an array that is no input")
+        self.owner = inputs
+        self.reads = reads
+        self.updated = updated
+        self.captured = captured
+
+
+@dataclass(eq=False)
+class Notes:
+    """What one trace learned beside its arrays; it holds none.
+
+    Attributes:
+        updated: Variables it gives new values, in the order of its results.
+        trees: The structure of each of those.
         draws: Draws it makes of every stream that it moves on, where the number is
             known before it runs.
-        types: Types of the values read; with others it must be traced again.
         output_tree: Structure of what it returns.
+        program: What it computes, before any rewriting.
         has_callbacks: True when running it can raise an error of the user's code.
     """
 
-    settings: Settings
-    run: Callable[..., Any]
-    program: Program
-    captured: tuple[Leaf, ...]
-    reads: tuple[SharedVariable, ...]
-    updated: tuple[SharedVariable, ...]
-    draws: Mapping[Stream, Any]
-    types: tuple[Any, ...]
-    output_tree: Any
-    has_callbacks: bool
+    updated: tuple[SharedVariable, ...] = ()
+    trees: tuple[Any, ...] = ()
+    draws: Mapping[Stream, Any] = field(default_factory=dict)
+    output_tree: Any = None
+    program: Any = None
+    has_callbacks: bool = False
 
-    def fits(self, values: Mapping[SharedVariable, PyTree]) -> bool:
-        """True when the values have the types this program was traced for."""
-        return self.types == _types(self.reads, values)
+    def learn(
+        self, frame: _frames.Frame, packed: PyTree, new: Mapping[SharedVariable, PyTree]
+    ) -> list[Leaf]:
+        """Note what is known at the end of the trace; the leaves of the new values."""
+        self.output_tree = jax.tree.structure(packed)
+        self.draws = {
+            stream: count
+            for stream, count in frame.draws.items()
+            if stream in new and isinstance(count, int)
+        }
+        return [leaf for v, value in new.items() for leaf in self.add(v, value)]
 
-    def inputs(
-        self, values: Mapping[SharedVariable, PyTree], leaves: Sequence[Leaf]
-    ) -> tuple[list[Leaf], list[Leaf], tuple[Leaf, ...], list[Leaf]]:
-        """The arguments of `run`."""
-        updated = jax.tree.leaves([values[v] for v in self.updated])
-        others = jax.tree.leaves(
-            [values[v] for v in self.reads if v not in self.updated]
+    def add(self, variable: SharedVariable, value: PyTree) -> list[Leaf]:
+        """Note one more new value; its leaves."""
+        leaves, tree = jax.tree.flatten(value)
+        self.updated = (*self.updated, variable)
+        self.trees = (*self.trees, tree)
+        return leaves
+
+    @functools.cached_property
+    def are_arrays(self) -> bool:
+        """Whether every new value is one array."""
+        return all(tree == _ARRAY for tree in self.trees)
+
+    def __repr__(self) -> str:
+        return "<notes of a trace>"
+
+
+_ARRAY = jax.tree.structure(0)
+
+
+class Compiled:
+    """A function with the inputs it needs.
+
+    Attributes:
+        inputs: What it takes.
+        claim: What it needs in its turn.
+        run: The jitted function: ``(updated values, other values, captured arrays,
+            arguments) -> {notes: (output leaves, new value leaves)}``. The notes are
+            the key of a dict because JAX keeps the keys of a result as they are, and
+            hands the result out without running Python code: no interrupt comes
+            between a program and its results.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        donate = inputs.settings.donate
+        self.claim = Claim(
+            frozenset(inputs.reads), frozenset(inputs.updated), in_place=donate
         )
-        return updated, others, self.captured, list(leaves)
+        self._captured = tuple(map(jnp.asarray, inputs.captured))
+        traced = functools.partial(_trace, inputs)
+        owner = str(inputs.settings.owner)
+        traced.__name__ = owner.replace("function ", "").strip("'") or "function"  # type: ignore[attr-defined]
+        self.run: Any = jax.jit(traced, donate_argnums=(0,) if donate else ())
 
-    def __call__(
-        self, values: Mapping[SharedVariable, PyTree], leaves: Sequence[Leaf]
-    ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
-        """Compute the outputs and the new values; stores nothing."""
-        updated, *rest = self.inputs(values, leaves)
-        donates = self.settings.donate and _frames.current() is None
-        if donates:
-            self._check_distinct(values, [updated, *rest])
-        try:
-            outputs, fresh = self.run(updated, *rest)
-        finally:
-            if donates:
-                self._note_taken(values)
-        if self.has_callbacks:
-            jax.block_until_ready((outputs, fresh))
-        # JAX may return an input itself; every variable keeps a buffer of its own.
-        given = {id(leaf) for leaf in jax.tree.leaves((updated, rest))}
-        outputs, fresh = (
-            [jnp.copy(leaf) if id(leaf) in given else leaf for leaf in part]
-            for part in (outputs, fresh)
-        )
-        trees = [jax.tree.structure(values[v]) for v in self.updated]
-        new, start = {}, 0
-        for variable, tree in zip(self.updated, trees, strict=True):
-            part = fresh[start : start + tree.num_leaves]
-            new[variable] = jax.tree.unflatten(tree, part)
-            start += tree.num_leaves
-        return jax.tree.unflatten(self.output_tree, outputs), new
+    def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
+        """The arguments of `run`, for the values of ``inputs.reads``."""
+        count = len(self.inputs.updated)
+        return values[:count], values[count:], self._captured, leaves
 
-    def _check_distinct(
-        self, values: Mapping[SharedVariable, PyTree], inputs: Sequence[Any]
+    def notes(self, values: list[PyTree], leaves: list[Leaf]) -> Notes:
+        """Trace the function, unless JAX has it, and compile nothing."""
+        (notes,) = self.run.eval_shape(*self.operands(values, leaves))
+        return notes
+
+    def __call__(self, values: list[PyTree], leaves: list[Leaf]) -> Result:
+        """Run the program; stores nothing."""
+        return Result(self.run(*self.operands(values, leaves)))
+
+    def call_in_place(
+        self, values: list[PyTree], leaves: list[Leaf], results: list[Any]
     ) -> None:
+        """Run the program and append its `Result`, in one call of C code.
+
+        The old values are gone when the program has run; so the new ones must have
+        been put somewhere before an interrupt can come.
+        """
+        operands = self.operands(values, leaves)
+        self._check_distinct(values, operands)
+        results.extend(map(self.run, *[(operand,) for operand in operands]))
+
+    def _check_distinct(self, values: list[PyTree], operands: Sequence[Any]) -> None:
         """No buffer that is to be overwritten may be wanted a second time."""
         seen: dict[Any, int] = {}
-        for leaf in jax.tree.leaves(inputs):
+        for leaf in jax.tree.leaves(operands):
             key = _buffer(leaf)
             seen[key] = seen.get(key, 0) + 1
-        for variable in self.updated:
-            if any(seen[_buffer(x)] > 1 for x in jax.tree.leaves(values[variable])):
+        for variable, value in zip(self.inputs.updated, values, strict=False):
+            if any(seen[_buffer(leaf)] > 1 for leaf in jax.tree.leaves(value)):
                 raise ScanValueError(
                     explain_error(
-                        self.settings.owner,
+                        self.inputs.settings.owner,
                         f"{variable!r} with donate=True",
                         needed="a buffer that nothing else in the call uses",
                         came="one that is also an argument, captured by the function, "
@@ -139,68 +235,121 @@ class Compiled:
                     )
                 )
 
-    def _note_taken(self, values: Mapping[SharedVariable, PyTree]) -> None:
-        for variable in self.updated:
-            text = f"{self.settings.owner}, which updates {variable!r} with donate=True"
-            gone = [x for x in jax.tree.leaves(values[variable]) if x.is_deleted()]
-            _donation.note_taken(gone, text)
+    def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:
+        """Refuse inputs whose buffers are deleted."""
+        owner = self.inputs.settings.owner
+        _donation.check_alive(leaves, owner, "an argument")
+        for variable, value in zip(self.inputs.reads, values, strict=True):
+            _donation.check_alive(value, variable.subject, "its stored value")
+        _donation.check_alive(self._captured, owner, "an array it closes over")
+
+    def note_taken(self, values: list[PyTree]) -> None:
+        """Remember who overwrote the old values."""
+        for variable, value in zip(self.inputs.updated, values, strict=False):
+            text = f"{self.inputs.settings.owner}, which updates {variable!r} with "
+            _donation.note_taken(value, text + "donate=True")
 
 
-@dataclass
-class _Notes:
-    """What one trace of the function noted beside its program."""
+class Result:
+    """What a program gave: outputs, and new values of variables."""
 
-    reads: tuple[SharedVariable, ...] = ()
-    updated: tuple[SharedVariable, ...] = ()
-    draws: Mapping[Any, Any] | None = None
-    output_tree: Any = None
+    def __init__(self, returned: dict[Notes, tuple[list[Leaf], list[Leaf]]]) -> None:
+        ((self.notes, (self.leaves, self.fresh)),) = returned.items()
+
+    @property
+    def outputs(self) -> PyTree:
+        """In the structure that the user's function gave them."""
+        return jax.tree.unflatten(self.notes.output_tree, self.leaves)
+
+    @property
+    def new(self) -> dict[SharedVariable, PyTree]:
+        """The new values, whole."""
+        notes = self.notes
+        if notes.are_arrays:
+            return dict(zip(notes.updated, self.fresh, strict=True))
+        new, rest = {}, iter(self.fresh)
+        for variable, tree in zip(notes.updated, notes.trees, strict=True):
+            part = [next(rest) for _ in range(tree.num_leaves)]
+            new[variable] = jax.tree.unflatten(tree, part)
+        return new
 
 
-def compile_function(
-    call: Call, arguments: Sequence[Leaf], integers: Sequence[int], settings: Settings
-) -> Compiled:
-    """Trace a function until every variable it reads is an input.
+def _trace(
+    inputs: Inputs,
+    updated: list[PyTree],
+    others: list[PyTree],
+    captured: Sequence[Leaf],
+    arguments: list[Leaf],
+) -> dict[Notes, tuple[list[Leaf], list[Leaf]]]:
+    """What `jax.jit` traces: the user's function, with its loops rewritten."""
+    notes = Notes()
+    seen: dict[SharedVariable, PyTree] = {}
 
-    Args:
-        call: The function.
-        arguments: Its flat arguments; only their types matter.
-        integers: Which of them came as Python ints.
-        settings: How to compile it.
+    def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
+        values = dict(zip(inputs.reads, bound, strict=True))
+        frame = _frames.Frame(values, Scope.FUNCTION)
+        tracers = {index: leaves[index] for index in inputs.integers}
+        frame.integers = _frames.Integers(inputs, tracers)
+        with _frames.enter(frame):
+            packed, new = evaluate(inputs.call, leaves, frame, inputs.settings)
+        seen.update(frame.reads)
+        return packed, notes.learn(frame, packed, new)
+
+    bound = [*updated, *others]
+    closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, arguments)
+    _raise_missing(inputs, notes, seen, closed.consts)
+    seen.clear()
+    notes.program, constants = Program.close(closed)
+    notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
+    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
+    constants = [
+        known.get(_identity(before), constant)
+        for before, constant in zip(closed.consts, constants, strict=True)
+    ]
+    operands = [*constants, *jax.tree.leaves(bound), *arguments]
+    options = inputs.settings.options
+    results = evaluate_rewritten(notes.program.jaxpr, operands, options)
+    if inputs.settings.donate:  # a value that was given away has to come back
+        for variable, value in zip(inputs.updated, updated, strict=True):
+            if variable not in notes.updated:
+                results += notes.add(variable, value)
+    results = _apart(results, operands)
+    count = len(jax.tree.leaves(shapes[0]))
+    return {notes: (results[:count], results[count:])}
+
+
+def _raise_missing(
+    inputs: Inputs, notes: Notes, seen: Mapping[SharedVariable, PyTree], constants: Any
+) -> None:
+    """Ask for what a trace has used that is no input, if there is any."""
+    missing = {*notes.updated, *seen}.difference(inputs.reads)
+    values = {id(leaf) for v in missing for leaf in jax.tree.leaves(seen.get(v))}
+    arrays = [x for x in constants if not is_traced(x) and id(x) not in values]
+    is_first = bool(arrays) and not inputs.searched
+    if missing or is_first or not set(inputs.updated).issuperset(notes.updated):
+        raise Missing(inputs, (*seen, *notes.updated), notes.updated, tuple(arrays))
+
+
+def _apart(results: Sequence[Leaf], operands: Sequence[Leaf]) -> list[Leaf]:
+    """Results of which none is an input or another result.
+
+    JAX may return one array for both, and every variable keeps a buffer of its own.
     """
-    reads: tuple[SharedVariable, ...] = ()
-    types = [abstract(jnp.asarray(leaf)) for leaf in arguments]
-    while True:
-        values = {v: _frames.value_of(v) for v in reads}
-        notes = _Notes()
+    seen = set(map(id, operands))
+    apart = []
+    for leaf in results:
+        apart.append(jnp.copy(leaf) if id(leaf) in seen else leaf)
+        seen.add(id(leaf))
+    return apart
 
-        def flat(
-            bound: dict[int, PyTree],
-            leaves: list[Leaf],
-            reads: tuple[SharedVariable, ...] = reads,
-            notes: _Notes = notes,
-        ) -> Any:
-            frame = _frames.Frame(
-                {v: bound[i] for i, v in enumerate(reads)}, Scope.FUNCTION
-            )
-            tracers = {index: leaves[index] for index in integers}
-            frame.integers = _frames.Integers(call, tracers)
-            with _frames.enter(frame):
-                packed, new = evaluate(call, leaves, frame, settings)
-            notes.output_tree = jax.tree.structure(packed)
-            notes.reads, notes.updated = tuple(frame.reads), tuple(new)
-            notes.draws = {
-                stream: count
-                for stream, count in frame.draws.items()
-                if stream in new and isinstance(count, int)
-            }
-            return jax.tree.leaves(packed), jax.tree.leaves(list(new.values()))
 
-        bound = {i: jax.tree.map(abstract, values[v]) for i, v in enumerate(reads)}
-        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, types)
-        missing = [v for v in (*notes.reads, *notes.updated) if v not in reads]
-        if not missing:
-            return _finish(closed, len(shapes[0]), reads, values, notes, settings)
-        reads = (*reads, *dict.fromkeys(missing))
+def _identity(constant: Any) -> Any:
+    """Equal for the same array in two traces; JAX wraps those of NumPy anew."""
+    if isinstance(constant, jax.Array):
+        return id(constant)
+    array = np.asarray(constant)
+    memory = array.__array_interface__["data"][0]
+    return memory, array.shape, array.strides, array.dtype.str
 
 
 def evaluate(
@@ -246,56 +395,6 @@ def _refuse_local(
                 fix="call jscan.shared outside of the function",
             )
         )
-
-
-def _finish(
-    closed: Any,
-    outputs: int,
-    reads: tuple[SharedVariable, ...],
-    values: Mapping[SharedVariable, PyTree],
-    notes: _Notes,
-    settings: Settings,
-) -> Compiled:
-    program, captured = Program.close(closed)
-    sizes = [len(jax.tree.leaves(values[v])) for v in reads]
-    is_updated = [v in notes.updated for v in reads]
-    # `run` takes the updated values in the order of `updated`.
-    order = [reads.index(v) for v in notes.updated]
-
-    def run(updated: Any, others: Any, captured: Any, arguments: Any) -> Any:
-        parts: list[Any] = [None] * len(reads)
-        stream = iter(updated)
-        for position in order:
-            parts[position] = [next(stream) for _ in range(sizes[position])]
-        stream = iter(others)
-        for position, size in enumerate(sizes):
-            if not is_updated[position]:
-                parts[position] = [next(stream) for _ in range(size)]
-        flat = [leaf for part in parts for leaf in part]
-        inputs = [*captured, *flat, *arguments]
-        results = evaluate_rewritten(program.jaxpr, inputs, settings.options)
-        return results[:outputs], results[outputs:]
-
-    run.__name__ = str(settings.owner).replace("function ", "").strip("'") or "function"
-    return Compiled(
-        settings=settings,
-        run=jax.jit(run, donate_argnums=(0,) if settings.donate else ()),
-        program=program,
-        captured=captured,
-        reads=reads,
-        updated=notes.updated,
-        draws=notes.draws or {},
-        types=_types(reads, values),
-        output_tree=notes.output_tree,
-        has_callbacks=_has_callbacks(program.jaxpr),
-    )
-
-
-def _types(
-    reads: Sequence[SharedVariable], values: Mapping[SharedVariable, PyTree]
-) -> tuple[Any, ...]:
-    leaves = jax.tree.leaves([values[v] for v in reads])
-    return tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _buffer(leaf: Any) -> Any:

@@ -3,7 +3,8 @@
 A *frame* is one trace (of a step, of a compiled function, of a cost) in progress. It
 holds the values its shared variables have there and remembers which variables were
 read, so that the tracer can turn every read into an input of what it traces. Frames
-form a stack, one per thread.
+form a stack, one per thread. A frame that an interrupt left there is known by the
+Python frame that entered it, which is over.
 
 A value read in a frame belongs to JAX's trace of that frame. Code that JAX traces on
 its own account (`jax.jit`, the branches of `lax.cond`) may be kept and run again with
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 from jax.extend.core import find_top_trace
 
 from ._errors import ScanValueError
@@ -65,6 +68,7 @@ class Frame:
         scope: Scope = Scope.STEP,
         *,
         staged: bool = True,
+        without_jit: bool = False,
     ) -> None:
         self.bound = dict(bound)
         self.scope = scope
@@ -77,6 +81,30 @@ class Frame:
         self.integers = Integers()
         self.trace: Any = None
         self.parent = current()
+        self._settings = jax.disable_jit() if without_jit else contextlib.nullcontext()
+        self._entered_by: Any = None
+
+    def __enter__(self) -> Frame:
+        self._entered_by = sys._getframe(1)
+        _stack.top = self
+        self._settings.__enter__()
+        self.trace = staging_trace()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._settings.__exit__(None, None, None)
+        _stack.top = self.parent
+        self._entered_by = None
+
+    def is_left_behind(self) -> bool:
+        """Whether an interrupt ended the code that entered this frame."""
+        return is_over(self._entered_by)
+
+    def drop(self) -> None:
+        """Leave a frame that was left behind."""
+        with contextlib.suppress(RuntimeError, AttributeError):  # half entered or left
+            self._settings.__exit__(None, None, None)
+        _stack.top = self.parent
 
     def read(self, variable: SharedVariable) -> PyTree:
         """The variable's value here; an unbound one has that of the frame around."""
@@ -137,8 +165,7 @@ def need_python(value: Any) -> None:
 
 
 class _Stack(threading.local):
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
+    top: Frame | None = None
 
 
 _stack = _Stack()
@@ -146,7 +173,37 @@ _stack = _Stack()
 
 def current() -> Frame | None:
     """The innermost frame of this thread, or None outside every trace."""
-    return _stack.frames[-1] if _stack.frames else None
+    while (top := _stack.top) is not None and top.is_left_behind():
+        top.drop()
+    return top
+
+
+def sampling_frame() -> Frame | None:
+    """The innermost frame that counts draws: a step or a function."""
+    frame = current()
+    while frame is not None and frame.scope is Scope.COST:
+        frame = frame.parent
+    return frame
+
+
+def runs_in_python() -> bool:
+    """Whether the caller stands inside ``jax.disable_jit()``."""
+    current()  # takes away what an interrupt has left behind
+    return bool(jax.config.jax_disable_jit)  # type: ignore[attr-defined]
+
+
+def is_over(frame: Any) -> bool:
+    """Whether a Python frame has ended, by a return or by an exception.
+
+    In whatever thread it runs, a frame that does cannot be cleared; one that does not
+    loses its variables, which nobody but a debugger could still want.
+    """
+    if frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:
+            return False
+    return True
 
 
 def value_of(variable: SharedVariable) -> PyTree:
@@ -156,15 +213,9 @@ def value_of(variable: SharedVariable) -> PyTree:
     return _seen_from(frame, variable)
 
 
-@contextlib.contextmanager
-def enter(frame: Frame) -> Iterator[Frame]:
-    """Make `frame` the innermost one for the length of a `with` block."""
-    frame.trace = staging_trace()
-    _stack.frames.append(frame)
-    try:
-        yield frame
-    finally:
-        _stack.frames.pop()
+def enter(frame: Frame) -> Frame:
+    """Make `frame` the innermost one for the length of a ``with`` block."""
+    return frame
 
 
 def staging_trace() -> Any:

@@ -179,31 +179,31 @@ def close_bar(bar: Bar) -> None:
             shown.close()
 
 
-@contextlib.contextmanager
-def closed_on_error() -> Iterator[None]:
-    """Around a call that may run loops: an error closes the bars they opened."""
-    before = set(_open)
-    try:
-        yield
-    except BaseException:
-        for bar in set(_open) - before:
-            close_bar(bar)
-        raise
+def opened() -> frozenset[Bar]:
+    """The bars on the screen."""
+    return frozenset(_open)
+
+
+def close_since(before: frozenset[Bar]) -> None:
+    """Take off the bars that were opened since; a call that failed does so."""
+    for bar in opened() - before:
+        close_bar(bar)
 
 
 @contextlib.contextmanager
 def running(bar: Bar | None) -> Iterator[None]:
     """Around an eager call: opened before the first step, closed on any error."""
-    with closed_on_error():
-        if bar is None:
-            yield
-            return
-        open_bar(bar)
-        try:
-            yield
+    before = opened()
+    try:
+        if bar is not None:
+            open_bar(bar)
+        yield
+        if bar is not None:
             jax.effects_barrier()  # the last report
-        finally:
             close_bar(bar)
+    except BaseException:
+        close_since(before)
+        raise
 
 
 @functools.lru_cache(maxsize=1)
