@@ -81,18 +81,21 @@ class Frame:
         self.integers = Integers()
         self.trace: Any = None
         self.parent = current()
-        self._settings = jax.disable_jit() if without_jit else contextlib.nullcontext()
+        self._without_jit = jax.disable_jit() if without_jit else None
+        self._had_jit = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
         self._entered_by: Any = None
 
     def __enter__(self) -> Frame:
         self._entered_by = sys._getframe(1)
         _stack.top = self
-        self._settings.__enter__()
+        if self._without_jit is not None:
+            self._without_jit.__enter__()
         self.trace = staging_trace()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._settings.__exit__(None, None, None)
+        if self._without_jit is not None:
+            self._without_jit.__exit__(None, None, None)
         _stack.top = self.parent
         self._entered_by = None
 
@@ -102,8 +105,13 @@ class Frame:
 
     def drop(self) -> None:
         """Leave a frame that was left behind."""
-        with contextlib.suppress(RuntimeError, AttributeError):  # half entered or left
-            self._settings.__exit__(None, None, None)
+        if self._without_jit is not None:
+            # JAX's own way back may have been interrupted, too, at any point of it.
+            with contextlib.suppress(RuntimeError, AttributeError):
+                self._without_jit.__exit__(None, None, None)
+            if self._had_jit and jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+                _stack.kept.append(jax.disable_jit(False))  # for good
+                _stack.kept[-1].__enter__()
         _stack.top = self.parent
 
     def read(self, variable: SharedVariable) -> PyTree:
@@ -166,6 +174,9 @@ def need_python(value: Any) -> None:
 
 class _Stack(threading.local):
     top: Frame | None = None
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []  # settings of this thread
 
 
 _stack = _Stack()

@@ -27,7 +27,7 @@ from ._program import Program
 from ._progress import close_since, opened
 from ._shared import SharedVariable
 from ._streams import Stream, take
-from ._turns import Claim, Turn, store, values_of
+from ._turns import NOTHING, Claim, Turn, store, values_of
 from ._types import Leaf, PyTree, is_traced
 from .optimize import Options
 
@@ -104,7 +104,9 @@ class Function:
         needs. Nothing is run and nothing stored.
         """
         arguments, compiled, _ = self._learn(self._sort(args, kwargs))
-        values = list(map(_frames.value_of, compiled.inputs.reads))  # types alone matter
+        values = list(
+            map(_frames.value_of, compiled.inputs.reads)
+        )  # types alone matter
         return compiled.run.lower(*compiled.operands(values, arguments.traced))
 
     def traced(self, *args: Any, **kwargs: Any) -> Program:
@@ -240,9 +242,11 @@ class Function:
 
     def _run_inside(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
         """A call from another function (or a step): the new values are its, too."""
-        values = list(map(_frames.value_of, compiled.inputs.reads))
-        result = compiled(values, leaves)
-        self._store_inside(result.new, result.notes.draws)
+        draws_here = _frames.sampling_frame() is None  # it stands in a cost
+        with Turn(compiled.claim if draws_here else NOTHING):
+            values = list(map(_frames.value_of, compiled.inputs.reads))
+            result = compiled(values, leaves)
+            self._store_inside(result.new, result.notes.draws)
         return result.outputs
 
     def _store_inside(self, new: dict[SharedVariable, PyTree], draws: Any) -> None:
@@ -291,7 +295,7 @@ class Function:
         while True:
             frame = _frames.Frame({}, Scope.FUNCTION, staged=False, without_jit=True)
             claim = self._claim
-            with Turn(claim):
+            with Turn(claim if frame.parent is None else NOTHING):
                 try:
                     outputs, new = self._evaluate(call, leaves, frame)
                 except Exception:
@@ -305,7 +309,9 @@ class Function:
                         self._store_inside(new, frame.draws)
                         return outputs
                     jax.block_until_ready((outputs, list(new.values())))  # late errors
-                    if claim.reads.issuperset(frame.reads) and claim.updates.issuperset(new):
+                    if claim.reads.issuperset(frame.reads) and claim.updates.issuperset(
+                        new
+                    ):
                         return self._stored(outputs, new)
             reads = claim.reads.union(frame.reads)
             self._claim = Claim(reads, claim.updates.union(new or ()), in_place=True)

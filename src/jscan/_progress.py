@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from jax.experimental import io_callback
 from ._errors import ScanImportError, explain_error
 from ._program import Program, open_jaxpr
 from ._spec import Options
+from ._turns import Turn, to_update
 from ._types import Leaf, PyTree
 from .optimize import flops
 
@@ -146,19 +146,19 @@ def _seconds(step: Program) -> float:
 # ---------------------------------------------------------------------- on the host
 
 _open: dict[Bar, Any] = {}
-_lock = threading.RLock()
+_BARS = to_update(("the bars on the screen",))
 
 
 def open_bar(bar: Bar) -> None:
     """Show an empty bar, unless it is on the screen already."""
-    with _lock:
+    with Turn(_BARS):
         if bar not in _open:
             _open[bar] = tqdm_class(None)(total=bar.total, **dict(bar.settings))
 
 
 def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
     """Show `done` steps; the last report also closes the bar."""
-    with _lock:
+    with Turn(_BARS):
         if done == 0 and not last and bar in _open and _open[bar].n:
             close_bar(bar)  # of an earlier run that failed where nobody could see it
         open_bar(bar)
@@ -172,7 +172,7 @@ def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
 
 def close_bar(bar: Bar) -> None:
     """Take the bar off, if it is there."""
-    with _lock:
+    with Turn(_BARS):
         shown = _open.pop(bar, None)
         if shown is not None:
             shown.refresh()

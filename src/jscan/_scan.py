@@ -21,7 +21,7 @@ from ._results import ScanResult, cut_rows, hold_rows, pack_outputs, repeat_last
 from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
-from ._turns import Claim, Turn
+from ._turns import NOTHING, Claim, Turn
 from ._types import Leaf, PyTree, is_traced
 from ._updates import Updates
 
@@ -172,7 +172,8 @@ def run_scan(spec: ScanSpec) -> ScanResult:
             )
         )
     # The loop takes its numbers in one piece, and keeps what it reads.
-    with Turn(Claim(frozenset((*step.reads, *step.draws)), frozenset(step.draws))):
+    claim = Claim(frozenset((*step.reads, *step.draws)), frozenset(step.draws))
+    with Turn(claim if _frames.sampling_frame() is None else NOTHING):
         plan, inputs = plan_loop(spec, step)
         leaves = _run_shown(plan, inputs)
         executed = leaves.pop() if plan.is_bounded else spec.n_steps

@@ -20,7 +20,7 @@ from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _frames
+from ._frames import is_over
 from ._types import PyTree
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class Claim(NamedTuple):
         )
 
 
+NOTHING = Claim(frozenset())
+
+
 def to_update(variables: Iterable[Hashable]) -> Claim:
     """The claim of one who reads variables and stores new values."""
     names = frozenset(variables)
@@ -67,7 +70,8 @@ class Turn:
     """A place in the queue; entering waits until the calls in the way have ended.
 
     Use it as ``with Turn(claim):``, in a function that does not outlive the call. A
-    call inside a call of the same thread does not wait for it.
+    call inside a call of the same thread does not wait for it. In a trace nobody takes
+    a turn: values there are that trace's.
     """
 
     __slots__ = ("claim", "frame", "gone", "thread")
@@ -80,11 +84,10 @@ class Turn:
 
     def __enter__(self) -> Turn:
         self.gone.acquire()
-        if _frames.sampling_frame() is None:  # in a trace, values are that trace's
-            self.frame = sys._getframe(1)
-            _queue[self] = None
-            if len(_queue) > 1:
-                self._wait()
+        self.frame = sys._getframe(1)
+        _queue[self] = None
+        if len(_queue) > 1:
+            self._wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,7 +111,7 @@ class Turn:
 
     def is_over(self) -> bool:
         """Whether the call is over; one that left its place here loses it."""
-        over = _frames.is_over(self.frame)
+        over = is_over(self.frame)
         if over:
             _queue.pop(self, None)
         return over
