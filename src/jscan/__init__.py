@@ -57,3 +57,8 @@ __all__ = [
     "until",
     "value_and_grad",
 ]
+
+# Pickles and tracebacks name what is public by its public name.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

@@ -2,9 +2,9 @@
 
 `jax.jit` holds the programs: it runs the user's function again under every setting and
 for every type that asks for another program. Every shared variable that is read is an
-input of the program, every one that is updated an output, every array that is captured
-an input; a trace that finds more of them raises `Missing`, and is done again with those.
-What a trace learns beside its arrays travels with them: in the structure of the result.
+input of the program, and every array that is captured; every variable that is updated
+is an output. A trace that meets more of them raises `Missing`, and is done again. What
+a trace learns beside its arrays travels with them: in the structure of the result.
 """
 
 from __future__ import annotations
@@ -170,6 +170,7 @@ class Compiled:
 
     Attributes:
         inputs: What it takes.
+        reads: Variables whose values it takes.
         claim: What it needs in its turn.
         run: The jitted function: ``(updated values, other values, captured arrays,
             arguments) -> {notes: (output leaves, new value leaves)}``. The notes are
@@ -180,9 +181,10 @@ class Compiled:
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
+        self.reads = inputs.reads
         donate = inputs.settings.donate
         self.claim = Claim(
-            frozenset(inputs.reads), frozenset(inputs.updated), in_place=donate
+            frozenset(self.reads), frozenset(inputs.updated), in_place=donate
         )
         self._captured = tuple(map(jnp.asarray, inputs.captured))
         traced = functools.partial(_trace, inputs)
@@ -191,7 +193,7 @@ class Compiled:
         self.run: Any = jax.jit(traced, donate_argnums=(0,) if donate else ())
 
     def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
-        """The arguments of `run`, for the values of ``inputs.reads``."""
+        """The arguments of `run`, for the values of `reads`."""
         count = len(self.inputs.updated)
         return values[:count], values[count:], self._captured, leaves
 
@@ -239,7 +241,7 @@ class Compiled:
         """Refuse inputs whose buffers are deleted."""
         owner = self.inputs.settings.owner
         _donation.check_alive(leaves, owner, "an argument")
-        for variable, value in zip(self.inputs.reads, values, strict=True):
+        for variable, value in zip(self.reads, values, strict=True):
             _donation.check_alive(value, variable.subject, "its stored value")
         _donation.check_alive(self._captured, owner, "an array it closes over")
 
@@ -259,7 +261,7 @@ class Result:
     @property
     def outputs(self) -> PyTree:
         """In the structure that the user's function gave them."""
-        return jax.tree.unflatten(self.notes.output_tree, self.leaves)
+        return self.notes.output_tree.unflatten(self.leaves)
 
     @property
     def new(self) -> dict[SharedVariable, PyTree]:

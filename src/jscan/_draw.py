@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from . import _frames
-from ._operators import ArrayLike
 from ._frames import sampling_frame
+from ._operators import ArrayLike
 from ._streams import IMPLEMENTATION, Position, Stream, take
 from ._turns import Turn, to_update
 

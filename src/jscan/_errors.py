@@ -100,12 +100,17 @@ class NonFiniteError(ScanError, FloatingPointError):
     """
 
     def __init__(
-        self, text: str, *, step: int, output: str, inputs: Mapping[str, Any]
+        self,
+        text: str,
+        *,
+        step: int = -1,
+        output: str = "",
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(text)
+        super().__init__(text)  # a pickle makes an error of it, then adds the rest
         self.step = step
         self.output = output
-        self.inputs = inputs
+        self.inputs = {} if inputs is None else inputs
 
 
 class Subject(str):

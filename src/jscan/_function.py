@@ -10,7 +10,7 @@ import operator
 import sys
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,12 @@ from .optimize import Options
 
 # What a trace raises where it needs the value of an int.
 _TROUBLE = (TypeError, ValueError, IndexError)
+P = ParamSpec("P")
+R = TypeVar("R")
+_PORTING = (
+    "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
+    "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
+)
 
 
 class Function:
@@ -104,9 +110,7 @@ class Function:
         needs. Nothing is run and nothing stored.
         """
         arguments, compiled, _ = self._learn(self._sort(args, kwargs))
-        values = list(
-            map(_frames.value_of, compiled.inputs.reads)
-        )  # types alone matter
+        values = list(map(_frames.value_of, compiled.reads))  # types alone matter
         return compiled.run.lower(*compiled.operands(values, arguments.traced))
 
     def traced(self, *args: Any, **kwargs: Any) -> Program:
@@ -174,7 +178,7 @@ class Function:
                 ints = [i for i, place in places if place in arguments.kind.integers]
                 call = arguments.caller(self._taker)
                 compiled = Compiled(Inputs(call, tuple(ints), self.settings))
-            values = list(map(_frames.value_of, compiled.inputs.reads))
+            values = list(map(_frames.value_of, compiled.reads))
             try:
                 notes = compiled.notes(values, arguments.traced)
             except Missing as request:
@@ -195,12 +199,11 @@ class Function:
     def _run(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
         """A call from Python."""
         bars, values = opened(), []
-        variables = compiled.inputs.reads
         try:
             with Turn(compiled.claim):
-                values = values_of(variables)
-                if variables and _frames.staging_trace() is not None:
-                    for variable in variables:
+                values = values_of(compiled.reads)
+                if values and _frames.staging_trace() is not None:
+                    for variable in compiled.reads:
                         _frames.value_of(variable)  # refuses what JAX would freeze
                 if self.settings.donate and compiled.inputs.updated:
                     result = self._run_in_place(compiled, values, leaves)
@@ -244,7 +247,7 @@ class Function:
         """A call from another function (or a step): the new values are its, too."""
         draws_here = _frames.sampling_frame() is None  # it stands in a cost
         with Turn(compiled.claim if draws_here else NOTHING):
-            values = list(map(_frames.value_of, compiled.inputs.reads))
+            values = list(map(_frames.value_of, compiled.reads))
             result = compiled(values, leaves)
             self._store_inside(result.new, result.notes.draws)
         return result.outputs
@@ -273,6 +276,8 @@ class Function:
             frame.stored[variable] = value
 
     def _check_storable(self, new: dict[SharedVariable, PyTree]) -> None:
+        if not any(map(is_traced, jax.tree.leaves(list(new.values())))):
+            return
         for variable, value in new.items():
             if any(map(is_traced, jax.tree.leaves(value))) and variable.home is None:
                 raise ScanTypeError(
@@ -356,6 +361,30 @@ def _signature(fn: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(lambda *args, **kwargs: None)
 
 
+def _hinting(make: Callable[P, R]) -> Callable[P, R]:
+    """Say how a call in Theano's style is written here."""
+    taken = inspect.signature(make)
+
+    @functools.wraps(make)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            taken.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ScanTypeError(
+                explain_error(
+                    Subject("jscan.function"),
+                    "a call",
+                    needed="one Python function, and options by name",
+                    came=f"something else ({error})",
+                    fix=_PORTING,
+                )
+            ) from None
+        return make(*args, **kwargs)
+
+    return checked
+
+
+@_hinting
 def function(
     f: Callable[..., Any] | None = None,
     *,
@@ -431,7 +460,7 @@ def function(
                 "f",
                 needed="a Python function",
                 came=f"{f!r:.60}",
-                fix="inputs and outputs are the arguments and return value of f",
+                fix=_PORTING,
             )
         )
     if mode is not None and mode not in MODES:

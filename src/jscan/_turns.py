@@ -48,9 +48,9 @@ class Claim(NamedTuple):
 
     def is_in_the_way_of(self, later: Claim) -> bool:
         """Whether a later call has to wait for this one."""
-        if not (self.updates and later.updates):  # one of them only reads
-            if not (self.in_place or later.in_place or _FREE_THREADED):
-                return False
+        both_update = self.updates and later.updates
+        if not (both_update or self.in_place or later.in_place or _FREE_THREADED):
+            return False  # whoever only reads has the values of one moment
         return not (
             self.updates.isdisjoint(later.reads)
             and later.updates.isdisjoint(self.reads)
@@ -100,9 +100,8 @@ class Turn:
         for ahead in list(_queue):  # one call of C code: nobody comes in between
             if ahead is self:
                 return
-            if ahead.thread == self.thread and not ahead.is_over():
-                behind.append(ahead)
-            elif any(mine.claim.is_in_the_way_of(ahead.claim) for mine in behind):
+            is_mine = ahead.thread == self.thread and not ahead.is_over()
+            if is_mine or any(x.claim.is_in_the_way_of(ahead.claim) for x in behind):
                 behind.append(ahead)
             elif ahead.claim.is_in_the_way_of(self.claim):
                 while ahead in _queue and not ahead.is_over():
