@@ -6,6 +6,7 @@ such a variable before the call is gone after it.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any
 
@@ -20,9 +21,9 @@ _takers: dict[int, tuple[weakref.ref[Any], str]] = {}
 def note_taken(tree: PyTree, text: str) -> None:
     """Remember who took the arrays of `tree` that are gone, while somebody has them."""
     for leaf in filter(_is_deleted, jax.tree.leaves(tree)):
-        key = id(leaf)
-        reference = weakref.ref(leaf, lambda _, key=key: _takers.pop(key, None))
-        _takers[key] = (reference, text)
+        # No Python code: an interrupt in it would be lost.
+        forget = functools.partial(_takers.pop, id(leaf))
+        _takers[id(leaf)] = (weakref.ref(leaf, forget), text)
 
 
 def is_gone(tree: PyTree) -> bool:

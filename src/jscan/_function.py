@@ -408,14 +408,17 @@ def function(
 
     A function called in another function acts as if called from Python: what follows
     sees its new values, and they are stored when the outer one ends. Random streams
-    advance at every call. Several threads may call functions that share variables.
+    advance at every call. Several threads may call functions that share variables: each
+    has its turn. A call that an interrupt ends stores all new values or none, and what
+    it leaves behind stops nobody. JAX's settings act as they do on `jax.jit`.
 
     Args:
         f: The function; left out, `function` is a decorator with options.
         donate: Update in place: the memory of old values is reused. Arrays read from
             an updated variable before a call are then gone (jscan's functions say so,
             operations of JAX only that the array is deleted), and an error while the
-            program runs can leave the variable without a value.
+            program runs can leave the variable without a value (so can an interrupt of
+            a program's first call, at the moment in which JAX hands over the results).
         static_argnames: Arguments that are constants of the program.
         mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain.
             ``"DEBUG"``: run in Python on real values, loops included.

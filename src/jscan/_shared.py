@@ -27,7 +27,7 @@ class SharedVariable(ArrayLike):
     error, because JAX would keep the value of the first call.
 
     Variables pickle with their name and value. `function` and `set_value` may be called
-    from several threads.
+    from several threads, and may be interrupted: all of an update is stored, or nothing.
 
     Example:
         >>> import jscan
@@ -71,10 +71,9 @@ class SharedVariable(ArrayLike):
     def value(self) -> PyTree:
         """The current value: stored outside, traced inside a step or a function."""
         value = _frames.value_of(self)
-        if _frames.current() is None:
-            if _donation.is_gone(value):  # a call may be about to store the next one
-                with self.turn_to_read():
-                    value = self.stored
+        if _frames.current() is None and _donation.is_gone(value):
+            with self.turn_to_read():  # a call may be about to store the next one
+                value = self.stored
             _donation.check_alive(value, self.subject, "its stored value")
         return value
 

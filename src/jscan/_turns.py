@@ -100,7 +100,9 @@ class Turn:
         for ahead in list(_queue):  # one call of C code: nobody comes in between
             if ahead is self:
                 return
-            is_mine = ahead.thread == self.thread and not ahead.is_over()
+            if ahead.is_over():
+                continue
+            is_mine = ahead.thread == self.thread
             if is_mine or any(x.claim.is_in_the_way_of(ahead.claim) for x in behind):
                 behind.append(ahead)
             elif ahead.claim.is_in_the_way_of(self.claim):
