@@ -58,7 +58,5 @@ __all__ = [
     "value_and_grad",
 ]
 
-# Pickles and tracebacks name what is public by its public name.
-for _name in __all__:
-    globals()[_name].__module__ = __name__
-del _name
+for _public in [globals()[name] for name in __all__]:  # in pickles and tracebacks
+    _public.__module__ = __name__

@@ -15,6 +15,7 @@ holds the place (with the loop's name), what was needed, what came, and the fix.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -105,12 +106,12 @@ class NonFiniteError(ScanError, FloatingPointError):
         *,
         step: int = -1,
         output: str = "",
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(text)  # a pickle makes an error of it, then adds the rest
         self.step = step
         self.output = output
-        self.inputs = {} if inputs is None else inputs
+        self.inputs = dict(inputs)
 
 
 class Subject(str):

@@ -27,7 +27,7 @@ class SharedVariable(ArrayLike):
     error, because JAX would keep the value of the first call.
 
     Variables pickle with their name and value. `function` and `set_value` may be called
-    from several threads, and may be interrupted: all of an update is stored, or nothing.
+    from several threads, and be interrupted: all of an update is stored or nothing.
 
     Example:
         >>> import jscan
