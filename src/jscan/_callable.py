@@ -292,7 +292,7 @@ class Function:
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
             frame = _frames.Frame({}, Scope.FUNCTION, staged=False, without_jit=True)
-            claim = self._claim
+            claim, outputs = self._claim, None
             with Turn(claim if frame.parent is None else NOTHING):
                 try:
                     outputs, new = self._evaluate(call, leaves, frame)

@@ -209,12 +209,14 @@ def is_over(frame: Any) -> bool:
     In whatever thread it runs, a frame that does cannot be cleared; one that does not
     loses its variables, which nobody but a debugger could still want.
     """
-    if frame is not None:
-        try:
+    try:
+        if frame is not None:
             frame.clear()
-        except RuntimeError:
-            return False
-    return True
+    except RuntimeError:
+        over = False
+    else:
+        over = True
+    return over
 
 
 def value_of(variable: SharedVariable) -> PyTree:
