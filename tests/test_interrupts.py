@@ -218,6 +218,8 @@ def test_signals_at_random_moments(state: State, name: str):
         if armed[0] and is_ours(frame):
             armed[0] = False
             raise Interrupt
+        if armed[0]:  # soon
+            signal.setitimer(signal.ITIMER_REAL, 1e-5)
 
     generator, interrupts = random.Random(0), 0
 

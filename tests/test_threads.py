@@ -178,7 +178,17 @@ def test_get_value_waits_for_an_update_in_place():
 
 
 @pytest.mark.parametrize(
-    "kind", ["DEBUG", "DEBUG, reads", "read", "eager", "value", "get_value", "apply"]
+    "kind",
+    [
+        "DEBUG",
+        "DEBUG, reads",
+        "read",
+        "new function",
+        "eager",
+        "value",
+        "get_value",
+        "apply",
+    ],
 )
 def test_beside_a_function_that_updates_in_place(kind):
     """Whatever uses the variable waits or tries again; nobody meets a deleted array."""
@@ -190,6 +200,7 @@ def test_beside_a_function_that_updates_in_place(kind):
         "DEBUG": jscan.function(more, mode="DEBUG"),
         "DEBUG, reads": jscan.function(lambda: a.value.sum(), mode="DEBUG"),
         "read": jscan.function(lambda: a.value.sum()),
+        "new function": lambda: jscan.function(lambda: a.value[0] * a.value.sum())(),
         "eager": lambda: jscan.scan(lambda x: x * a.value[0], x),
         "value": lambda: a.value,
         "get_value": a.get_value,

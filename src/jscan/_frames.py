@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 from jax.extend.core import find_top_trace
 
+from . import _donation
 from ._errors import ScanValueError
 from ._types import PyTree, is_traced
 
@@ -93,11 +94,18 @@ class Frame:
         self.trace = staging_trace()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: object, __: object) -> None:
         if self._without_jit is not None:
             self._without_jit.__exit__(None, None, None)
         _stack.top = self.parent
         self._entered_by = None
+        is_repeated = self.staged and self.scope in (Scope.STEP, Scope.FUNCTION)
+        if is_repeated and isinstance(error, Exception):
+            self._raise_lost()
+
+    def _raise_lost(self) -> None:
+        if _donation.is_gone(list(self.reads.values())):
+            raise Lost(tuple(self.reads))
 
     def is_left_behind(self) -> bool:
         """Whether an interrupt ended the code that entered this frame."""
@@ -133,6 +141,18 @@ class Frame:
         if not self.staged:
             _check_readable(variable, self.trace, self.parent)
         return _seen_from(self.parent, variable)
+
+
+class Lost(Exception):
+    """A value that a trace read was overwritten in place meanwhile, by another thread.
+
+    Attributes:
+        reads: What was read: the trace is to be done again with these as inputs.
+    """
+
+    def __init__(self, reads: tuple[SharedVariable, ...]) -> None:
+        super().__init__("a value was overwritten while a function was traced")
+        self.reads = reads
 
 
 class NeedsPython(Exception):

@@ -81,7 +81,11 @@ def trace_step(spec: ScanSpec) -> Step:
     reads: tuple[SharedVariable, ...] = ()
     outputs = spec.outputs
     while True:
-        closed, trace = _trace_once(spec, outputs, reads)
+        try:
+            closed, trace = _trace_once(spec, outputs, reads)
+        except _frames.Lost as lost:
+            reads = tuple(dict.fromkeys((*reads, *lost.reads)))
+            continue
         if trace.reads != reads:
             reads = trace.reads
             continue

@@ -8,6 +8,7 @@ in the structure of the result.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,10 +82,10 @@ class Inputs:
         updated = tuple(dict.fromkeys((*self.updated, *request.updated)))
         reads = dict.fromkeys((*self.others, *request.reads))
         others = tuple(v for v in reads if v not in updated)
-        captured = self.captured if self.searched else request.captured
-        return Inputs(
-            self.call, self.integers, self.settings, updated, others, captured, True
-        )
+        new = dataclasses.replace(self, updated=updated, others=others)
+        if self.searched or request.captured is None:
+            return new
+        return dataclasses.replace(new, captured=request.captured, searched=True)
 
 
 class Missing(Exception):
@@ -94,15 +95,15 @@ class Missing(Exception):
         owner: The inputs there were.
         reads: Variables it read or updated.
         updated: Variables it updated.
-        captured: Arrays it closes over.
+        captured: Arrays it closes over; None if it did not come to its end.
     """
 
     def __init__(
         self,
         inputs: Inputs,
         reads: tuple[SharedVariable, ...],
-        updated: tuple[SharedVariable, ...],
-        captured: tuple[Leaf, ...],
+        updated: tuple[SharedVariable, ...] = (),
+        captured: tuple[Leaf, ...] | None = None,
     ) -> None:
         super().__init__("a variable or an array that is no input")
         self.owner = inputs
@@ -185,7 +186,10 @@ def trace(
         return packed, notes.learn(frame, packed, new)
 
     bound = [*updated, *others]
-    closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, arguments)
+    try:
+        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, arguments)
+    except _frames.Lost as lost:
+        raise Missing(inputs, lost.reads) from None
     _raise_missing(inputs, notes, seen, closed.consts)
     seen.clear()
     notes.program, constants = Program.close(closed)
