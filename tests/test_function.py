@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan._compiled import _has_callbacks
+from jscan._trace import _has_callbacks
 
 NO_FUNCTION: Any = 3
 
@@ -160,7 +160,7 @@ def test_number_of_steps_given_as_an_int_is_exact():
         lambda n: jscan.scan(lambda a: a * 2, x, n_steps=n, max_steps=5).n_steps
     )
     assert [int(bounded(n)) for n in (2, 4)] == [2, 4]
-    assert len(bounded._programs) == 1  # asked for: one program for every number
+    assert bounded.traced(2) is bounded.traced(4)  # one program for every number
 
     @jscan.function
     def outer(n):
@@ -275,8 +275,7 @@ def test_a_callback_is_seen_in_every_kind_of_loop(options, c):
     call = jscan.function(f)
     call(jnp.arange(9.0))
     assert c.value == 9
-    compiled = [one for kind in call._programs.values() for one in kind]
-    assert [one.has_callbacks for one in compiled] == [True]
+    assert _has_callbacks(call.traced(jnp.arange(9.0)).jaxpr)
     assert not _has_callbacks(jscan.function(lambda x: x + c).traced(1).jaxpr)
 
 
@@ -317,6 +316,46 @@ def test_bad_use(call, message, c):
     with pytest.raises((TypeError, ValueError), match=message):
         call(c)
     assert c.value == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((1.0, 2.0, 3.0), {}, "too many positional arguments"),
+        ((), {}, "missing a required argument: 'x'"),
+        ((1.0,), {"z": 2.0}, "unexpected keyword argument 'z'"),
+        ((1.0,), {"x": 2.0}, "multiple values for argument 'x'"),
+    ],
+)
+def test_wrong_number_of_arguments(args, kwargs, message):
+    """Short: ours alone, with the signature; the same for every call."""
+    f = jscan.function(lambda x, y=2.0: x + y, name="add")
+    for _ in range(2):
+        with pytest.raises(jscan.ScanTypeError) as caught:
+            f(*args, **kwargs)
+        text = str(caught.value)
+        assert text.startswith("function 'add': a call: needed the arguments (x, y=2.0")
+        assert message in text
+        assert caught.value.__suppress_context__
+    assert f(1.0) == 3.0
+
+
+AS_IN_THEANO: Any = jscan.function  # called as its types forbid
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: AS_IN_THEANO([1.0], 2.0, updates={c: 1}),
+        lambda c: AS_IN_THEANO([1.0], 2.0),
+        lambda c: AS_IN_THEANO([], updates=[(c, 1)]),
+        lambda c: AS_IN_THEANO(inputs=[], outputs=c, givens={}),
+        lambda c: AS_IN_THEANO([1.0]),
+    ],
+)
+def test_calls_in_the_style_of_theano_get_a_hint(call, c):
+    with pytest.raises(jscan.ScanTypeError, match=r"write jscan\.function\(lambda x"):
+        call(c)
 
 
 def test_until_and_modes_are_refused(c):
@@ -396,6 +435,22 @@ def test_donating_a_buffer_that_is_wanted_twice():
     with pytest.raises(ValueError, match=r"<SharedVariable W> with donate=True"):
         add(W.value)
     assert W.get_value().tolist() == [0.0] * 3
+
+
+def test_outputs_and_values_never_share_a_buffer():
+    """Not with each other, nor with an argument, nor inside jit or from one output."""
+    W = jscan.shared(jnp.zeros(3), name="W")
+    x = jnp.ones(3)
+    for f in (
+        jscan.function(lambda x: ([x, x], {W: x})),
+        jscan.function(lambda x: (lambda y: ([y, y], {W: y}))(x + W)),
+        jscan.function(lambda x: ([W.value, W.value], {W: jax.jit(lambda v: v)(x)})),
+        jscan.function(lambda x: ([W.value, x], {W: W.value})),
+        jscan.function(lambda x: ([W.value, x], {W: W.value}), donate=True),
+    ):
+        outputs = f(x)
+        arrays = [*outputs, W.value, x]
+        assert len({array.unsafe_buffer_pointer() for array in arrays}) == 4
 
 
 def test_variables_never_share_a_buffer_after_an_update():

@@ -1,5 +1,8 @@
 """Profiles count what ran: as data, as text, as a table."""
 
+import asyncio
+import threading
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -44,6 +47,33 @@ def test_text_and_table():
     (numbers,) = report.as_dicts()
     assert numbers["steps"] == 40
     assert numbers["time_per_step"] > 0
+
+
+def test_loops_of_other_threads_are_not_counted():
+    thread = threading.Thread(target=loop, args=(X,), kwargs=dict(name="theirs"))
+    with jscan.profile() as mine:
+        thread.start()
+        thread.join()
+        loop(X, name="mine")
+        with jscan.profile() as inner:
+            loop(X, name="both")
+    assert list(mine.loops) == ["mine", "both"]
+    assert list(inner.loops) == ["both"]
+
+
+def test_loops_of_other_tasks_are_not_counted():
+    async def work(name):
+        with jscan.profile() as report:
+            for _ in range(3):
+                await asyncio.sleep(0)
+                loop(X, name=name)
+            await asyncio.to_thread(loop, X, name=f"{name} in a thread")
+        return list(report.loops)
+
+    async def main():
+        return await asyncio.gather(work("a"), work("b"))
+
+    assert asyncio.run(main()) == [[n, f"{n} in a thread"] for n in "ab"]
 
 
 def test_profile_true_collects_in_always():

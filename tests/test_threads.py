@@ -127,7 +127,7 @@ def test_a_reader_on_its_way_keeps_what_it_reads(monkeypatch):
     run = _compiled.Compiled.__call__
 
     def slow(self, values, leaves):
-        if not self.updated:
+        if not self.inputs.updated:
             reading.set()
             assert go.wait(30)
         return run(self, values, leaves)
@@ -175,3 +175,70 @@ def test_get_value_waits_for_an_update_in_place():
 
     in_threads(work)
     assert a.get_value().tolist() == [THREADS // 2 * CALLS] * 3
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "DEBUG",
+        "DEBUG, reads",
+        "read",
+        "new function",
+        "eager",
+        "value",
+        "get_value",
+        "apply",
+    ],
+)
+def test_beside_a_function_that_updates_in_place(kind):
+    """Whatever uses the variable waits or tries again; nobody meets a deleted array."""
+    a = jscan.shared(jnp.zeros(3), name="a")
+    more = lambda: {a: a + 1.0}
+    write = jscan.function(more, donate=True)
+    x = jnp.ones(2)
+    other = {
+        "DEBUG": jscan.function(more, mode="DEBUG"),
+        "DEBUG, reads": jscan.function(lambda: a.value.sum(), mode="DEBUG"),
+        "read": jscan.function(lambda: a.value.sum()),
+        "new function": lambda: jscan.function(lambda: a.value[0] * a.value.sum())(),
+        "eager": lambda: jscan.scan(lambda x: x * a.value[0], x),
+        "value": lambda: a.value,
+        "get_value": a.get_value,
+        "apply": lambda: jscan.Updates({a: jnp.ones(3)}).apply(),
+    }[kind]
+
+    def work(index):
+        for _ in range(CALLS):
+            (other if index % 2 else write)()
+
+    in_threads(work)
+    calls = THREADS * CALLS // (1 if kind == "DEBUG" else 2)
+    if kind != "apply":
+        assert a.get_value().tolist() == [calls] * 3
+
+
+def test_draws_at_top_level_in_several_threads():
+    """A draw takes its turn, and in it the stream's, while others wait for both."""
+    rng = jscan.RandomStreams(7)
+    work = lambda index: [float(rng.uniform().value) for _ in range(20)]
+    numbers = [x for part in in_threads(work) for x in part]
+    assert len(set(numbers)) == len(numbers) == THREADS * 20
+    one = rng.uniform()
+    assert len(set(in_threads(lambda index: float(one.value)))) == 1
+
+
+def test_a_callback_may_use_variables():
+    """Also the one that the call around it updates: it has its old value."""
+    a, b = jscan.shared(0.0, name="a"), jscan.shared(0.0, name="b")
+    note = jscan.function(lambda x: {b: b + x})
+
+    def look(x):
+        note(x)
+        return a.get_value() + x
+
+    def callback(x):
+        return jax.pure_callback(look, jax.ShapeDtypeStruct((), float), x)
+
+    f = jscan.function(lambda x: {a: callback(x)})
+    in_threads(lambda index: [f(1.0) for _ in range(10)])
+    assert (a.value, b.value) == (THREADS * 10, THREADS * 10)

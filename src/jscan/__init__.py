@@ -57,3 +57,6 @@ __all__ = [
     "until",
     "value_and_grad",
 ]
+
+for _public in [globals()[name] for name in __all__]:  # in pickles and tracebacks
+    _public.__module__ = __name__

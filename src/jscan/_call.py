@@ -1,16 +1,14 @@
-"""The arguments of one call of a compiled function: flat, typed, traced or constant."""
+"""The arguments of one call of a compiled function: flat, traced or constant."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from . import _donation
 from ._errors import ScanTypeError, Subject, explain_error
 from ._operators import ArrayLike
 from ._shared import SharedVariable
@@ -26,108 +24,143 @@ class Taker:
     signature: inspect.Signature
     static_names: tuple[str, ...]
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What a call's arguments look like: equal kinds can share a program."""
-
-    tree: Any
-    types: tuple[Any, ...]
-    wide: bool  # 64-bit types are on
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """The arguments of one call, flat, and which of them can be traced.
-
-    Attributes:
-        leaves: All leaves.
-        arrays: Places of arrays and numbers; other leaves are part of the program.
-        integers: Places of Python ints, traced unless the function needs their value.
-    """
-
-    kind: Kind
-    leaves: tuple[Any, ...]
-    arrays: tuple[int, ...]
-    integers: frozenset[int]
-
-    @classmethod
-    def sort(cls, taker: Taker, args: Any, kwargs: Any) -> Arguments:
-        """Bind and flatten arguments; refuses what can neither be traced nor kept."""
-        owner = taker.owner
+    def bind(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
+        """The arguments by name; refuses those the function does not take."""
         try:
-            bound = taker.signature.bind(*args, **kwargs)
+            return self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise ScanTypeError(
                 explain_error(
-                    owner,
-                    "the arguments",
-                    needed=f"those of {taker.signature}",
-                    came=str(error),
-                    fix="pass what its signature asks for",
+                    self.owner,
+                    "a call",
+                    needed=f"the arguments {self.signature}",
+                    came=f"others ({error})",
+                    fix="call it as you would call the Python function",
                 )
             ) from None
-        tree_in = {
-            name: _Whole(value) if name in taker.static_names else value
-            for name, value in bound.arguments.items()
-        }
-        leaves, tree = jax.tree.flatten(tree_in)
-        places = [index for index, leaf in enumerate(leaves) if _is_array(leaf, owner)]
-        leaves = [x.value if isinstance(x, ArrayLike) else x for x in leaves]
-        _donation.check_alive([leaves[i] for i in places], owner, "an argument")
-        types = list(leaves)
-        for place in places:
-            types[place] = _type(leaves[place])
-        integers = {place for place in places if isinstance(leaves[place], int)}
-        wide = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        kind = Kind(tree, tuple(types), wide)
-        try:
-            hash(kind)
-        except TypeError as error:
-            raise ScanTypeError(
-                explain_error(
-                    owner,
-                    "an argument",
-                    needed="arrays, numbers, trees of them or hashable values",
-                    came=str(error),
-                    fix="pass arrays, numbers, text or tuples; no sets or objects that "
-                    "compare by their parts",
-                )
-            ) from error
-        return cls(kind, tuple(leaves), tuple(places), frozenset(integers))
 
-    def traced_places(self, python: frozenset[int]) -> list[int]:
-        """Places of the leaves that are traced when those of `python` are not."""
-        return [place for place in self.arrays if place not in python]
 
-    def traced(self, python: frozenset[int]) -> list[Leaf]:
+@dataclass(eq=False)
+class Kind:
+    """All calls with one tree of arguments, of the same Python types.
+
+    Attributes:
+        tree: The tree.
+        arrays: Places of arrays and numbers; other leaves are part of the program.
+        integers: Places of Python ints, traced unless the function needs their value.
+        unwrapped: Places of objects that stand for an array.
+        layout: How such a call is compiled, as far as is known.
+    """
+
+    tree: Any
+    arrays: frozenset[int]
+    integers: frozenset[int]
+    unwrapped: tuple[int, ...]
+    layout: Layout
+
+
+class Layout:
+    """Which arguments of a kind are traced.
+
+    Attributes:
+        python: Places of the ints whose values the function needs.
+        traced: Places of the leaves that are traced.
+        constant: Places of the other ones.
+        programs: What was compiled for the values of those.
+    """
+
+    def __init__(
+        self, size: int, arrays: frozenset[int], python: frozenset[int] = frozenset()
+    ) -> None:
+        self.python = python
+        self.traced = sorted(arrays - python)
+        self.constant = sorted(set(range(size)).difference(self.traced))
+        self.programs: dict[Any, Any] = {}
+
+
+class Arguments(NamedTuple):
+    """The arguments of one call."""
+
+    kind: Kind
+    layout: Layout
+    leaves: list[Any]
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """The leaves that are part of the program: equal for calls that share one."""
+        return tuple([self.leaves[place] for place in self.layout.constant])
+
+    @property
+    def traced(self) -> list[Leaf]:
         """The leaves that are traced."""
-        return [self.leaves[place] for place in self.traced_places(python)]
+        return [self.leaves[place] for place in self.layout.traced]
 
-    def key(self, python: frozenset[int]) -> Any:
-        """Equal for calls that run the same program."""
-        return self.kind, tuple(sorted((i, self.leaves[i]) for i in python))
+    def laid_out(self, python: frozenset[int]) -> Arguments:
+        """The arguments with the ints of these places constant."""
+        if python == self.layout.python:
+            return self
+        layout = Layout(len(self.leaves), self.kind.arrays, python)
+        return self._replace(layout=layout)
 
-    def call(self, taker: Taker, python: frozenset[int], traced: Sequence[Leaf]) -> Any:
-        """Call the function with tracers in the places of traced leaves."""
-        leaves = list(self.leaves)
-        for place, value in zip(self.traced_places(python), traced, strict=True):
-            leaves[place] = value
-        arguments = jax.tree.unflatten(self.kind.tree, leaves)
-        bound = taker.signature.bind_partial()
-        for name, value in arguments.items():
-            bound.arguments[name] = value.value if isinstance(value, _Whole) else value
-        return taker.fn(*bound.args, **bound.kwargs)
+    def caller(self, taker: Taker) -> Callable[[Sequence[Leaf]], Any]:
+        """The function of the traced leaves alone; it keeps none of those here."""
+        tree, size, traced = self.kind.tree, len(self.leaves), self.layout.traced
+        constants = dict(zip(self.layout.constant, self.constants, strict=True))
+
+        def call(values: Sequence[Leaf]) -> Any:
+            leaves = constants | dict(zip(traced, values, strict=True))
+            flat = [_bare(leaves[place]) for place in range(size)]
+            args, kwargs = jax.tree.unflatten(tree, flat)
+            return taker.fn(*args, **kwargs)
+
+        return call
 
 
-class _Whole:
+class Sorter:
+    """Flattens arguments, and keeps what it has found out of every kind of them."""
+
+    def __init__(self, taker: Taker) -> None:
+        self.taker = taker
+        self.kinds: dict[Any, Kind] = {}
+
+    def __call__(self, args: Any, kwargs: Any) -> Arguments:
+        """The flat arguments; refuses what can neither be traced nor kept."""
+        if self.taker.static_names:
+            args, kwargs = self._with_static(args, kwargs)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        key = tree, tuple(map(type, leaves))
+        kind = self.kinds.get(key)
+        if kind is None:
+            self.taker.bind(args, kwargs)
+            kind = self.kinds.setdefault(key, _kind(tree, leaves, self.taker.owner))
+        for place in kind.unwrapped:
+            leaves[place] = leaves[place].value
+        return Arguments(kind, kind.layout, leaves)
+
+    def _with_static(self, args: Any, kwargs: Any) -> Any:
+        bound = self.taker.bind(args, kwargs)
+        for name in self.taker.static_names:
+            if name in bound.arguments:
+                value = bound.arguments[name]
+                match self.taker.signature.parameters[name].kind:
+                    case inspect.Parameter.VAR_POSITIONAL:
+                        value = tuple(map(Whole, value))
+                    case inspect.Parameter.VAR_KEYWORD:
+                        value = {key: Whole(part) for key, part in value.items()}
+                    case _:
+                        value = Whole(value)
+                bound.arguments[name] = value
+        return bound.args, bound.kwargs
+
+
+class Whole:
     """An argument that is static as a whole, whatever it holds."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Whole):
+        if not isinstance(other, Whole):
             return False
         # True == 1 == 1.0, but a program made for one is not that for another.
         return type(self.value) is type(other.value) and self.value == other.value
@@ -136,13 +169,19 @@ class _Whole:
         return hash(self.value)
 
 
-def _type(leaf: Any) -> Any:
-    """Equal for leaves that `jax.jit` gives the same type; converts nothing."""
-    if isinstance(leaf, jax.Array):
-        return jax.typeof(leaf)
-    if isinstance(leaf, np.ndarray | np.generic):
-        return leaf.dtype, leaf.shape
-    return type(leaf)
+def _bare(leaf: Any) -> Any:
+    return leaf.value if isinstance(leaf, Whole) else leaf
+
+
+def _kind(tree: Any, leaves: Sequence[Any], owner: Subject) -> Kind:
+    places = [place for place, leaf in enumerate(leaves) if _is_array(leaf, owner)]
+    return Kind(
+        tree,
+        arrays=frozenset(places),
+        integers=frozenset(place for place in places if isinstance(leaves[place], int)),
+        unwrapped=tuple(p for p in places if isinstance(leaves[p], ArrayLike)),
+        layout=Layout(len(leaves), frozenset(places)),
+    )
 
 
 def _is_array(leaf: Any, owner: Subject) -> bool:

@@ -1,135 +1,90 @@
-"""A Python function of arguments and shared variables, traced into one program.
+"""A traced function as a program that JAX keeps.
 
-Every shared variable that is read becomes an input of the program, every one that is
-updated an output; nothing is baked in. `Function` keeps one `Compiled` per kind of
-arguments.
+`jax.jit` holds the programs: it traces the user's function again under every setting
+and for every type that asks for another program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from . import _donation, _frames
-from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
-from ._frames import Scope
-from ._program import Program, open_jaxpr
-from ._regions import evaluate_rewritten
-from ._returns import Returned, parse_return
-from ._shared import SharedVariable, check_value
-from ._streams import Stream
-from ._types import Leaf, PyTree, abstract
-from .optimize import Options
-
-Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
+from . import _donation
+from ._errors import ScanValueError, explain_error
+from ._shared import SharedVariable
+from ._trace import Inputs, Notes, trace
+from ._turns import Claim
+from ._types import Leaf, PyTree
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a function is compiled.
-
-    Attributes:
-        owner: Who complains in errors.
-        donate: Whether the old values of updated variables are overwritten.
-        options: How its loops are rewritten; `None`: not at all.
-        default_updates: Whether streams that it draws from move on.
-    """
-
-    owner: Subject
-    donate: bool
-    options: Options | None
-    default_updates: bool
-
-
-@dataclass(frozen=True, eq=False)
 class Compiled:
-    """A traced function.
+    """A function with the inputs it needs.
 
     Attributes:
-        run: The jitted program: ``(updated values, other values read, captured arrays,
-            arguments) -> (output leaves, new value leaves)``.
-        program: What `run` computes, as it was traced, on other inputs.
-        captured: Arrays the function closes over.
-        reads: Shared variables it reads or updates, in order.
-        updated: Those it updates.
-        draws: Draws it makes of every stream that it moves on, where the number is
-            known before it runs.
-        types: Types of the values read; with others it must be traced again.
-        output_tree: Structure of what it returns.
-        has_callbacks: True when running it can raise an error of the user's code.
+        inputs: What it takes.
+        reads: Variables whose values it takes.
+        claim: What it needs in its turn.
+        run: The jitted function: ``(updated values, other values, captured arrays,
+            arguments) -> {notes: (output leaves, new value leaves)}``. The notes are
+            the key of a dict because JAX keeps the keys of a result as they are, and
+            hands the result out without running Python code: no interrupt comes
+            between a program and its results.
     """
 
-    settings: Settings
-    run: Callable[..., Any]
-    program: Program
-    captured: tuple[Leaf, ...]
-    reads: tuple[SharedVariable, ...]
-    updated: tuple[SharedVariable, ...]
-    draws: Mapping[Stream, Any]
-    types: tuple[Any, ...]
-    output_tree: Any
-    has_callbacks: bool
-
-    def fits(self, values: Mapping[SharedVariable, PyTree]) -> bool:
-        """True when the values have the types this program was traced for."""
-        return self.types == _types(self.reads, values)
-
-    def inputs(
-        self, values: Mapping[SharedVariable, PyTree], leaves: Sequence[Leaf]
-    ) -> tuple[list[Leaf], list[Leaf], tuple[Leaf, ...], list[Leaf]]:
-        """The arguments of `run`."""
-        updated = jax.tree.leaves([values[v] for v in self.updated])
-        others = jax.tree.leaves(
-            [values[v] for v in self.reads if v not in self.updated]
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.reads = inputs.reads
+        donate = inputs.settings.donate
+        self.claim = Claim(
+            frozenset(self.reads), frozenset(inputs.updated), in_place=donate
         )
-        return updated, others, self.captured, list(leaves)
+        self._captured = tuple(map(jnp.asarray, inputs.captured))
+        traced = functools.partial(trace, inputs)
+        owner = str(inputs.settings.owner)
+        traced.__name__ = owner.replace("function ", "").strip("'") or "function"  # type: ignore[attr-defined]
+        self.run: Any = jax.jit(traced, donate_argnums=(0,) if donate else ())
 
-    def __call__(
-        self, values: Mapping[SharedVariable, PyTree], leaves: Sequence[Leaf]
-    ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
-        """Compute the outputs and the new values; stores nothing."""
-        updated, *rest = self.inputs(values, leaves)
-        donates = self.settings.donate and _frames.current() is None
-        if donates:
-            self._check_distinct(values, [updated, *rest])
-        try:
-            outputs, fresh = self.run(updated, *rest)
-        finally:
-            if donates:
-                self._note_taken(values)
-        if self.has_callbacks:
-            jax.block_until_ready((outputs, fresh))
-        # JAX may return an input itself; every variable keeps a buffer of its own.
-        given = {id(leaf) for leaf in jax.tree.leaves((updated, rest))}
-        outputs, fresh = (
-            [jnp.copy(leaf) if id(leaf) in given else leaf for leaf in part]
-            for part in (outputs, fresh)
-        )
-        trees = [jax.tree.structure(values[v]) for v in self.updated]
-        new, start = {}, 0
-        for variable, tree in zip(self.updated, trees, strict=True):
-            part = fresh[start : start + tree.num_leaves]
-            new[variable] = jax.tree.unflatten(tree, part)
-            start += tree.num_leaves
-        return jax.tree.unflatten(self.output_tree, outputs), new
+    def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
+        """The arguments of `run`, for the values of `reads`."""
+        count = len(self.inputs.updated)
+        return values[:count], values[count:], self._captured, leaves
 
-    def _check_distinct(
-        self, values: Mapping[SharedVariable, PyTree], inputs: Sequence[Any]
+    def notes(self, values: list[PyTree], leaves: list[Leaf]) -> Notes:
+        """Trace the function, unless JAX has it, and compile nothing."""
+        (notes,) = self.run.eval_shape(*self.operands(values, leaves))
+        return notes
+
+    def __call__(self, values: list[PyTree], leaves: list[Leaf]) -> Result:
+        """Run the program; stores nothing."""
+        return Result(self.run(*self.operands(values, leaves)))
+
+    def call_in_place(
+        self, values: list[PyTree], leaves: list[Leaf], results: list[Any]
     ) -> None:
+        """Run the program and append its `Result`, in one call of C code.
+
+        The old values are gone when the program has run; so the new ones must have
+        been put somewhere before an interrupt can come.
+        """
+        operands = self.operands(values, leaves)
+        self._check_distinct(values, operands)
+        results.extend(map(self.run, *[(operand,) for operand in operands]))
+
+    def _check_distinct(self, values: list[PyTree], operands: Sequence[Any]) -> None:
         """No buffer that is to be overwritten may be wanted a second time."""
         seen: dict[Any, int] = {}
-        for leaf in jax.tree.leaves(inputs):
+        for leaf in jax.tree.leaves(operands):
             key = _buffer(leaf)
             seen[key] = seen.get(key, 0) + 1
-        for variable in self.updated:
-            if any(seen[_buffer(x)] > 1 for x in jax.tree.leaves(values[variable])):
+        for variable, value in zip(self.inputs.updated, values, strict=False):
+            if any(seen[_buffer(leaf)] > 1 for leaf in jax.tree.leaves(value)):
                 raise ScanValueError(
                     explain_error(
-                        self.settings.owner,
+                        self.inputs.settings.owner,
                         f"{variable!r} with donate=True",
                         needed="a buffer that nothing else in the call uses",
                         came="one that is also an argument, captured by the function, "
@@ -138,163 +93,43 @@ class Compiled:
                     )
                 )
 
-    def _note_taken(self, values: Mapping[SharedVariable, PyTree]) -> None:
-        for variable in self.updated:
-            text = f"{self.settings.owner}, which updates {variable!r} with donate=True"
-            gone = [x for x in jax.tree.leaves(values[variable]) if x.is_deleted()]
-            _donation.note_taken(gone, text)
+    def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:
+        """Refuse inputs whose buffers are deleted."""
+        owner = self.inputs.settings.owner
+        _donation.check_alive(leaves, owner, "an argument")
+        for variable, value in zip(self.reads, values, strict=True):
+            _donation.check_alive(value, variable.subject, "its stored value")
+        _donation.check_alive(self._captured, owner, "an array it closes over")
+
+    def note_taken(self, values: list[PyTree]) -> None:
+        """Remember who overwrote the old values."""
+        for variable, value in zip(self.inputs.updated, values, strict=False):
+            text = f"{self.inputs.settings.owner}, which updates {variable!r} with "
+            _donation.note_taken(value, text + "donate=True")
 
 
-@dataclass
-class _Notes:
-    """What one trace of the function noted beside its program."""
+class Result:
+    """What a program gave: outputs, and new values of variables."""
 
-    reads: tuple[SharedVariable, ...] = ()
-    updated: tuple[SharedVariable, ...] = ()
-    draws: Mapping[Any, Any] | None = None
-    output_tree: Any = None
+    def __init__(self, returned: dict[Notes, tuple[list[Leaf], list[Leaf]]]) -> None:
+        ((self.notes, (self.leaves, self.fresh)),) = returned.items()
 
+    @property
+    def outputs(self) -> PyTree:
+        """In the structure that the user's function gave them."""
+        return self.notes.output_tree.unflatten(self.leaves)
 
-def compile_function(
-    call: Call, arguments: Sequence[Leaf], integers: Sequence[int], settings: Settings
-) -> Compiled:
-    """Trace a function until every variable it reads is an input.
-
-    Args:
-        call: The function.
-        arguments: Its flat arguments; only their types matter.
-        integers: Which of them came as Python ints.
-        settings: How to compile it.
-    """
-    reads: tuple[SharedVariable, ...] = ()
-    types = [abstract(jnp.asarray(leaf)) for leaf in arguments]
-    while True:
-        values = {v: _frames.value_of(v) for v in reads}
-        notes = _Notes()
-
-        def flat(
-            bound: dict[int, PyTree],
-            leaves: list[Leaf],
-            reads: tuple[SharedVariable, ...] = reads,
-            notes: _Notes = notes,
-        ) -> Any:
-            frame = _frames.Frame(
-                {v: bound[i] for i, v in enumerate(reads)}, Scope.FUNCTION
-            )
-            tracers = {index: leaves[index] for index in integers}
-            frame.integers = _frames.Integers(call, tracers)
-            with _frames.enter(frame):
-                packed, new = evaluate(call, leaves, frame, settings)
-            notes.output_tree = jax.tree.structure(packed)
-            notes.reads, notes.updated = tuple(frame.reads), tuple(new)
-            notes.draws = {
-                stream: count
-                for stream, count in frame.draws.items()
-                if stream in new and isinstance(count, int)
-            }
-            return jax.tree.leaves(packed), jax.tree.leaves(list(new.values()))
-
-        bound = {i: jax.tree.map(abstract, values[v]) for i, v in enumerate(reads)}
-        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, types)
-        missing = [v for v in (*notes.reads, *notes.updated) if v not in reads]
-        if not missing:
-            return _finish(closed, len(shapes[0]), reads, values, notes, settings)
-        reads = (*reads, *dict.fromkeys(missing))
-
-
-def evaluate(
-    call: Call, leaves: Sequence[Leaf], frame: _frames.Frame, settings: Settings
-) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
-    """Call the function in its frame: packed outputs, new values of variables."""
-    value = call(leaves)
-    returned = Returned([]) if value is None else parse_return(value, settings.owner)
-    if returned.stop is not None:
-        raise ScanValueError(
-            explain_error(
-                settings.owner,
-                "the return value",
-                needed="outputs and updates",
-                came="until, which only a step of scan may return",
-                fix="move the loop into jscan.scan",
-            )
-        )
-    new = dict(frame.stored)
-    if settings.default_updates:
-        new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
-    for variable, update in returned.updates.items():
-        if isinstance(variable, Stream) and variable in new:
-            continue  # the frame has counted these draws, and any later ones
-        _refuse_local(variable, frame, settings.owner)
-        place = f"the update of {variable!r}"
-        fresh = check_value(variable, update, settings.owner, place)
-        tree = jax.tree.structure(_frames.value_of(variable))
-        new[variable] = jax.tree.unflatten(tree, fresh)
-    return jax.tree.map(jnp.asarray, returned.packed()), new
-
-
-def _refuse_local(
-    variable: SharedVariable, frame: _frames.Frame, owner: Subject
-) -> None:
-    if variable.birth is frame:
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                f"the update of {variable!r}",
-                needed="a variable that lives outside of the function",
-                came="one that the function itself makes",
-                fix="call jscan.shared outside of the function",
-            )
-        )
-
-
-def _finish(
-    closed: Any,
-    outputs: int,
-    reads: tuple[SharedVariable, ...],
-    values: Mapping[SharedVariable, PyTree],
-    notes: _Notes,
-    settings: Settings,
-) -> Compiled:
-    program, captured = Program.close(closed)
-    sizes = [len(jax.tree.leaves(values[v])) for v in reads]
-    is_updated = [v in notes.updated for v in reads]
-    # `run` takes the updated values in the order of `updated`.
-    order = [reads.index(v) for v in notes.updated]
-
-    def run(updated: Any, others: Any, captured: Any, arguments: Any) -> Any:
-        parts: list[Any] = [None] * len(reads)
-        stream = iter(updated)
-        for position in order:
-            parts[position] = [next(stream) for _ in range(sizes[position])]
-        stream = iter(others)
-        for position, size in enumerate(sizes):
-            if not is_updated[position]:
-                parts[position] = [next(stream) for _ in range(size)]
-        flat = [leaf for part in parts for leaf in part]
-        inputs = [*captured, *flat, *arguments]
-        results = evaluate_rewritten(program.jaxpr, inputs, settings.options)
-        return results[:outputs], results[outputs:]
-
-    run.__name__ = str(settings.owner).replace("function ", "").strip("'") or "function"
-    return Compiled(
-        settings=settings,
-        run=jax.jit(run, donate_argnums=(0,) if settings.donate else ()),
-        program=program,
-        captured=captured,
-        reads=reads,
-        updated=notes.updated,
-        draws=notes.draws or {},
-        types=_types(reads, values),
-        output_tree=notes.output_tree,
-        has_callbacks=_has_callbacks(program.jaxpr),
-    )
-
-
-def _types(
-    reads: Sequence[SharedVariable], values: Mapping[SharedVariable, PyTree]
-) -> tuple[Any, ...]:
-    leaves = jax.tree.leaves([values[v] for v in reads])
-    return tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    @property
+    def new(self) -> dict[SharedVariable, PyTree]:
+        """The new values, whole."""
+        notes = self.notes
+        if notes.are_arrays:
+            return dict(zip(notes.updated, self.fresh, strict=True))
+        new, rest = {}, iter(self.fresh)
+        for variable, tree in zip(notes.updated, notes.trees, strict=True):
+            part = [next(rest) for _ in range(tree.num_leaves)]
+            new[variable] = jax.tree.unflatten(tree, part)
+        return new
 
 
 def _buffer(leaf: Any) -> Any:
@@ -303,23 +138,3 @@ def _buffer(leaf: Any) -> Any:
         return leaf.unsafe_buffer_pointer()
     except (AttributeError, ValueError, TypeError, RuntimeError):
         return id(leaf)
-
-
-def _has_callbacks(jaxpr: Any) -> bool:
-    """True when the program, or one inside it, calls back into Python."""
-    return any(
-        "callback" in equation.primitive.name
-        or any(map(_has_callbacks, _programs_in(list(equation.params.values()))))
-        for equation in open_jaxpr(jaxpr).eqns
-    )
-
-
-def _programs_in(value: Any) -> Iterator[Any]:
-    """The programs that a parameter of an equation holds, wherever it holds them."""
-    if isinstance(value, Program):
-        yield value.jaxpr
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _programs_in(part)
-    elif hasattr(open_jaxpr(value), "eqns"):
-        yield value

@@ -6,6 +6,7 @@ such a variable before the call is gone after it.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any
 
@@ -18,17 +19,22 @@ _takers: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
 def note_taken(tree: PyTree, text: str) -> None:
-    """Remember what became of the arrays of `tree`, as long as somebody holds them."""
-    for leaf in jax.tree.leaves(tree):
-        key = id(leaf)
-        reference = weakref.ref(leaf, lambda _, key=key: _takers.pop(key, None))
-        _takers[key] = (reference, text)
+    """Remember who took the arrays of `tree` that are gone, while somebody has them."""
+    for leaf in filter(_is_deleted, jax.tree.leaves(tree)):
+        # No Python code: an interrupt in it would be lost.
+        forget = functools.partial(_takers.pop, id(leaf))
+        _takers[id(leaf)] = (weakref.ref(leaf, forget), text)
+
+
+def is_gone(tree: PyTree) -> bool:
+    """Whether the buffer of an array of `tree` is deleted."""
+    return any(map(_is_deleted, jax.tree.leaves(tree)))
 
 
 def check_alive(tree: PyTree, owner: str | None, place: str) -> None:
     """Refuse arrays whose buffers are deleted."""
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.is_deleted():
+        if _is_deleted(leaf):
             known = _takers.get(id(leaf))
             text = known[1] if known else "a function that donates its arguments"
             raise ScanValueError(
@@ -41,3 +47,7 @@ def check_alive(tree: PyTree, owner: str | None, place: str) -> None:
                     "you keep with get_value(), or drop donate=True",
                 )
             )
+
+
+def _is_deleted(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.is_deleted()

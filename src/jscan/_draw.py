@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from . import _frames
+from ._frames import sampling_frame
 from ._operators import ArrayLike
-from ._streams import IMPLEMENTATION, Position, Stream, sampling_frame, take
+from ._streams import IMPLEMENTATION, Position, Stream, take
+from ._turns import Turn, to_update
 
 
 class Draw(ArrayLike):
@@ -47,10 +49,11 @@ class Draw(ArrayLike):
         """The sample where the caller stands, ``[*size, ...]``."""
         frame = _frames.current()
         if frame is None:
-            with self.stream.lock:
-                if self._fixed is None:
-                    self._fixed = self._sample(self._position())
-                return self._fixed
+            if self._fixed is None:
+                sample = self._sample(self._position())
+                with Turn(to_update((self,))):  # the first one stays
+                    self._fixed = sample if self._fixed is None else self._fixed
+            return self._fixed
         _frames.value_of(self.stream)  # refuses a use where JAX would freeze it
         if self not in frame.samples:
             frame.samples[self] = self._sample(self._position())
@@ -78,7 +81,7 @@ class Draw(ArrayLike):
         """The draw's place in the stream, one per step or call of a function."""
         frame = sampling_frame()
         if frame is None:
-            with self.stream.lock:
+            with Turn(to_update((self.stream,))):
                 if self._place is None:
                     self._place = take(self.stream, 1)
                 return self._place

@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -121,12 +122,17 @@ class NonFiniteError(ScanError, FloatingPointError):
     """
 
     def __init__(
-        self, text: str, *, step: int, output: str, inputs: Mapping[str, Any]
+        self,
+        text: str,
+        *,
+        step: int = -1,
+        output: str = "",
+        inputs: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        super().__init__(text)
+        super().__init__(text)  # a pickle makes an error of it, then adds the rest
         self.step = step
         self.output = output
-        self.inputs = inputs
+        self.inputs = dict(inputs)
 
 
 class Subject(str):

@@ -3,7 +3,8 @@
 A *frame* is one trace (of a step, of a compiled function, of a cost) in progress. It
 holds the values its shared variables have there and remembers which variables were
 read, so that the tracer can turn every read into an input of what it traces. Frames
-form a stack, one per thread.
+form a stack, one per thread. A frame that an interrupt left there is known by the
+Python frame that entered it, which is over.
 
 A value read in a frame belongs to JAX's trace of that frame. Code that JAX traces on
 its own account (`jax.jit`, the branches of `lax.cond`) may be kept and run again with
@@ -15,11 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+
+from . import _donation
 from ._errors import ScanValueError
 from ._traces import staging_trace
 from ._types import PyTree, is_traced
@@ -62,6 +67,7 @@ class Frame:
         scope: Scope = Scope.STEP,
         *,
         staged: bool = True,
+        without_jit: bool = False,
     ) -> None:
         self.bound = dict(bound)
         self.scope = scope
@@ -75,6 +81,45 @@ class Frame:
         self.given_away: tuple[SharedVariable, ...] = ()
         self.trace: Any = None
         self.parent = current()
+        self._without_jit = jax.disable_jit() if without_jit else None
+        self._had_jit = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
+        self._entered_by: Any = None
+
+    def __enter__(self) -> Frame:
+        self._entered_by = sys._getframe(1)
+        _stack.top = self
+        if self._without_jit is not None:
+            self._without_jit.__enter__()
+        self.trace = staging_trace()
+        return self
+
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        if self._without_jit is not None:
+            self._without_jit.__exit__(None, None, None)
+        _stack.top = self.parent
+        self._entered_by = None
+        is_repeated = self.staged and self.scope in (Scope.STEP, Scope.FUNCTION)
+        if is_repeated and isinstance(error, Exception):
+            self._raise_lost()
+
+    def _raise_lost(self) -> None:
+        if _donation.is_gone(list(self.reads.values())):
+            raise Lost(tuple(self.reads))
+
+    def is_left_behind(self) -> bool:
+        """Whether an interrupt ended the code that entered this frame."""
+        return is_over(self._entered_by)
+
+    def drop(self) -> None:
+        """Leave a frame that was left behind."""
+        if self._without_jit is not None:
+            # JAX's own way back may have been interrupted, too, at any point of it.
+            with contextlib.suppress(RuntimeError, AttributeError):
+                self._without_jit.__exit__(None, None, None)
+            if self._had_jit and jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+                _stack.kept.append(jax.disable_jit(False))  # for good
+                _stack.kept[-1].__enter__()
+        _stack.top = self.parent
 
     def read(self, variable: SharedVariable) -> PyTree:
         """The variable's value here; an unbound one has that of the frame around."""
@@ -95,6 +140,18 @@ class Frame:
         if not self.staged:
             _check_readable(variable, self.trace, self.parent)
         return _seen_from(self.parent, variable)
+
+
+class Lost(Exception):
+    """A value that a trace read was overwritten in place meanwhile, by another thread.
+
+    Attributes:
+        reads: What was read: the trace is to be done again with these as inputs.
+    """
+
+    def __init__(self, reads: tuple[SharedVariable, ...]) -> None:
+        super().__init__("a value was overwritten while a function was traced")
+        self.reads = reads
 
 
 class NeedsPython(Exception):
@@ -135,8 +192,10 @@ def need_python(value: Any) -> None:
 
 
 class _Stack(threading.local):
+    top: Frame | None = None
+
     def __init__(self) -> None:
-        self.frames: list[Frame] = []
+        self.kept: list[Any] = []  # settings of this thread
 
 
 _stack = _Stack()
@@ -144,7 +203,39 @@ _stack = _Stack()
 
 def current() -> Frame | None:
     """The innermost frame of this thread, or None outside every trace."""
-    return _stack.frames[-1] if _stack.frames else None
+    while (top := _stack.top) is not None and top.is_left_behind():
+        top.drop()
+    return top
+
+
+def sampling_frame() -> Frame | None:
+    """The innermost frame that counts draws: a step or a function."""
+    frame = current()
+    while frame is not None and frame.scope is Scope.COST:
+        frame = frame.parent
+    return frame
+
+
+def runs_in_python() -> bool:
+    """Whether the caller stands inside ``jax.disable_jit()``."""
+    current()  # takes away what an interrupt has left behind
+    return bool(jax.config.jax_disable_jit)  # type: ignore[attr-defined]
+
+
+def is_over(frame: Any) -> bool:
+    """Whether a Python frame has ended, by a return or by an exception.
+
+    In whatever thread it runs, a frame that does cannot be cleared; one that does not
+    loses its variables, which nobody but a debugger could still want.
+    """
+    try:
+        if frame is not None:
+            frame.clear()
+    except RuntimeError:
+        over = False
+    else:
+        over = True
+    return over
 
 
 def is_given_away(variable: SharedVariable, frame: Frame | None) -> bool:
@@ -163,15 +254,9 @@ def value_of(variable: SharedVariable) -> PyTree:
     return _seen_from(frame, variable)
 
 
-@contextlib.contextmanager
-def enter(frame: Frame) -> Iterator[Frame]:
-    """Make `frame` the innermost one for the length of a `with` block."""
-    frame.trace = staging_trace()
-    _stack.frames.append(frame)
-    try:
-        yield frame
-    finally:
-        _stack.frames.pop()
+def enter(frame: Frame) -> Frame:
+    """Make `frame` the innermost one for the length of a ``with`` block."""
+    return frame
 
 
 def _seen_from(frame: Frame | None, variable: SharedVariable) -> PyTree:

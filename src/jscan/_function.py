@@ -2,246 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-import threading
-import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-import jax
-import jax.numpy as jnp
-
-from . import _frames
-from ._call import Arguments, Kind, Taker
-from ._compiled import Compiled, Settings, compile_function, evaluate
+from ._callable import Function
 from ._errors import ScanTypeError, ScanValueError, Subject, explain_error
-from ._frames import NeedsPython, Scope
-from ._locks import locked, reading, wait_for_readers
 from ._options import MODES
-from ._program import Program
-from ._progress import closed_on_error
 from ._regions import usual_options
-from ._shared import SharedVariable
-from ._streams import Stream, take
-from ._types import Leaf, PyTree, is_traced
-from .optimize import Options
+from ._trace import Settings
+
+__all__ = ["Function", "function"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_PORTING = (
+    "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
+    "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
+)
 
 
-class Function:
-    """A compiled function of arguments and shared variables; `function` makes it.
+def _hinting(make: Callable[P, R]) -> Callable[P, R]:
+    """Say how a call in Theano's style is written here."""
+    taken = inspect.signature(make)
 
-    Attributes:
-        fn: The Python function.
-        name: Used in errors and reports.
-
-    Example:
-        >>> import jscan
-        >>> total = jscan.shared(0.0, name="total")
-        >>> add = jscan.function(lambda x: (total + x, {total: total + x}))
-        >>> float(add(2.0)), float(add(3.0)), float(total.value)
-        (2.0, 5.0, 5.0)
-    """
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        settings: Settings,
-        static_argnames: tuple[str, ...] = (),
-        debug: bool = False,
-    ) -> None:
-        self.fn = fn
-        self.settings = settings
-        self.name = getattr(fn, "__name__", "function")
-        self._taker = Taker(fn, settings.owner, _signature(fn), static_argnames)
-        self._debug = debug
-        self._lock = threading.RLock()
-        self._python: dict[Kind, frozenset[int]] = {}  # ints that must stay concrete
-        self._programs: dict[Any, list[Compiled]] = {}
-        functools.update_wrapper(self, fn)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
-        """Call the function; all new values are stored together when it has ended."""
-        arguments = Arguments.sort(self._taker, args, kwargs)
-        if self._debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-            return self._run_in_python(arguments)
-        compiled, leaves = self._compiled(arguments)
-        if _frames.current() is not None:
-            return self._run_inside(compiled, leaves)
-        with closed_on_error(), locked(compiled.reads) as locks:
-            values = {v: v.value for v in compiled.reads}
-            if not compiled.fits(values):  # another thread changed a shape
-                locks.close()
-                return self(*args, **kwargs)
-            if not compiled.updated:
-                with reading(compiled.reads):
-                    locks.close()
-                    return compiled(values, leaves)[0]
-            if compiled.settings.donate:
-                wait_for_readers(compiled.updated)
-            outputs, new = compiled(values, leaves)
-            self._check_storable(new)
-            for variable, value in new.items():
-                variable.stored = value
-        return outputs
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
-
-    def __repr__(self) -> str:
-        return f"<Function {self.name}>"
-
-    def lower(self, *args: Any, **kwargs: Any) -> Any:
-        """The lowered program of a call with these arguments, as `jax.jit` gives it.
-
-        Its ``compile().memory_analysis()`` and ``cost_analysis()`` tell what a call
-        needs. Nothing is run and nothing stored.
-        """
-        compiled, leaves = self._compiled(Arguments.sort(self._taker, args, kwargs))
-        values = {v: _frames.value_of(v) for v in compiled.reads}  # types alone matter
-        return compiled.run.lower(*compiled.inputs(values, leaves))  # type: ignore[attr-defined]
-
-    def traced(self, *args: Any, **kwargs: Any) -> Program:
-        """The program of a call with these arguments, before any rewriting."""
-        return self._compiled(Arguments.sort(self._taker, args, kwargs))[0].program
-
-    def with_options(self, options: Options) -> Function:
-        """This function with the loops of its program rewritten as `options` say."""
-        settings = dataclasses.replace(self.settings, options=options)
-        names = self._taker.static_names
-        new = Function(self.fn, settings, names, debug=self._debug)
-        new.name = self.name
-        return new
-
-    # -------------------------------------------------------------------- compiling
-
-    def _compiled(self, arguments: Arguments) -> tuple[Compiled, list[Leaf]]:
-        """The program for these arguments, and the leaves it takes."""
-        with self._lock:
-            python = self._python.get(arguments.kind, frozenset())
-            found = self._lookup(arguments, python)
-            if found is None:
-                found, python = self._compile(arguments, python)
-                self._python[arguments.kind] = python
-                self._programs.setdefault(arguments.key(python), []).append(found)
-            return found, arguments.traced(python)
-
-    def _lookup(self, arguments: Arguments, python: frozenset[int]) -> Compiled | None:
-        for compiled in self._programs.get(arguments.key(python), ()):
-            # Only types are looked at: another thread may be replacing the values.
-            if compiled.fits({v: _frames.value_of(v) for v in compiled.reads}):
-                return compiled
-        return None
-
-    def _compile(
-        self, arguments: Arguments, python: frozenset[int]
-    ) -> tuple[Compiled, frozenset[int]]:
-        """Trace with as few concrete ints as the function allows."""
+    @functools.wraps(make)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return self._trace(arguments, python)
-        except (TypeError, ValueError, IndexError):
-            rest = arguments.integers - python
-            if not rest:
-                raise
-        found = self._trace(arguments, python | rest)
-        for index in sorted(rest):
-            try:
-                found = self._trace(arguments, found[1] - {index})
-            except (TypeError, ValueError, IndexError):
-                continue  # this one is needed
-        return found
-
-    def _trace(
-        self, arguments: Arguments, python: frozenset[int]
-    ) -> tuple[Compiled, frozenset[int]]:
-        while True:
-            traced = arguments.traced_places(python)
-            call = functools.partial(arguments.call, self._taker, python)
-            ints = [i for i, place in enumerate(traced) if place in arguments.integers]
-            try:
-                leaves = arguments.traced(python)
-                return compile_function(call, leaves, ints, self.settings), python
-            except NeedsPython as request:
-                if request.owner is not call:
-                    raise
-                python = python | {traced[index] for index in request.indices}
-
-    # ---------------------------------------------------------------------- running
-
-    def _run_inside(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
-        """A call from another function (or a step): the new values are its, too."""
-        values = {v: v.value for v in compiled.reads}
-        outputs, new = compiled(values, leaves)
-        self._store_inside(new, compiled.draws)
-        return outputs
-
-    def _store_inside(self, new: dict[SharedVariable, PyTree], draws: Any) -> None:
-        frame = _frames.current()
-        assert frame is not None
-        for variable, value in new.items():
-            count = draws.get(variable)
-            if isinstance(variable, Stream) and isinstance(count, int):
-                take(variable, count)
-                continue
-            if frame.scope is not Scope.FUNCTION:
-                raise ScanTypeError(
-                    explain_error(
-                        self.settings.owner,
-                        f"the update of {variable!r}",
-                        needed="a call from Python or from another function",
-                        came=f"a call from a {frame.scope.value}",
-                        fix=f"give jscan.optimize or jscan.explain {self.name} itself"
-                        if frame.scope is Scope.REWRITTEN
-                        else f"call {self.name}.fn there and return its updates",
-                    )
+            taken.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ScanTypeError(
+                explain_error(
+                    Subject("jscan.function"),
+                    "a call",
+                    needed="one Python function, and options by name",
+                    came=f"something else ({error})",
+                    fix=_PORTING,
                 )
-            frame.set(variable, value)
-            frame.stored[variable] = value
+            ) from None
+        return make(*args, **kwargs)
 
-    def _check_storable(self, new: dict[SharedVariable, PyTree]) -> None:
-        for variable, value in new.items():
-            if any(map(is_traced, jax.tree.leaves(value))) and variable.home is None:
-                raise ScanTypeError(
-                    explain_error(
-                        self.settings.owner,
-                        f"the update of {variable!r}",
-                        needed="a call on values",
-                        came="a call inside jax.grad, jax.vmap or jax.jit, which would "
-                        "store a tracer",
-                        fix="use the transformation inside the function, or in it a "
-                        "function without updates",
-                    )
-                )
-
-    def _run_in_python(self, arguments: Arguments) -> PyTree:
-        """``mode="DEBUG"``: the function on real values, line by line."""
-        call = functools.partial(arguments.call, self._taker, arguments.integers)
-        leaves = [jnp.asarray(x) for x in arguments.traced(arguments.integers)]
-        while True:
-            frame = _frames.Frame({}, Scope.FUNCTION, staged=False)
-            with jax.disable_jit(), _frames.enter(frame):
-                outputs, new = evaluate(call, leaves, frame, self.settings)
-            if _frames.current() is not None:
-                self._store_inside(new, frame.draws)
-                return outputs
-            jax.block_until_ready((outputs, list(new.values())))  # errors may be late
-            with locked(frame.reads):
-                # Another thread may have stored a value in the meantime.
-                if all(v.stored is seen for v, seen in frame.reads.items()):
-                    self._check_storable(new)
-                    for variable, value in new.items():
-                        variable.stored = value
-                    return outputs
+    return checked
 
 
-def _signature(fn: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(fn)
-    except (TypeError, ValueError):  # a builtin without one takes what it takes
-        return inspect.signature(lambda *args, **kwargs: None)
-
-
+@_hinting
 def function(
     f: Callable[..., Any] | None = None,
     *,
@@ -265,14 +70,17 @@ def function(
 
     A function called in another function acts as if called from Python: what follows
     sees its new values, and they are stored when the outer one ends. Random streams
-    advance at every call. Several threads may call functions that share variables.
+    advance at every call. Several threads may call functions that share variables: each
+    has its turn. A call that an interrupt ends stores all new values or none, and what
+    it leaves behind stops nobody. JAX's settings act as they do on `jax.jit`.
 
     Args:
         f: The function; left out, `function` is a decorator with options.
         donate: Update in place: the memory of old values is reused. Arrays read from
             an updated variable before a call are then gone (jscan's functions say so,
             operations of JAX only that the array is deleted), and an error while the
-            program runs can leave the variable without a value.
+            program runs can leave the variable without a value (so can an interrupt of
+            a program's first call, at the moment in which JAX hands over the results).
         static_argnames: Arguments that are constants of the program.
         mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain.
             ``"DEBUG"``: run in Python on real values, loops included.
@@ -317,7 +125,7 @@ def function(
                 "f",
                 needed="a Python function",
                 came=f"{f!r:.60}",
-                fix="inputs and outputs are the arguments and return value of f",
+                fix=_PORTING,
             )
         )
     if mode is not None and mode not in MODES:

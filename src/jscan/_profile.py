@@ -7,6 +7,7 @@ import functools
 import html
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,7 +68,7 @@ class LoopProfile:
 
 
 class profile:
-    """Collects what loops cost while it is entered.
+    """Collects what the loops of its thread (or asyncio task) cost while entered.
 
     Loops called with ``profile=True`` (or a label) are also collected in
     ``jscan.profile.always``.
@@ -87,17 +88,16 @@ class profile:
     """
 
     always: ClassVar[profile]
-    entered: ClassVar[list[profile]] = []
 
     def __init__(self) -> None:
         self.loops: dict[str, LoopProfile] = {}
 
     def __enter__(self) -> profile:
-        self.entered.append(self)
+        _entered.set((*_entered.get(), self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.entered.remove(self)
+        _entered.set(tuple(one for one in _entered.get() if one is not self))
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """One dict of numbers for every loop."""
@@ -129,12 +129,13 @@ class profile:
 
 
 profile.always = profile()
+_entered: ContextVar[tuple[profile, ...]] = ContextVar("entered", default=())
 
 
 def records(plan: LoopPlan) -> list[LoopProfile]:
     """Where a call of this loop is counted."""
     asked = plan.options.profile
-    collectors = profile.entered + ([profile.always] if asked else [])
+    collectors = (*_entered.get(), *([profile.always] if asked else []))
     if not collectors:
         return []
     label = asked if isinstance(asked, str) else plan.options.name or "scan"

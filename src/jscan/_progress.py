@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ._errors import ScanImportError, ScanValueError, explain_error
 from ._lanes import last_lane
 from ._program import Program, open_jaxpr
 from ._spec import Options
+from ._turns import Turn, to_update
 from ._types import Leaf, PyTree
 from .optimize import flops
 
@@ -139,12 +139,12 @@ def _seconds(step: Program) -> float:
 _open: dict[Bar, Any] = {}
 _begun: set[Bar] = set()  # whose loop has told of its beginning, not yet of its end
 _overtaken: set[Bar] = set()  # whose loop has told of its end first
-_lock = threading.RLock()
+_BARS = to_update(("the bars on the screen",))
 
 
 def open_bar(bar: Bar) -> None:
     """Show an empty bar, unless it is on the screen already."""
-    with _lock:
+    with Turn(_BARS):
         if bar not in _open:
             _open[bar] = _made(bar)
 
@@ -171,7 +171,7 @@ def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
     A device may run callbacks in any order. Only the first and the last report open a
     bar, and a first one that comes after its last one does not.
     """
-    with _lock:
+    with Turn(_BARS):
         if last:
             _end(bar, done)
         elif done == 0 and bar in _overtaken:
@@ -198,7 +198,7 @@ def _end(bar: Bar, done: int) -> None:
 
 def close_bar(bar: Bar) -> None:
     """Take the bar off, if it is there."""
-    with _lock:
+    with Turn(_BARS):
         _begun.discard(bar)
         shown = _open.pop(bar, None)
         if shown is not None:
@@ -206,31 +206,31 @@ def close_bar(bar: Bar) -> None:
             shown.close()
 
 
-@contextlib.contextmanager
-def closed_on_error() -> Iterator[None]:
-    """Around a call that may run loops: an error closes the bars they opened."""
-    before = set(_open)
-    try:
-        yield
-    except BaseException:
-        for bar in set(_open) - before:
-            close_bar(bar)
-        raise
+def opened() -> frozenset[Bar]:
+    """The bars on the screen."""
+    return frozenset(_open)
+
+
+def close_since(before: frozenset[Bar]) -> None:
+    """Take off the bars that were opened since; a call that failed does so."""
+    for bar in opened() - before:
+        close_bar(bar)
 
 
 @contextlib.contextmanager
 def running(bar: Bar | None) -> Iterator[None]:
     """Around an eager call: opened before the first step, closed on any error."""
-    with closed_on_error():
-        if bar is None:
-            yield
-            return
-        open_bar(bar)
-        try:
-            yield
+    before = opened()
+    try:
+        if bar is not None:
+            open_bar(bar)
+        yield
+        if bar is not None:
             jax.effects_barrier()  # the last report
-        finally:
             close_bar(bar)
+    except BaseException:
+        close_since(before)
+        raise
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from . import _frames
 from ._arguments import normalise
 from ._debug import run_in_python
 from ._errors import ScanNotImplementedError, explain_error
-from ._locks import locked
 from ._loop import PlannedLoop, run_loop
 from ._options import check_options
 from ._plan import LoopPlan, plan_loop, split, unflatten_all
@@ -29,6 +29,7 @@ from ._results import (
 from ._spec import ScanSpec
 from ._step import trace_step
 from ._streams import hand_on
+from ._turns import NOTHING, Claim, Turn
 from ._types import Leaf, PyTree, is_traced
 from ._updates import Updates
 
@@ -170,7 +171,7 @@ def scan(
 
 def run_scan(spec: ScanSpec) -> ScanResult:
     """Run a validated call; the views of scan enter here."""
-    if spec.options.mode == "DEBUG" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+    if spec.options.mode == "DEBUG" or _frames.runs_in_python():
         return _run_in_python(spec)
     step = trace_step(spec)
     if step.has_stop and spec.options.row_every is not None:
@@ -183,7 +184,9 @@ def run_scan(spec: ScanSpec) -> ScanResult:
                 fix="use scan(..., checkpoint=N), which stops",
             )
         )
-    with locked(step.draws):  # the loop takes its numbers in one piece
+    # The loop takes its numbers in one piece, and keeps what it reads.
+    claim = Claim(frozenset((*step.reads, *step.draws)), frozenset(step.draws))
+    with Turn(claim if _frames.sampling_frame() is None else NOTHING):
         plan, inputs = plan_loop(spec, step)
         leaves = _run_shown(plan, inputs)
         executed = known_count(leaves.pop()) if plan.is_bounded else spec.n_steps

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from typing import Any, NoReturn
 
 import jax
@@ -14,9 +12,8 @@ from . import _donation, _frames
 from ._errors import ScanTypeError, Subject, explain_error
 from ._numbers import fix_of_kind
 from ._operators import ArrayLike
+from ._turns import Claim, Turn, to_update
 from ._types import Leaf, PyTree, is_array, is_number, is_traced, type_text
-
-_serials = itertools.count()
 
 
 class SharedVariable(ArrayLike):
@@ -32,7 +29,7 @@ class SharedVariable(ArrayLike):
     error, because JAX would keep the value of the first call.
 
     Variables pickle with their name and value. `function` and `set_value` may be called
-    from several threads.
+    from several threads, and be interrupted: all of an update is stored or nothing.
 
     Example:
         >>> import jscan
@@ -70,9 +67,7 @@ class SharedVariable(ArrayLike):
         self.birth = _frames.current()
 
     def _prepare(self) -> None:
-        """What pickling does not keep: the lock, and its place in the lock order."""
-        self.lock = threading.RLock()
-        self.serial = next(_serials)
+        """What pickling does not keep: where the variable was made."""
         self.home: Any = None
         self.birth: _frames.Frame | None = None
 
@@ -80,9 +75,15 @@ class SharedVariable(ArrayLike):
     def value(self) -> PyTree:
         """The current value: stored outside, traced inside a step or a function."""
         value = _frames.value_of(self)
-        if _frames.current() is None:
+        if _frames.current() is None and _donation.is_gone(value):
+            with self.turn_to_read():  # a call may be about to store the next one
+                value = self.stored
             _donation.check_alive(value, self.subject, "its stored value")
         return value
+
+    def turn_to_read(self) -> Turn:
+        """Keeps away those who would overwrite the value in place."""
+        return Turn(Claim(frozenset((self,))))
 
     @property
     def subject(self) -> Subject:
@@ -106,7 +107,7 @@ class SharedVariable(ArrayLike):
         Raises:
             ScanValueError: Inside a trace, where there is no value yet.
         """
-        with self.lock:  # a function may be updating the variable in place
+        with self.turn_to_read():
             value = self.value
             if any(map(is_traced, jax.tree.leaves(value))):
                 raise_traced(self, "get_value")
@@ -125,17 +126,17 @@ class SharedVariable(ArrayLike):
         """
         if _frames.staging_trace() is not self.home or _frames.current():
             raise_traced(self, "set_value")
-        with self.lock:
+        with Turn(to_update((self,))):
             leaves = check_value(self, value, self.subject, "set_value")
             leaves = [strong(leaf, copy=not borrow) for leaf in leaves]
             self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
 
-    def accept(self, value: PyTree) -> None:
-        """Store a value that `Updates.apply` was given; it holds the lock."""
-        self.stored = value
+    def merged(self, value: PyTree) -> PyTree:
+        """What to store when `Updates.apply` was given `value`."""
+        return value
 
     def __getstate__(self) -> dict[str, Any]:
-        with self.lock:
+        with self.turn_to_read():
             value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
         return {"name": self.name, "value": value}
 

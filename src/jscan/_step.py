@@ -83,6 +83,9 @@ def trace_step(spec: ScanSpec) -> Step:
     while True:
         try:
             closed, trace = _trace_once(spec, outputs, reads)
+        except _frames.Lost as lost:
+            reads = tuple(dict.fromkeys((*reads, *lost.reads)))
+            continue
         except (TypeError, ValueError) as error:
             if not spec.listed:
                 raise

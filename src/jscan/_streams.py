@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import _frames
-from ._frames import Scope
+from ._frames import Scope, sampling_frame
 from ._shared import SharedVariable
+from ._turns import Turn, to_update
 from ._types import Leaf
 
 IMPLEMENTATION = "threefry2x32"  # the same numbers on every backend
@@ -50,9 +50,9 @@ class Stream(SharedVariable):
     later one must not make numbers come twice.
     """
 
-    def accept(self, value: Position) -> None:
-        """Store the later one of the position here and a computed one."""
-        self.stored = later(self.stored, value)
+    def merged(self, value: Position) -> Position:
+        """The later one of the position here and a computed one."""
+        return later(self.stored, value)
 
 
 def later(here: Position, there: Position) -> Position:
@@ -64,7 +64,7 @@ def take(stream: Stream, count: Any) -> Position:
     """Reserve `count` draws in the frame around; returns the first one's position."""
     frame = sampling_frame()
     if frame is None:
-        with stream.lock:
+        with Turn(to_update((stream,))):
             before = stream.value
             stream.stored = before.moved(count)
             return before
@@ -72,14 +72,6 @@ def take(stream: Stream, count: Any) -> Position:
     frame.set(stream, before.moved(count))
     frame.draws[stream] = frame.draws.get(stream, 0) + count
     return before
-
-
-def sampling_frame() -> _frames.Frame | None:
-    """The innermost frame that counts draws: a step or a function."""
-    frame = _frames.current()
-    while frame is not None and frame.scope is Scope.COST:
-        frame = frame.parent
-    return frame
 
 
 def hand_on(

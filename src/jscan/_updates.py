@@ -9,9 +9,9 @@ import jax
 
 from . import _frames
 from ._errors import ScanTypeError, Subject, UpdateCollision, explain_error
-from ._locks import locked
 from ._shared import SharedVariable, check_value, raise_traced, strong
 from ._streams import Stream, later
+from ._turns import Turn, store, to_update
 from ._types import Leaf, is_traced
 
 _SUBJECT = Subject("Updates")
@@ -91,7 +91,7 @@ class Updates(dict[SharedVariable, Any]):
             ScanTypeError: A value does not fit its variable, or the updates were
                 computed inside a trace; return them from the step or function there.
         """
-        with locked(self):
+        with Turn(to_update(self)):
             checked = {}
             for variable, value in self.items():
                 here = _frames.staging_trace()
@@ -101,11 +101,9 @@ class Updates(dict[SharedVariable, Any]):
                 if here is None and any(map(is_traced, leaves)):
                     raise_traced(variable, "Updates.apply")
                 tree = jax.tree.structure(variable.stored)
-                checked[variable] = jax.tree.unflatten(
-                    tree, [strong(leaf) for leaf in leaves]
-                )
-            for variable, value in checked.items():
-                variable.accept(value)
+                new = jax.tree.unflatten(tree, [strong(leaf) for leaf in leaves])
+                checked[variable] = variable.merged(new)
+            store(checked)
 
 
 OrderedUpdates = Updates

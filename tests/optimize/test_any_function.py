@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import jscan
 from jscan import explain, optimize
@@ -67,7 +69,7 @@ def test_a_number_that_need_not_be_known_does_not_compile_anew():
             want.append(want[-1] * rate + float(v))
         np.testing.assert_allclose(run(X, rate), want, rtol=1e-6)
     assert len(traced) == 3
-    assert all(isinstance(rate, jax.core.Tracer) for rate in traced)
+    assert all(isinstance(rate, Tracer) for rate in traced)
 
 
 def test_an_error_of_the_function_is_its_own():
@@ -92,7 +94,7 @@ class Module:
     """A tree with a static field, as equinox and flax have them."""
 
     weight: jax.Array
-    activation: object
+    activation: Any
 
     def __call__(self, x):
         return self.activation(x * self.weight)

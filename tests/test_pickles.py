@@ -1,0 +1,158 @@
+"""Everything public pickles and can be copied, or says why not."""
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jscan
+
+OLD = Path(__file__).parent / "data" / "of_0_1_0.pickle"
+COUNT = jscan.shared(0.0, name="count")
+
+
+def double(x, times=2):
+    return x * times + COUNT, {COUNT: COUNT + 1.0}
+
+
+PLAIN = jscan.function(double, static_argnames="times", name="plain")
+
+
+@jscan.function
+def decorated(x):
+    return x + COUNT
+
+
+class Model:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    @jscan.function
+    def scaled(self, x):
+        return self.scale * x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and self.scale == other.scale
+
+    def __hash__(self) -> int:
+        return hash(self.scale)
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+def report() -> jscan.Report:
+    return jscan.explain(lambda x: jscan.reduce(lambda a, b: a + b, x, 0.0)[0])(
+        jnp.arange(4.0)
+    )
+
+
+def profile() -> jscan.profile:
+    with jscan.profile() as found:
+        jscan.scan(lambda x: x, jnp.arange(3.0), name="loop")
+    return found
+
+
+@pytest.mark.parametrize("through", [pickled, copy.deepcopy, copy.copy])
+def test_errors(through: Any):
+    with pytest.raises(jscan.NonFiniteError) as caught:
+        jscan.scan(jnp.log, np.array([1.0, -1.0]), mode="DEBUG")
+    error = through(caught.value)
+    assert str(error) == str(caught.value)
+    assert (error.step, error.output) == (1, "output 0")
+    assert error.inputs == {"sequences[0][t]": -1.0}
+    kinds = [v for v in vars(jscan).values() if _is_error(v)]
+    assert len(kinds) == 7
+    for kind in kinds:
+        again = through(kind("a text"))
+        assert type(again) is kind
+        assert again.args == ("a text",)
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, jscan.ScanError)
+
+
+@pytest.mark.parametrize("through", [pickled, copy.deepcopy])
+def test_values(through: Any):
+    rng = jscan.RandomStreams(5)
+    draw = rng.normal(size=(2,))
+    result = jscan.scan(lambda x: (x * 2, {COUNT: COUNT + 1.0}), jnp.arange(3.0))
+    again = through(result)
+    assert again.outputs.tolist() == [0.0, 2.0, 4.0]
+    assert [(v.name, float(x)) for v, x in again.updates.items()] == [
+        ("count", float(COUNT.value) + 3.0)
+    ]
+    assert (again.n_steps, again.mask.tolist()) == (3, [True] * 3)
+    assert str(through(report())) == str(report())
+    assert through(profile()).loops["loop"].steps == 3
+    one, other = through((rng, draw))
+    assert other.stream is one.state
+    assert other.value.tolist() == draw.value.tolist()
+    assert through(jscan.until(True)).condition is True
+
+
+@pytest.mark.parametrize("through", [pickled, copy.deepcopy])
+def test_functions(through: Any):
+    again = through(PLAIN)
+    assert (again.name, again(1.0, times=3), PLAIN(1.0, times=3)) == ("plain", 3.0, 4.0)
+    assert through(decorated) is decorated
+    assert decorated(1.0) == 3.0
+    COUNT.set_value(0.0)
+    assert through(Model(3.0).scaled)(2.0) == 6.0
+    with pytest.raises(jscan.ScanTypeError, match=r"function 'plain': a call"):
+        again()
+
+
+def test_a_function_without_a_module_says_so():
+    local = jscan.function(lambda x: x)
+    with pytest.raises((pickle.PicklingError, AttributeError), match=r"<lambda>"):
+        pickle.dumps(local)
+    assert copy.deepcopy(local)(2.0) == 2.0
+
+
+def test_pickles_name_the_package():
+    for value in (COUNT, jscan.Updates({COUNT: 1.0}), report(), PLAIN, profile()):
+        text = pickle.dumps(value)
+        assert b"jscan" in text
+        assert b"jscan._shared" not in text
+        assert b"jscan._updates" not in text
+    for name in jscan.__all__:
+        assert getattr(jscan, name).__module__ == "jscan"
+
+
+def test_a_pickle_of_an_earlier_version():
+    """Written by 0.1.0, when pickles named the files in which classes are."""
+    old = pickle.loads(OLD.read_bytes())
+    value = old["w"].get_value()
+    assert value["a"].tolist() == [0.0, 1.0, 2.0]
+    assert (value["b"][0], value["b"][1]) == (1.5, 4)
+    assert old["count"].name == "count"
+    assert old["draw"].stream is old["rng"].state
+    assert int(old["rng"].state.value.counter) == 1
+    same = jscan.RandomStreams(11)
+    same.uniform().value  # noqa: B018
+    with jax.enable_x64(False):
+        assert old["draw"].value.tolist() == same.normal(size=(2,)).value.tolist()
+    assert old["result"].outputs.tolist() == [0.0, 2.0, 4.0]
+    assert list(old["updates"]) == [old["count"]]
+    assert old["report"].loops[0].fired == ("save_memory",)
+    kinds = [type(error) for error in old["errors"]]
+    assert kinds == [
+        jscan.ScanTypeError,
+        jscan.ScanValueError,
+        jscan.UpdateCollision,
+        jscan.NonFiniteError,
+    ]
+    assert old["errors"][3].step == 3
+    assert old["profile"].loops["p"].steps == 3
+    assert old["until"].condition
+    add = jscan.function(lambda: {old["count"]: old["count"] + np.int32(1)})
+    add()
+    assert old["count"].get_value() == 1
