@@ -20,6 +20,7 @@ from ._types import (
     Leaf,
     PyTree,
     is_array,
+    is_nothing,
     is_number,
     is_number_list,
     is_plain_sequence,
@@ -106,7 +107,7 @@ def as_tree(
     if is_number_list(value):
         return _from_numbers(value, place, name)
     leaves, treedef = jax.tree.flatten(value, is_leaf=_is_whole)
-    if not leaves:
+    if is_nothing(value):
         raise ScanTypeError(_not_numeric(place, name, value))
     arrays = [
         leaf
@@ -241,6 +242,16 @@ def _sequence(item: Any, place: str, name: str | None) -> SequenceSpec:
             )
         source, taps = entry["input"], entry.get("taps")
     value = as_tree(source, place, name)
+    if not jax.tree.leaves(value):
+        raise ScanTypeError(
+            explain_error(
+                name,
+                place,
+                needed="at least one array, whose rows the steps see",
+                came=f"{value!r:.60}, which holds none",
+                fix="leave it out, or pass it in non_sequences",
+            )
+        )
     fix = "put a constant in non_sequences"
     _check_rows(value, place, name, "sequence", fix)
     return SequenceSpec(place, source, value, _taps(taps, (0,), place, name))
@@ -341,7 +352,7 @@ def _check_initial_rows(spec: OutputSpec, name: str | None) -> None:
     needed = f"initial of at least {spec.span} rows for taps={list(spec.taps)},"
     fix = f"stack the {spec.span} values before the first step, oldest first"
     _check_rows(spec.initial, spec.place, name, f"multi-tap {needed}", fix)
-    rows = jax.tree.leaves(spec.initial)[0].shape[0]
+    rows = min((x.shape[0] for x in jax.tree.leaves(spec.initial)), default=spec.span)
     if rows < spec.span:
         raise ScanValueError(
             explain_error(

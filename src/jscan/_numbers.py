@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,6 @@ def fix_of_kind(value: Any) -> str:
         return "use the function from where it is instead of passing it"
     if hasattr(value, "__array__"):
         return "convert it with jnp.asarray"
-    if isinstance(value, Sized) and not len(value):
+    if isinstance(value, list | set) and not value:
         return "leave it out, or pass an array with 0 rows, as in jnp.zeros(0)"
     return "keep it in Python, where a step sees it, or pass the numbers in it"

@@ -14,7 +14,15 @@ from . import _donation, _frames
 from ._errors import ScanTypeError, Subject, explain_error
 from ._numbers import fix_of_kind
 from ._operators import ArrayLike
-from ._types import Leaf, PyTree, is_array, is_number, is_traced, type_text
+from ._types import (
+    Leaf,
+    PyTree,
+    is_array,
+    is_nothing,
+    is_number,
+    is_traced,
+    type_text,
+)
 
 _serials = itertools.count()
 
@@ -49,7 +57,7 @@ class SharedVariable(ArrayLike):
     ) -> None:
         self.name = name
         leaves = jax.tree.leaves(value, is_leaf=_is_variable)
-        if not leaves or not all(map(_is_storable, leaves)):
+        if is_nothing(value) or not all(map(_is_storable, leaves)):
             wrong = next((leaf for leaf in leaves if not _is_storable(leaf)), value)
             raise ScanTypeError(
                 explain_error(

@@ -50,6 +50,14 @@ def is_number_list(value: object) -> bool:
     )
 
 
+def is_nothing(value: object) -> bool:
+    """True for what is no value at all: None, or a list that holds nothing.
+
+    Other trees without arrays, such as `optax.EmptyState`, are values like any other.
+    """
+    return value is None or (isinstance(value, list) and not value)
+
+
 def abstract(leaf: Leaf) -> Any:
     """The type of an array: shape, dtype, weakness, placement on a mesh.
 
