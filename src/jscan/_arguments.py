@@ -19,6 +19,7 @@ from ._steps import count_steps
 from ._types import (
     Leaf,
     PyTree,
+    converts,
     is_array,
     is_nothing,
     is_number,
@@ -59,7 +60,7 @@ def normalise(
         for index, entry in enumerate(entries)
     )
     constants = tuple(
-        NonSequenceSpec(place, item, as_tree(item, place, name, keep_variables=True))
+        NonSequenceSpec(place, item, as_tree(item, place, name, is_constant=True))
         for place, item in (
             (f"non_sequences[{index}]", item)
             for index, item in enumerate(_items(non_sequences))
@@ -96,14 +97,14 @@ def _sequence_items(argument: Any) -> list[Any]:
 
 
 def as_tree(
-    value: Any, place: str, name: str | None, *, keep_variables: bool = False
+    value: Any, place: str, name: str | None, *, is_constant: bool = False
 ) -> PyTree:
     """The user's value as a tree of JAX arrays.
 
-    Shared variables give their value, unless they are to stay what they are.
+    Shared variables give their value; but a constant may be one, or a Ref, as it is.
     """
     if isinstance(value, SharedVariable):
-        return value if keep_variables else value.value
+        return value if is_constant else value.value
     if is_number_list(value):
         return _from_numbers(value, place, name)
     leaves, treedef = jax.tree.flatten(value, is_leaf=_is_whole)
@@ -111,7 +112,7 @@ def as_tree(
         raise ScanTypeError(_not_numeric(place, name, value))
     arrays = [
         leaf
-        if keep_variables and isinstance(leaf, SharedVariable)
+        if is_constant and isinstance(leaf, SharedVariable | jax.Ref)
         else _as_array(leaf, place, name)
         for leaf in leaves
     ]
@@ -133,7 +134,7 @@ def _as_array(leaf: Any, place: str, name: str | None) -> Any:
         return leaf.value
     if is_number_list(leaf):
         return _from_numbers(leaf, place, name)
-    if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+    if is_array(leaf) or is_number(leaf) or converts(leaf):
         _donation.check_alive(leaf, name, place)
         return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     raise ScanTypeError(_not_numeric(place, name, leaf))

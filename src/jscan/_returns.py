@@ -22,7 +22,14 @@ from ._errors import ScanTypeError, ScanValueError, UpdateCollision, explain_err
 from ._operators import ArrayLike
 from ._results import ScanResult
 from ._shared import SharedVariable
-from ._types import PyTree, is_array, is_nothing, is_number, is_plain_sequence
+from ._types import (
+    PyTree,
+    converts,
+    is_array,
+    is_nothing,
+    is_number,
+    is_plain_sequence,
+)
 from ._until import until
 from ._updates import Updates
 
@@ -225,7 +232,7 @@ def _leaf(leaf: Any, part: PyTree, name: str | None, index: int) -> Any:
         return leaf.value
     if is_array(leaf) or is_number(leaf):
         return leaf
-    if hasattr(leaf, "__jax_array__"):
+    if converts(leaf):
         return jnp.asarray(leaf)
     raise _bad_output(leaf, part, name, index)
 
@@ -239,6 +246,8 @@ def _bad_output(
         fix = "return the new value (did the step forget its return statement?)"
     if isinstance(value, Iterator):
         fix = "return a list of its items"
+    if isinstance(value, jax.Ref):
+        fix = "return the value it has, as in ref[...]"
     paths = jax.tree_util.tree_leaves_with_path(part, is_leaf=lambda x: x is value)
     path = next((path for path, leaf in paths if leaf is value), ())
     return ScanValueError(
