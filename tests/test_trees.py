@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import assert_trees_close
 
 import jscan
-from tests.helpers import assert_trees_close
 
 X = np.array([0.5, -1.0, 2.0, 1.5, -0.25])
 
@@ -262,7 +262,7 @@ def test_shared_variables_without_arrays(value):
         )[0]
         == value
     )
-    with pytest.raises(TypeError, match="'state': set_value.*tree"):
+    with pytest.raises(TypeError, match=r"'state': set_value.*tree"):
         variable.set_value(1.0)
 
 
@@ -367,7 +367,7 @@ def test_steps_run_one_by_one_return_the_same_trees():
     def unsteady(x):
         return Pair(x, None if x == X[0] else x)
 
-    run = lambda step, *more: jscan.scan(step, X, *more, mode="DEBUG")  # noqa: E731
+    run = lambda step, *more: jscan.scan(step, X, *more, mode="DEBUG")
     refused(lambda: run(unsteady), ValueError, "output 0 at step 1", "b=None")
     refused(
         lambda: run(lambda x: [x] if x == X[0] else [x, x]), ValueError, "2", "outputs"
@@ -502,7 +502,7 @@ def test_every_optimizer_is_a_state():
             expected = jax.lax.scan(
                 lambda c, x, train=train: (train(*c, x), None), (start, state), X
             )[0]
-            step = lambda x, p, s, train=train: train(p, s, x)  # noqa: E731
+            step = lambda x, p, s, train=train: train(p, s, x)
             info = [dict(initial=start), dict(initial=state)]
             assert_trees_close(tuple(jscan.foldl(step, X, info)[0]), expected, 1e-10)
             params, kept = jscan.shared(start), jscan.shared(state)
@@ -533,7 +533,7 @@ def test_modules_of_equinox():
 
     with standard():
         expected = jax.lax.scan(lambda p, x: (descend(p, x), None), params, inputs)[0]
-        step = lambda x, p: descend(p, x)  # noqa: E731
+        step = lambda x, p: descend(p, x)
         rows = jscan.scan(step, inputs, params).outputs
         assert_trees_close(jax.tree.map(lambda r: r[-1], rows), expected, 1e-6)
         assert_trees_close(jscan.foldl(step, inputs, params)[0], expected, 1e-6)
