@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import assert_trees_close
 
 import jscan
+from helpers import assert_trees_close
 
 X = np.array([0.5, -1.0, 2.0, 1.5, -0.25])
 
