@@ -316,7 +316,7 @@ def test_set_value_may_change_the_length():
 
 @pytest.mark.parametrize(
     "value",
-    [None, "text", [None], object(), {}],
+    [None, "text", [None], object(), []],
     ids=["none", "text", "list", "object", "empty"],
 )
 def test_values_that_cannot_be_stored(value):

@@ -19,7 +19,9 @@ from ._steps import count_steps
 from ._types import (
     Leaf,
     PyTree,
+    converts,
     is_array,
+    is_nothing,
     is_number,
     is_number_list,
     is_plain_sequence,
@@ -58,7 +60,7 @@ def normalise(
         for index, entry in enumerate(entries)
     )
     constants = tuple(
-        NonSequenceSpec(place, item, as_tree(item, place, name, keep_variables=True))
+        NonSequenceSpec(place, item, as_tree(item, place, name, is_constant=True))
         for place, item in (
             (f"non_sequences[{index}]", item)
             for index, item in enumerate(_items(non_sequences))
@@ -95,22 +97,22 @@ def _sequence_items(argument: Any) -> list[Any]:
 
 
 def as_tree(
-    value: Any, place: str, name: str | None, *, keep_variables: bool = False
+    value: Any, place: str, name: str | None, *, is_constant: bool = False
 ) -> PyTree:
     """The user's value as a tree of JAX arrays.
 
-    Shared variables give their value, unless they are to stay what they are.
+    Shared variables give their value; but a constant may be one, or a Ref, as it is.
     """
     if isinstance(value, SharedVariable):
-        return value if keep_variables else value.value
+        return value if is_constant else value.value
     if is_number_list(value):
         return _from_numbers(value, place, name)
     leaves, treedef = jax.tree.flatten(value, is_leaf=_is_whole)
-    if not leaves:
+    if is_nothing(value):
         raise ScanTypeError(_not_numeric(place, name, value))
     arrays = [
         leaf
-        if keep_variables and isinstance(leaf, SharedVariable)
+        if is_constant and isinstance(leaf, SharedVariable | jax.Ref)
         else _as_array(leaf, place, name)
         for leaf in leaves
     ]
@@ -132,7 +134,7 @@ def _as_array(leaf: Any, place: str, name: str | None) -> Any:
         return leaf.value
     if is_number_list(leaf):
         return _from_numbers(leaf, place, name)
-    if is_array(leaf) or is_number(leaf) or hasattr(leaf, "__jax_array__"):
+    if is_array(leaf) or is_number(leaf) or converts(leaf):
         _donation.check_alive(leaf, name, place)
         return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     raise ScanTypeError(_not_numeric(place, name, leaf))
@@ -241,6 +243,16 @@ def _sequence(item: Any, place: str, name: str | None) -> SequenceSpec:
             )
         source, taps = entry["input"], entry.get("taps")
     value = as_tree(source, place, name)
+    if not jax.tree.leaves(value):
+        raise ScanTypeError(
+            explain_error(
+                name,
+                place,
+                needed="at least one array, whose rows the steps see",
+                came=f"{value!r:.60}, which holds none",
+                fix="leave it out, or pass it in non_sequences",
+            )
+        )
     fix = "put a constant in non_sequences"
     _check_rows(value, place, name, "sequence", fix)
     return SequenceSpec(place, source, value, _taps(taps, (0,), place, name))
@@ -341,7 +353,7 @@ def _check_initial_rows(spec: OutputSpec, name: str | None) -> None:
     needed = f"initial of at least {spec.span} rows for taps={list(spec.taps)},"
     fix = f"stack the {spec.span} values before the first step, oldest first"
     _check_rows(spec.initial, spec.place, name, f"multi-tap {needed}", fix)
-    rows = jax.tree.leaves(spec.initial)[0].shape[0]
+    rows = min((x.shape[0] for x in jax.tree.leaves(spec.initial)), default=spec.span)
     if rows < spec.span:
         raise ScanValueError(
             explain_error(

@@ -245,14 +245,12 @@ class _Run:
 
     def _check_types(self, returned: Returned, step: int) -> None:
         """Every step must return what step 0 returned."""
-        first = [jax.tree.map(row_type, row) for row in self.rows[0]]
-        for index, (before, row) in enumerate(
-            zip(first, returned.outputs, strict=True)
-        ):
-            now = jax.tree.map(row_type, row)
-            same = jax.tree.map(lambda a, b: a.shape == b.shape, before, now)
-            if not all(jax.tree.leaves(same)):
-                raise_changed(self.spec.options.name, index, step, before, now)
+        first, name = self.rows[0], self.spec.options.name
+        complete_outputs(self.spec, self.outputs, len(returned.outputs))
+        for index, (then, row) in enumerate(zip(first, returned.outputs, strict=True)):
+            before, now = (jax.tree.map(row_type, tree) for tree in (then, row))
+            if _form(before) != _form(now):
+                raise_changed(name, index, step, before, now)
 
     def _check_finite(
         self, returned: Returned, step: int, arguments: Sequence[PyTree]
@@ -279,10 +277,16 @@ class _Run:
         return self.shared.get(argument, argument.value)
 
 
+def _form(row: PyTree) -> Any:
+    """What all rows of an output share: the tree, and the shapes in it."""
+    leaves, tree = jax.tree.flatten(row)
+    return tree, [leaf.shape for leaf in leaves]
+
+
 def raise_changed(
     name: str | None, index: int, step: int, before: PyTree, now: PyTree
 ) -> None:
-    """Refuse an output whose shape differs from that of step 0."""
+    """Refuse an output whose tree or shape differs from that of step 0."""
     raise ScanValueError(
         explain_error(
             name,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -17,6 +18,10 @@ def fix_of_kind(value: Any) -> str:
         return "pass numbers, as in (dates - dates[0]) / np.timedelta64(1, 'D')"
     if kind == "O":
         return "give it a numeric dtype, as in values.astype(float), None as nan"
+    if isinstance(value, jax.Ref):
+        return (
+            "use the Ref in the step itself, or pass the value it has, as in ref[...]"
+        )
     if value is None:
         return "leave it out, or pass a number"
     if isinstance(value, Iterator):
@@ -25,6 +30,6 @@ def fix_of_kind(value: Any) -> str:
         return "use the function from where it is instead of passing it"
     if hasattr(value, "__array__"):
         return "convert it with jnp.asarray"
-    if isinstance(value, Sized) and not len(value):
+    if isinstance(value, list | set) and not value:
         return "leave it out, or pass an array with 0 rows, as in jnp.zeros(0)"
     return "keep it in Python, where a step sees it, or pass the numbers in it"

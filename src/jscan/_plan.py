@@ -15,6 +15,7 @@ import jax
 from . import _frames
 from ._carry import CarryPlan, plan_carry
 from ._chunks import Level, plan_levels
+from ._errors import ScanNotImplementedError, explain_error
 from ._program import Program
 from ._progress import Bar, plan_bar
 from ._spec import Options, ScanSpec
@@ -140,7 +141,30 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         options=spec.options,
         inputs=tuple(jax.typeof(leaf) for leaf in inputs),
     )
+    if any(isinstance(leaf, jax.Ref) for leaf in inputs):
+        _check_refs(plan)
     return plan, inputs
+
+
+def _check_refs(plan: LoopPlan) -> None:
+    """A step that may write to a Ref runs once for each of its steps, and stays one."""
+    loops = {
+        "until, or a traced n_steps": plan.is_bounded,
+        f"checkpoint={plan.options.checkpoint!r}": plan.options.checkpoint is not None,
+        f"truncate_gradient={plan.kept_steps}": plan.kept_steps is not None,
+    }
+    came = next((option for option, asked in loops.items() if asked), None)
+    if came is not None:
+        raise ScanNotImplementedError(
+            explain_error(
+                plan.options.name,
+                "a Ref that the step uses",
+                needed="a loop of known length that runs and is differentiated whole",
+                came=came,
+                fix="make what the Ref holds a state: give its value in outputs_info "
+                "and return the new one",
+            )
+        )
 
 
 def _plan_sequence(sequence: Any, spec: ScanSpec) -> SequencePlan:

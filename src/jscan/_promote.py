@@ -53,12 +53,15 @@ def _promote(
     before, tree = jax.tree.flatten(spec.initial)
     after, row_tree = jax.tree.flatten(row)
     if tree != row_tree:
+        needed, came = _text(spec), tree_text(row)
+        if needed == came:  # they differ in what a node does not print
+            needed, came = str(tree), str(row_tree)
         raise ScanTypeError(
             explain_error(
                 name,
                 spec.place,
-                needed=f"a step that returns the tree of its initial, {_text(spec)}",
-                came=f"{tree_text(row)} as output {index}",
+                needed=f"a step that returns the tree of its initial, {needed}",
+                came=f"{came} as output {index}",
                 fix="return the state with the same structure, wrapped in a list if it "
                 "is itself a tuple or list",
             )

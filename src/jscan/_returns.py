@@ -4,12 +4,14 @@
     ``until`` last; and the flat ``(a, b, until)``.
 
 A plain tuple or list is a list of outputs; a named tuple, a dict whose keys are not
-shared variables, a nested tuple or any other pytree is *one* output.
+shared variables, a nested tuple or any other pytree is *one* output. None in a tree is
+JAX's empty tree; an output that is None as a whole is an error. ``()`` or ``{}`` beside
+outputs is no updates, unless `outputs_info` has such a state there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,14 @@ from ._errors import ScanTypeError, ScanValueError, UpdateCollision, explain_err
 from ._operators import ArrayLike
 from ._results import ScanResult
 from ._shared import SharedVariable
-from ._types import PyTree, is_array, is_number, is_plain_sequence
+from ._types import (
+    PyTree,
+    converts,
+    is_array,
+    is_nothing,
+    is_number,
+    is_plain_sequence,
+)
 from ._until import until
 from ._updates import Updates
 
@@ -43,8 +52,16 @@ class Returned:
         return self.outputs[0] if self.outputs else None
 
 
-def parse_return(value: Any, name: str | None) -> Returned:
-    """Sort a return value into outputs, updates and the stop condition."""
+def parse_return(
+    value: Any, name: str | None, empty_pair: Sequence[PyTree] = ()
+) -> Returned:
+    """Sort a return value into outputs, updates and the stop condition.
+
+    Args:
+        value: What the step returned.
+        name: Of the loop, for errors.
+        empty_pair: Of two outputs, the initials that hold no arrays, else None.
+    """
     if isinstance(value, ScanResult):
         value = (value.outputs if value.outputs is not None else [], value.updates)
     parts, stop = _take_stop(value, name)
@@ -54,13 +71,16 @@ def parse_return(value: Any, name: str | None) -> Returned:
         return _parse_single(value, stop, name)
     if _is_pairs(parts):
         return Returned([], _updates(parts, name), stop)
-    if len(parts) == 2:
+    states = zip(parts, empty_pair, strict=False)
+    if len(parts) == 2 and not any(
+        _is_empty(x) and type(x) is type(s) for x, s in states
+    ):
         first, second = parts
-        if _is_updates(second) and not (_is_updates(first) and _is_filled(first)):
+        if _is_updates(second) and (_is_empty(first) or not _is_updates(first)):
             return _beside(first, _updates(second, name), stop, name)
         if _is_updates(first):
             return _beside(second, _updates(first, name), stop, name)
-    outputs = [_output(part, name) for part in parts]
+    outputs = [_output(part, name, index) for index, part in enumerate(parts)]
     return Returned(outputs, stop=stop, container=type(value))
 
 
@@ -122,8 +142,8 @@ def _is_updates(part: Any) -> bool:
     return is_plain_sequence(part) and (len(part) == 0 or _is_pairs(part))
 
 
-def _is_filled(part: Any) -> bool:
-    return len(part) > 0
+def _is_empty(part: Any) -> bool:
+    return (isinstance(part, dict) or is_plain_sequence(part)) and len(part) == 0
 
 
 def _is_pairs(parts: Any) -> bool:
@@ -166,12 +186,12 @@ def _updates(part: Any, name: str | None) -> Updates:
 def _beside(part: Any, updates: Updates, stop: Any, name: str | None) -> Returned:
     """Outputs that stand beside updates or `until`: a list of them, or one."""
     if is_plain_sequence(part):
-        outputs = [_output(item, name) for item in part]
+        outputs = [_output(item, name, index) for index, item in enumerate(part)]
         return Returned(outputs, updates, stop, type(part) if outputs else None)
     return Returned([_output(part, name)], updates, stop)
 
 
-def _output(part: PyTree, name: str | None) -> PyTree:
+def _output(part: PyTree, name: str | None, index: int = 0) -> PyTree:
     """One output: a tree of arrays (a shared variable stands for its value)."""
     if isinstance(part, dict):
         shared_keys = [key for key in part if isinstance(key, SharedVariable)]
@@ -196,36 +216,44 @@ def _output(part: PyTree, name: str | None) -> PyTree:
                     fix="make it one with jscan.shared, or return it as an output",
                 )
             )
-    leaves, treedef = jax.tree.flatten(part, is_leaf=_is_opaque)
-    if not leaves:
-        raise _bad_output(part, name)
-    return jax.tree.unflatten(treedef, [_leaf(leaf, name) for leaf in leaves])
+    if is_nothing(part):
+        raise _bad_output(part, part, name, index)
+    return jax.tree.map(
+        lambda leaf: _leaf(leaf, part, name, index), part, is_leaf=_is_opaque
+    )
 
 
 def _is_opaque(value: Any) -> bool:
-    return value is None or isinstance(value, SharedVariable | Iterator)
+    return isinstance(value, SharedVariable | Iterator)
 
 
-def _leaf(leaf: Any, name: str | None) -> Any:
+def _leaf(leaf: Any, part: PyTree, name: str | None, index: int) -> Any:
     if isinstance(leaf, ArrayLike):
         return leaf.value
     if is_array(leaf) or is_number(leaf):
         return leaf
-    if hasattr(leaf, "__jax_array__"):
+    if converts(leaf):
         return jnp.asarray(leaf)
-    raise _bad_output(leaf, name)
+    raise _bad_output(leaf, part, name, index)
 
 
-def _bad_output(value: Any, name: str | None) -> ScanValueError:
+def _bad_output(
+    value: Any, part: PyTree, name: str | None, index: int
+) -> ScanValueError:
+    """The error for `value`, which is output `index` or lies in it."""
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
         fix = "return the new value (did the step forget its return statement?)"
     if isinstance(value, Iterator):
         fix = "return a list of its items"
+    if isinstance(value, jax.Ref):
+        fix = "return the value it has, as in ref[...]"
+    paths = jax.tree_util.tree_leaves_with_path(part, is_leaf=lambda x: x is value)
+    path = next((path for path, leaf in paths if leaf is value), ())
     return ScanValueError(
         explain_error(
             name,
-            PLACE,
+            f"{PLACE}, output {index}{jax.tree_util.keystr(path)}",
             needed="arrays, lists or tuples of them, a dict of updates",
             came=f"{value!r:.60} of type {type(value).__name__}",
             fix=fix,

@@ -13,7 +13,15 @@ from ._errors import ScanTypeError, Subject, explain_error
 from ._numbers import fix_of_kind
 from ._operators import ArrayLike
 from ._turns import Claim, Turn, to_update
-from ._types import Leaf, PyTree, is_array, is_number, is_traced, type_text
+from ._types import (
+    Leaf,
+    PyTree,
+    is_array,
+    is_nothing,
+    is_number,
+    is_traced,
+    type_text,
+)
 
 
 class SharedVariable(ArrayLike):
@@ -46,7 +54,7 @@ class SharedVariable(ArrayLike):
     ) -> None:
         self.name = name
         leaves = jax.tree.leaves(value, is_leaf=_is_variable)
-        if not leaves or not all(map(_is_storable, leaves)):
+        if is_nothing(value) or not all(map(_is_storable, leaves)):
             wrong = next((leaf for leaf in leaves if not _is_storable(leaf)), value)
             raise ScanTypeError(
                 explain_error(

@@ -152,6 +152,13 @@ class ScanSpec:
         """The entries of `outputs_info` that feed back."""
         return tuple(o for o in self.outputs or () if o.is_state)
 
+    @property
+    def empty_pair(self) -> list[PyTree]:
+        """Of two outputs, the initials that hold no arrays, else None."""
+        initials = [output.initial for output in self.outputs or ()]
+        pair = initials if len(initials) == 2 else []
+        return [None if jax.tree.leaves(tree) else tree for tree in pair]
+
     def sequence_leaves(self) -> list[Leaf]:
         """The arrays of all sequences, in order."""
         return jax.tree.leaves([s.value for s in self.sequences])

@@ -150,7 +150,7 @@ def call_step(
         step = "the step" if index is None else f"step {index}"
         error.add_note(f"This happened in {step} of {loop_label(spec.options.name)}.")
         raise
-    returned = parse_return(value, spec.options.name)
+    returned = parse_return(value, spec.options.name, spec.empty_pair)
     updates = without_streams(returned.updates)
     _refuse_local(updates, spec.options.name)
     frame = _frames.current()

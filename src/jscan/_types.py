@@ -28,6 +28,11 @@ def is_array(value: object) -> bool:
     )
 
 
+def converts(value: object) -> bool:
+    """True for a foreign object that JAX takes for an array; a traced Ref is none."""
+    return hasattr(value, "__jax_array__") and not isinstance(value, jax.Ref)
+
+
 def is_traced(value: object) -> bool:
     """True for a value that is only known when the traced program runs."""
     return isinstance(value, Tracer)
@@ -48,6 +53,14 @@ def is_number_list(value: object) -> bool:
     return bool(items) and all(
         is_number(item) or is_number_list(item) for item in items
     )
+
+
+def is_nothing(value: object) -> bool:
+    """True for what is no value at all: None, or a list of nothing else.
+
+    Other trees without arrays, such as `optax.EmptyState`, are values like any other.
+    """
+    return value is None or (isinstance(value, list) and all(map(is_nothing, value)))
 
 
 def abstract(leaf: Leaf) -> Any:
@@ -110,6 +123,8 @@ def zeros(aval: Any, axes: frozenset[Any] = frozenset()) -> Leaf:
 
 def type_text(leaf: Leaf) -> str:
     """A type as errors print it: ``float32[3,4]``."""
+    if isinstance(leaf, jax.Ref):
+        return str(jax.typeof(leaf))
     shape, dtype = jnp.shape(leaf), getattr(leaf, "dtype", type(leaf).__name__)
     return f"{dtype}[{','.join(map(str, shape))}]"
 
