@@ -10,6 +10,7 @@ that is over keeps its state. Each function here is trivial for one lane, and
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -53,8 +54,14 @@ def _held_by_lane(
     size: int, batched: list[Any], active: Leaf, new: PyTree, old: PyTree
 ) -> tuple[PyTree, PyTree]:
     of_active, of_new, of_old = batched
-    if not of_active:
-        return held(active, new, old), of_new
+    if not of_active:  # but other lanes around these may differ in it
+        return held(
+            active,
+            *(
+                jax.tree.map(functools.partial(_in_lanes, size), part, *flags)
+                for part, flags in ((new, (of_new, of_old)), (old, (of_old, of_new)))
+            ),
+        ), jax.tree.map(operator.or_, of_new, of_old)
 
     def choose(new: Leaf, old: Leaf, *flags: bool) -> Leaf:
         axes = (0, *(0 if flag else None for flag in flags))
@@ -62,6 +69,13 @@ def _held_by_lane(
 
     chosen = jax.tree.map(choose, new, old, of_new, of_old)
     return chosen, jax.tree.map(lambda _: True, new)
+
+
+def _in_lanes(size: int, leaf: Leaf, has_lanes: bool, other_has: bool) -> Leaf:
+    """The leaf, repeated for each lane if only the other one has lanes."""
+    if other_has and not has_lanes:
+        return jnp.broadcast_to(leaf, (size, *leaf.shape))
+    return leaf
 
 
 @functools.lru_cache(maxsize=64)
