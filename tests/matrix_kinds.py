@@ -59,6 +59,14 @@ def ours_with_bar(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
     return ours_with(progress=bar)(cell, w, x, h)
 
 
+def plain_with_callback(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
+    def step(h, x):
+        jax.debug.callback(lambda count: None, jnp.int32(1))
+        return two(cell(w, x, h))
+
+    return jax.lax.scan(step, h, x)[1]
+
+
 def ours_with_taps(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
     first = dict(initial=jnp.stack([h, 2 * h]), taps=[-2, -1])
 
@@ -80,14 +88,14 @@ def plain_with_taps(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
 def plain_truncated(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
     step = lambda w: lambda h, x: two(cell(w, x, h))
     still = jax.lax.stop_gradient
-    cut = LENGTH - KEPT
+    cut = x.shape[0] - KEPT
     h, early = jax.lax.scan(step(still(w)), still(h), still(x[:cut]))
     _, late = jax.lax.scan(step(w), still(h), x[cut:])
     return jnp.concatenate([still(early), late])
 
 
 def ours_with_updates(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
-    total = jscan.shared(jnp.zeros(()), name="total")
+    total = jscan.shared(jnp.float32(0), name="total")
 
     def step(x, h, w):
         new = cell(w, x + 0.1 * total.value, h)
@@ -112,7 +120,7 @@ def ours_with_draws(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
     rng = jscan.RandomStreams(SEED)
 
     def step(x, h, w):
-        noise = rng.uniform(size=(SIZE,), dtype=x.dtype).value
+        noise = rng.uniform(size=(1, SIZE), dtype=x.dtype).value
         return cell(w, x, h * noise)
 
     return jscan.scan(step, x, h, w).outputs
@@ -125,9 +133,9 @@ def plain_with_draws(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
     def step(h, inputs):
         x, count = inputs
         sample = jax.random.fold_in(key, count)
-        return two(cell(w, x, h * jax.random.uniform(sample, (SIZE,), x.dtype)))
+        return two(cell(w, x, h * jax.random.uniform(sample, (1, SIZE), x.dtype)))
 
-    return jax.lax.scan(step, h, (x, jnp.arange(LENGTH, dtype=jnp.uint32)))[1]
+    return jax.lax.scan(step, h, (x, jnp.arange(x.shape[0], dtype=jnp.uint32)))[1]
 
 
 def ours_nested(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
@@ -166,6 +174,8 @@ def count_of(x: Any) -> Any:
 
 def whole(rows: Any) -> Any:
     """An eager call returns the executed rows; traced ones repeat the last."""
+    if isinstance(rows, jax.core.Tracer):
+        return rows
     missing = LENGTH - len(rows)
     return jnp.concatenate([rows, jnp.repeat(rows[-1:], missing, axis=0)])
 
@@ -182,7 +192,7 @@ def ours_until(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
 def ours_traced_length(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
     count = count_of(x)
     step = lambda x, h, w: cell(w, x, h)
-    result = jscan.scan(step, x, h, w, n_steps=count, max_steps=LENGTH)
+    result = jscan.scan(step, x, h, w, n_steps=count)
     return whole(result.outputs), jnp.asarray(result.n_steps, jnp.int32)
 
 
@@ -225,7 +235,7 @@ KINDS = {
     "traced_length": Kind(ours_traced_length, plain_traced_length),
     "updates": Kind(ours_with_updates, plain_with_updates),
     "draws": Kind(ours_with_draws, plain_with_draws),
-    "bars": Kind(ours_with_bar, plain_loop),
+    "bars": Kind(ours_with_bar, plain_with_callback),
     "nested": Kind(ours_nested, plain_nested),
     "optimize": Kind(optimized_scan, plain_loop),
 }

@@ -214,14 +214,14 @@ def custom_vjp_around(make, args):
 
 @tool
 def rule_that_holds_an_array(make, args):
-    table = jnp.linspace(0.5, 1.5, SIZE)
+    table = jnp.linspace(0.5, 1.5, SIZE, dtype=jnp.float32)[None]
     ruled = twice_jvp(lambda h: h * table)
     return all_gradients(make(lambda w, x, h: ruled(cell(w, x, h))))(*args)
 
 
 @tool
 def callee_that_holds_an_array(make, args):
-    table = jnp.linspace(0.5, 1.5, SIZE)
+    table = jnp.linspace(0.5, 1.5, SIZE, dtype=jnp.float32)[None]
     callee = jax.jit(lambda h: h * table)
     loop = make(lambda w, x, h: callee(cell(w, x, h)))
     return all_gradients(loop)(*args), jax.jit(loop)(*args)
@@ -237,7 +237,7 @@ def logarithm(w: Any, x: Any, h: Any) -> Any:
 
 def spoilt(args: Arguments) -> Arguments:
     w, x, h = args
-    return w, x.at[1, 0, 1].set(-3.0), h
+    return w, x.at[0, 0, 1].set(-3.0), h
 
 
 @tool
@@ -308,7 +308,7 @@ def ahead_of_time_grad(make, args):
 @tool
 def export_for_two_platforms(make, args):
     exported = export.export(all_gradients(make()), platforms=("cpu", "cuda"))(*args)
-    return export.deserialize(exported.serialize()).call(*args)
+    return exported.call(*args)
 
 
 @tool
@@ -368,12 +368,22 @@ def shard_map(make, args):
 
 @tool
 def grad_in_shard_map(make, args):
-    def own(*args):
-        gradients = jax.grad(cost(make()), ALL)(*args)
-        return jax.tree.map(lambda leaf: leaf, gradients)
-
+    own = jax.grad(cost(make()), ALL)
     mesh = mesh_of(AxisType.Auto)
     return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=SPECS, out_specs=SPECS))(*args)
+
+
+@tool
+def shard_map_of_own_weights(make, args):
+    """What is the same on all devices is made to vary before the loop."""
+
+    def own(w, x, h):
+        w = jax.lax.pcast(w, "d", to="varying")
+        return jax.tree.map(lambda leaf: leaf[None], make()(w, x, h))
+
+    mesh = mesh_of(AxisType.Auto)
+    whole = jax.shard_map(own, mesh=mesh, in_specs=SPECS, out_specs=P("d"))
+    return jax.jit(whole)(*args), all_gradients(whole)(*args)
 
 
 @tool

@@ -15,6 +15,7 @@ import jax
 from . import _frames
 from ._carry import CarryPlan, plan_carry
 from ._chunks import Level, plan_levels
+from ._errors import ScanNotImplementedError, explain_error
 from ._program import Program
 from ._progress import Bar, plan_bar
 from ._spec import Options, ScanSpec
@@ -114,6 +115,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         *spec.non_sequence_leaves(),
         *([] if spec.limit is None else [spec.limit]),
     ]
+    _check_length(spec)
     bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
     whole = not (step.has_stop or spec.limit is not None or levels)
@@ -141,6 +143,28 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         inputs=tuple(jax.typeof(leaf) for leaf in inputs),
     )
     return plan, inputs
+
+
+def _check_length(spec: ScanSpec) -> None:
+    """What cuts a loop in parts needs to know how many steps there are."""
+    options = spec.options
+    asked = {
+        "checkpoint": options.checkpoint is not None,
+        "truncate_gradient": options.truncate_gradient != -1,
+        "progress": options.progress is not None,
+        "checkpoints every N steps": options.row_every is not None,
+    }
+    names = [name for name, given in asked.items() if given]
+    if names and not isinstance(spec.n_steps, int):
+        raise ScanNotImplementedError(
+            explain_error(
+                options.name,
+                ", ".join(names),
+                needed="a number of steps that is known when the program is traced",
+                came=f"the symbolic length {spec.n_steps}",
+                fix="leave it out, or export the program for a fixed length",
+            )
+        )
 
 
 def _plan_sequence(sequence: Any, spec: ScanSpec) -> SequencePlan:
