@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import helpers
-from matrix_kinds import BATCH, LENGTH, SIZE, Cell, Tree
+from matrix_kinds import BATCH, LENGTH, SIZE, Tree
 
 Arguments = tuple[Any, Any, Any]
 Make = Callable[..., Callable[..., Tree]]
@@ -352,7 +352,10 @@ def on_mesh(kind: AxisType) -> Tool:
     return run
 
 
-TOOLS |= {"explicit_mesh": on_mesh(AxisType.Explicit), "auto_mesh": on_mesh(AxisType.Auto)}
+TOOLS |= {
+    "explicit_mesh": on_mesh(AxisType.Explicit),
+    "auto_mesh": on_mesh(AxisType.Auto),
+}
 
 
 @tool
@@ -362,7 +365,9 @@ def shard_map(make, args):
     def own(*args):
         return jax.tree.map(lambda leaf: leaf[None], make()(*args))
 
-    whole = jax.shard_map(own, mesh=mesh_of(AxisType.Auto), in_specs=SPECS, out_specs=P("d"))
+    whole = jax.shard_map(
+        own, mesh=mesh_of(AxisType.Auto), in_specs=SPECS, out_specs=P("d")
+    )
     return jax.jit(whole)(*args), all_gradients(whole)(*args)
 
 
@@ -370,7 +375,9 @@ def shard_map(make, args):
 def grad_in_shard_map(make, args):
     own = jax.grad(cost(make()), ALL)
     mesh = mesh_of(AxisType.Auto)
-    return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=SPECS, out_specs=SPECS))(*args)
+    return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=SPECS, out_specs=SPECS))(
+        *args
+    )
 
 
 @tool

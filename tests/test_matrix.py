@@ -93,4 +93,6 @@ def test_a_state_of_constants_becomes_varying_inside_shard_map():
     whole = lambda w, x: KINDS["plain"].plain(cell, w, x, jnp.zeros_like(h))
     both = lambda f: jax.jit(jax.value_and_grad(cost(f), (0, 1)))(w, x)
     mine, theirs = both(mapped), both(whole)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 2e-5, 2e-5), mine, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 2e-5, 2e-5), mine, theirs
+    )
