@@ -1,8 +1,8 @@
 """The rows of the matrix: every kind of loop, ours and written by hand.
 
-Each kind is a function of ``(cell, w, x, h)``: what one step computes, weights ``[3, 3]``,
-a sequence ``[T, B, 3]`` and a first state ``[B, 3]``. The hand-written ones know nothing
-of jscan. A loop that stops early is, by hand, a scan whose dead steps do nothing.
+Each kind is a function of ``(cell, w, x, h)``: what one step computes, weights
+``[3, 3]``, a sequence ``[T, B, 3]`` and a first state ``[B, 3]``. The hand-written ones
+know nothing of jscan. A loop that stops early is, by hand, a scan whose dead steps do nothing.
 """
 
 import io
@@ -38,7 +38,7 @@ def total_of(x: Any) -> Any:
     return 0.1 * jnp.sum(x)
 
 
-# ------------------------------------------------------------------ loops of known length
+# --------------------------------------------------------------- loops of known length
 
 
 def plain_loop(cell: Cell, w: Any, x: Any, h: Any) -> Tree:

@@ -1,6 +1,6 @@
 """The columns of the matrix: every transformation and tool of JAX, by name.
 
-A tool gets `make`, which turns what one step computes into a loop ``(w, x, h) -> tree``,
+A tool gets `make`, which makes a loop ``(w, x, h) -> tree`` of what one step computes,
 and the arguments. It returns numbers, which are the same for our loops and for those
 written by hand. Derivatives are taken of one scalar made of all results, or of all
 smooth results.

@@ -79,7 +79,7 @@ def test_cell(kind, tool):
 
 
 def test_a_state_of_constants_becomes_varying_inside_shard_map():
-    """`lax.scan` asks for `pcast`; here a state takes the type that its step returns."""
+    """`lax.scan` asks for `pcast`; a state of ours takes the type of its step."""
     w, x, h = arguments()
 
     def own(w, x):

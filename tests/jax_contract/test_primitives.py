@@ -99,7 +99,7 @@ def test_a_scan_says_how_its_operands_are_split():
     def loop(w, h, x):
         return jax.lax.scan(lambda h, x: (w * h + x, h), h, x, reverse=True, unroll=2)
 
-    (scan,) = [e for e in jax.make_jaxpr(loop)(X[0], X[0], X).eqns]
+    (scan,) = jax.make_jaxpr(loop)(X[0], X[0], X).eqns
     params = scan.params
     assert scan.primitive is primitives.scan_p
     assert (params["length"], params["reverse"], params["unroll"]) == (2, True, 2)

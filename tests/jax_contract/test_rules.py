@@ -63,7 +63,7 @@ def test_tangents_that_are_zero_are_objects_of_their_own():
         return made.bind(*primals), [rate + tangents[1]]
 
     ad.primitive_jvps[made] = rule
-    value, rate = jax.jvp(lambda y: made.bind(X, y)[0], (X,), (X,))
+    _, rate = jax.jvp(lambda y: made.bind(X, y)[0], (X,), (X,))
     assert seen == [True, False]
     np.testing.assert_allclose(rate, X)
 
