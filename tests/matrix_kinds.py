@@ -2,7 +2,8 @@
 
 Each kind is a function of ``(cell, w, x, h)``: what one step computes, weights
 ``[3, 3]``, a sequence ``[T, B, 3]`` and a first state ``[B, 3]``. The hand-written ones
-know nothing of jscan. A loop that stops early is, by hand, a scan whose dead steps do nothing.
+know nothing of jscan. A loop that stops early is, by hand, a scan whose dead steps do
+nothing.
 """
 
 import io
@@ -60,11 +61,13 @@ def ours_with_bar(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
 
 
 def plain_with_callback(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
-    def step(h, x):
-        jax.debug.callback(lambda count: None, jnp.int32(1))
-        return two(cell(w, x, h))
+    def step(state, x):
+        h, count = state
+        jax.debug.callback(lambda count: None, count)
+        new = cell(w, x, h)
+        return (new, count + 1), new
 
-    return jax.lax.scan(step, h, x)[1]
+    return jax.lax.scan(step, (h, jnp.int32(0)), x)[1]
 
 
 def ours_with_taps(cell: Cell, w: Any, x: Any, h: Any) -> Tree:
@@ -173,9 +176,9 @@ def count_of(x: Any) -> Any:
 
 
 def whole(rows: Any) -> Any:
-    """An eager call returns the executed rows; traced ones repeat the last."""
-    if isinstance(rows, jax.core.Tracer):
-        return rows
+    """Where the number is known, the executed rows come; else the last is repeated."""
+    if not isinstance(rows.shape[0], int):
+        return rows  # of a symbolic length
     missing = LENGTH - len(rows)
     return jnp.concatenate([rows, jnp.repeat(rows[-1:], missing, axis=0)])
 

@@ -40,6 +40,9 @@ UNSUPPORTED: dict[tuple[str, str], Refusal] = {
     ("bars", "export_for_two_platforms"): Refusal(
         TypeError, "JAX lowers jax.debug.callback for one platform at a time"
     ),
+    ("bars", "checking_leaks"): Refusal(
+        Exception, "JAX keeps the count that a scan's step calls back with"
+    ),
     **{
         (kind, tool): ENDS_ALONE
         for kind in ("until", "traced_length")
