@@ -19,12 +19,13 @@ import jax
 from jax.custom_derivatives import SymbolicZero
 
 from ._bounded import BoundedLoop, Closed, Step, close_loop, run
+from ._errors import ScanNotImplementedError, explain_error
 from ._linear_call import linear_call
 from ._linearize import Linearized, linearize
 from ._masks import cut, pick
 from ._program import CACHE_SIZE
 from ._progress import Meter
-from ._types import Leaf, PyTree, zeros
+from ._types import Leaf, PyTree, axes_of, zeros
 
 
 def bounded_loop(
@@ -67,7 +68,11 @@ def bounded_loop(
 
 
 def _call(closed: Closed) -> tuple[PyTree, PyTree, Leaf]:
-    return closed.results(_with_derivative(closed.loop)(*closed.inputs))
+    # JAX lets no rule of ours stand around steps that write in a Ref.
+    has_refs = any(isinstance(leaf, jax.Ref) for leaf in closed.inputs)
+    call = functools.partial(run, closed.loop)
+    call = call if has_refs else _with_derivative(closed.loop)
+    return closed.results(call(*closed.inputs))
 
 
 @functools.lru_cache(maxsize=CACHE_SIZE)
@@ -266,6 +271,7 @@ class _LinearLoop:
     def pull(self, residuals: Sequence[Leaf], cts: Sequence[Any]) -> list[Leaf]:
         """The cotangents of constants, carry and sequences; those of None are zero."""
         first, end, consts, rows = self._read(residuals)
+        _refuse_sums_over_devices(end, self.split.rate_avals)
         avals = cut(self.split.rate_avals, self.counts)
         carry_cts, row_cts = cts[: self.counts[1]], cts[self.counts[1] :]
         carry_cts = [
@@ -292,3 +298,24 @@ class _LinearLoop:
             reverse=not self.reverse,
         )
         return [*sums, *carry, *x_cts]
+
+
+def _refuse_sums_over_devices(end: Leaf, avals: Sequence[Any]) -> None:
+    """Inside `jax.shard_map`, devices that stop at different steps.
+
+    What is the same on all of them has one cotangent, a sum over the devices at every
+    step. Those that are over would not take part, and the others wait for ever.
+    """
+    alone = sorted({axis for aval in avals for axis in axes_of(end) - axes_of(aval)})
+    if alone:
+        axes = tuple(alone)
+        raise ScanNotImplementedError(
+            explain_error(
+                None,
+                "a gradient inside jax.shard_map",
+                needed=f"values of their own on each device along {axes}, in a loop "
+                "that each device ends by itself",
+                came="a value that is the same on all of them",
+                fix=f"jax.lax.pcast(value, {axes}, to='varying') before the loop",
+            )
+        )

@@ -151,7 +151,8 @@ def _scan(body: Body) -> tuple[Carry, Any]:
         body.step,
         body.first_carry(),
         body.slices(),
-        length=plan.n_steps,
+        # JAX takes a symbolic length (of `jax.export`) from the sequences alone.
+        length=plan.n_steps if isinstance(plan.n_steps, int) else None,
         reverse=backwards,
         unroll=plan.options.unroll or 1,
     )

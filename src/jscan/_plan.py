@@ -115,6 +115,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         *spec.non_sequence_leaves(),
         *([] if spec.limit is None else [spec.limit]),
     ]
+    _check_length(spec)
     bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
     whole = not (step.has_stop or spec.limit is not None or levels)
@@ -163,6 +164,28 @@ def _check_refs(plan: LoopPlan) -> None:
                 came=came,
                 fix="make what the Ref holds a state: give its value in outputs_info "
                 "and return the new one",
+            )
+        )
+
+
+def _check_length(spec: ScanSpec) -> None:
+    """What cuts a loop in parts needs to know how many steps there are."""
+    options = spec.options
+    asked = {
+        "checkpoint": options.checkpoint is not None,
+        "truncate_gradient": options.truncate_gradient != -1,
+        "progress": options.progress is not None,
+        "checkpoints every N steps": options.row_every is not None,
+    }
+    names = [name for name, given in asked.items() if given]
+    if names and not isinstance(spec.n_steps, int):
+        raise ScanNotImplementedError(
+            explain_error(
+                options.name,
+                ", ".join(names),
+                needed="a number of steps that is known when the program is traced",
+                came=f"the symbolic length {spec.n_steps}",
+                fix="leave it out, or export the program for a fixed length",
             )
         )
 

@@ -96,7 +96,10 @@ def after(count: Leaf, results: PyTree) -> Leaf:
     known = [x for x in known if not jnp.issubdtype(x.dtype, jax.dtypes.extended)]
     if not known:
         return count
-    number = jnp.real(known[0]).reshape(-1)[0].astype(jnp.int32)
+    number = jnp.real(known[0])
+    is_whole = not any(jax.typeof(number).sharding.spec)  # on an Explicit mesh
+    number = number.reshape(-1)[0] if is_whole else jnp.max(number)
+    number = number.astype(jnp.int32)
     return count + last_lane((number & 1) >> 1)
 
 
@@ -131,7 +134,9 @@ def _seconds(step: Program) -> float:
     steps are a few nanoseconds long.
     """
     equations = open_jaxpr(step.jaxpr).eqns
-    return 1e-9 * len(equations) + flops(equations) / 50e9
+    work = flops(equations)
+    known = work if isinstance(work, int | float) else 0  # else of symbolic shapes
+    return 1e-9 * len(equations) + known / 50e9
 
 
 # ---------------------------------------------------------------------- on the host

@@ -22,9 +22,11 @@ from ._types import (
     PyTree,
     abstract,
     abstract_row,
+    axes_of,
     is_traced,
     tree_text,
     type_text,
+    varying,
 )
 
 
@@ -71,11 +73,13 @@ def _promote(
         _closing_dtype(to_row(old), new, spec, index, name)
         for old, new in zip(before, after, strict=True)
     ]
-    if all(dtype is None for dtype in dtypes):
+    axes = [axes_of(row) for row in after]  # inside jax.shard_map
+    varies = any(a - axes_of(leaf) for a, leaf in zip(axes, before, strict=True))
+    if not varies and all(dtype is None for dtype in dtypes):
         return None
     leaves = [
-        old if dtype is None else _cast(old, dtype, spec, name)
-        for old, dtype in zip(before, dtypes, strict=True)
+        varying(old if dtype is None else _cast(old, dtype, spec, name), own)
+        for old, dtype, own in zip(before, dtypes, axes, strict=True)
     ]
     return dataclasses.replace(spec, initial=jax.tree.unflatten(tree, leaves))
 

@@ -209,8 +209,7 @@ def hold_rows(stacks: list[Leaf], last: list[Leaf], executed: Leaf) -> list[Leaf
 
 def _select(rows: Leaf, row: Leaf, executed: Leaf) -> Leaf:
     mask = jnp.arange(rows.shape[0], dtype=jnp.int32) < executed
-    mask = jax.lax.broadcast_in_dim(mask, rows.shape, (0,))
-    return jax.lax.select(mask, rows, jnp.broadcast_to(row, rows.shape))
+    return jax.vmap(jax.lax.select, (0, 0, None))(mask, rows, row)
 
 
 @jax.custom_jvp

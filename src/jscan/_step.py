@@ -23,10 +23,20 @@ from ._shared import SharedVariable
 from ._signature import captured_names, check_arity
 from ._spec import OutputSpec, ScanSpec
 from ._streams import Stream, without_streams
-from ._types import Leaf, abstract, abstract_row, is_array, is_number, type_text
+from ._types import (
+    Leaf,
+    abstract,
+    abstract_row,
+    axes_of,
+    is_array,
+    is_number,
+    type_text,
+    varying,
+)
 from ._updates import Updates, checked_update
 
 TreeDef = Any  # jax.tree_util.PyTreeDef
+Axes = Mapping[SharedVariable, frozenset[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +57,7 @@ class Step:
             final types.
         output_trees: The tree structure of one row of each output.
         has_stop: True when the step returned `until`.
+        axes: Along which manual mesh axes variables vary once they are updated.
     """
 
     program: Program
@@ -57,11 +68,12 @@ class Step:
     outputs: tuple[OutputSpec, ...]
     output_trees: tuple[TreeDef, ...]
     has_stop: bool
+    axes: Axes
 
     @property
     def read_values(self) -> list[Leaf]:
         """The values, before the loop, of the variables read: leaves in order."""
-        return jax.tree.leaves([_frames.value_of(v) for v in self.reads])
+        return jax.tree.leaves([_value_before(v, self.axes) for v in self.reads])
 
 
 @dataclass
@@ -73,16 +85,18 @@ class _Trace:
     reads: tuple[SharedVariable, ...] = ()
     draws: dict[Stream, int] = dataclasses.field(default_factory=dict)
     has_stop: bool = False
+    axes: Axes = dataclasses.field(default_factory=dict)
 
 
 def trace_step(spec: ScanSpec) -> Step:
     """Trace `spec.fn` on abstract slices; again only if types or reads demand it."""
     check_arity(spec)
     reads = spec.listed
+    axes: Axes = {}
     outputs = spec.outputs
     while True:
         try:
-            closed, trace = _trace_once(spec, outputs, reads)
+            closed, trace = _trace_once(spec, outputs, reads, axes)
         except _frames.Lost as lost:
             reads = tuple(dict.fromkeys((*reads, *lost.reads)))
             continue
@@ -91,8 +105,8 @@ def trace_step(spec: ScanSpec) -> Step:
                 raise
             spec = spec.with_values(error)
             continue
-        if trace.reads != reads:
-            reads = trace.reads
+        if (trace.reads, trace.axes) != (reads, axes):
+            reads, axes = trace.reads, trace.axes
             continue
         completed = complete_outputs(spec, outputs, len(trace.rows))
         promoted = promote_states(completed, trace.rows, spec.options.name)
@@ -105,11 +119,12 @@ def _trace_once(
     spec: ScanSpec,
     outputs: tuple[OutputSpec, ...] | None,
     reads: tuple[SharedVariable, ...],
+    axes: Axes,
 ) -> tuple[Any, _Trace]:
     """One `jax.make_jaxpr` of the step with `reads` as explicit inputs."""
     trace = _Trace()
     states = [o for o in outputs or () if o.is_state]
-    read_values = [_frames.value_of(variable) for variable in reads]
+    read_values = [_value_before(variable, axes) for variable in reads]
     inputs = (
         jax.tree.map(abstract, read_values),
         [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
@@ -125,6 +140,12 @@ def _trace_once(
             leaves = _flatten_returned(returned, spec.options.name)
             trace.rows = [jax.tree.map(row_type, row) for row in returned.outputs]
         trace.updated = tuple(returned.updates)
+        trace.axes = {
+            variable: axes.get(variable, frozenset()).union(
+                *map(axes_of, jax.tree.leaves(value))
+            )
+            for variable, value in returned.updates.items()
+        }
         trace.has_stop = returned.stop is not None
         new = [v for v in (*returned.updates, *seen.reads) if v not in reads]
         trace.reads = (*reads, *dict.fromkeys(new))
@@ -132,6 +153,13 @@ def _trace_once(
         return leaves
 
     return jax.make_jaxpr(flat)(*inputs), trace
+
+
+def _value_before(variable: SharedVariable, axes: Axes) -> Any:
+    """The value before the loop, of the type that it has after a step."""
+    own = axes.get(variable, frozenset())
+    value = _frames.value_of(variable)
+    return jax.tree.map(lambda leaf: varying(leaf, own), value) if own else value
 
 
 def call_step(
@@ -282,6 +310,7 @@ def _finish(
         outputs=outputs,
         output_trees=tuple(jax.tree.structure(row) for row in trace.rows),
         has_stop=trace.has_stop,
+        axes=trace.axes,
     )
 
 

@@ -31,7 +31,7 @@ def scan_truncated(
 ) -> tuple[Carry, Any]:
     """A loop of known length, differentiated in its last `kept` steps."""
     body = Body(plan, sort_inputs(plan, inputs))
-    constant = Body(plan, sort_inputs(plan, jax.lax.stop_gradient(list(inputs))))
+    constant = Body(plan, sort_inputs(plan, list(map(_constant, inputs))))
     unroll = plan.options.unroll or 1
     cut = plan.n_steps - kept
     slices = body.slices_in_order()
@@ -55,6 +55,11 @@ def scan_truncated(
         unroll=unroll,
     )
     return carry, jax.tree.map(lambda *r: jnp.concatenate(r), before, after)
+
+
+def _constant(leaf: Leaf) -> Leaf:
+    is_ref = isinstance(leaf, jax.Ref)  # in which every step writes
+    return leaf if is_ref else jax.lax.stop_gradient(leaf)
 
 
 def bounded_truncated(

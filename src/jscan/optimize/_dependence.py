@@ -37,11 +37,10 @@ _UNBATCHED_RANDOM = frozenset({"rng_bit_generator", "rng_uniform", "random_gamma
 # Programs inside these run exactly once where they stand, so batching is sound.
 _TRANSPARENT = frozenset(
     {
-        *("jit", "pjit", "closed_call", "core_call", "scan", "checkpoint", "remat"),
-        *("remat2", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+        *("jit", "closed_call", "scan", "remat2", "custom_jvp_call", "custom_vjp_call"),
         *("reduce", "cumsum", "reduce_precision", "sort", "scatter", "scatter-add"),
-        *("scatter_add", "scatter-mul", "scatter-min", "scatter-max", "reduce_window"),
-        *("custom_linear_solve", "linear_solve"),
+        *("scatter-mul", "scatter-min", "scatter-max", "reduce_window"),
+        "custom_linear_solve",
     }
 )
 

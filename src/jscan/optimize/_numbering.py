@@ -27,9 +27,7 @@ from jscan.optimize._loop import Loop
 
 # Kept as often as they are written: a barrier, a recomputation, a draw from a
 # generator with hidden state.
-_NEVER_UNITED = frozenset(
-    {"optimization_barrier", "checkpoint", "remat", "remat2", "rng_uniform"}
-)
+_NEVER_UNITED = frozenset({"optimization_barrier", "remat2", "rng_uniform"})
 
 
 def can_be_united(equation: Any) -> bool:

@@ -37,7 +37,7 @@ from jscan.optimize._siblings import Group, group, join, without_unneeded
 if TYPE_CHECKING:
     from jscan.optimize._program import Session
 
-_OPENED = frozenset({"cond", "while", "checkpoint", "remat2"})
+_OPENED = frozenset({"cond", "while", "remat2"})
 _CALLED = frozenset(
     {"custom_jvp_call", "custom_vjp_call"}
 )  # their rules have been used

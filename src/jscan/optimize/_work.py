@@ -47,7 +47,7 @@ SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
 
 MOVES_DATA = frozenset(
     {
-        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "tile"),
+        *("broadcast_in_dim", "reshape", "squeeze", "transpose", "tile"),
         *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
         *("dynamic_slice", "dynamic_update_slice"),
         *("random_wrap", "random_unwrap", "bitcast_convert_type"),
