@@ -15,6 +15,7 @@ from jax.interpreters import mlir
 from jscan.optimize._api import rewrite
 from jscan.optimize._marks import choices_of, is_marked
 from jscan.optimize._options import Options
+from jscan.optimize._placement import is_split
 
 
 class _Depth(threading.local):
@@ -25,11 +26,13 @@ _depth = _Depth()
 
 
 @functools.lru_cache(maxsize=512)
-def rewritten(jaxpr: Any, options: Options | None, platform: str) -> Any:
+def rewritten(
+    jaxpr: Any, options: Options | None, platform: str, is_split: bool
+) -> Any:
     """The program of a region, as it reaches the compiler."""
     if options is None or not options.passes:
         return jaxpr
-    return rewrite(jaxpr, platform=platform, options=options)
+    return rewrite(jaxpr, platform=platform, options=options, is_split=is_split)
 
 
 def _install() -> bool:
@@ -51,7 +54,8 @@ def _install() -> bool:
         # One program for several platforms (`jax.export`) has no one cost to go by.
         if len(platforms) == 1:
             options = choices_of(params["name"])
-            new = rewritten(params["jaxpr"], options, platforms[0])
+            split = is_split(ctx.module_context)
+            new = rewritten(params["jaxpr"], options, platforms[0], split)
             params = {**params, "jaxpr": new}
         _depth.regions += 1
         try:

@@ -1,0 +1,54 @@
+"""On how many devices a program runs, and what is known about who holds what.
+
+On a mesh with Auto axes the compiler decides how arrays are split, after all rewriting;
+a rewrite then has to be right for every split (`Context.is_split`). Under
+`jax.shard_map` all axes are Manual: a program is of one device, and any rewrite will do.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+
+from jscan.optimize._jaxpr import every_equation
+
+
+def is_split(context: Any) -> bool:
+    """Whether a program that is lowered is one that the compiler splits over devices.
+
+    Args:
+        context: What a lowering rule is told about the module.
+    """
+    where = context.axis_context
+    if hasattr(where, "num_devices"):
+        return where.num_devices > 1
+    manual = getattr(where, "manual_axes", ())
+    mesh = getattr(where, "mesh", None)
+    sizes = {} if mesh is None else dict(mesh.shape)
+    return any(size > 1 for name, size in sizes.items() if name not in manual)
+
+
+def is_split_when_compiled(compiled: Any) -> bool:
+    """The same of a compiled program, which tells where its arrays lie."""
+    places = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+    return any(len(place.device_set) > 1 for place in places)
+
+
+def explicit_axes(jaxpr: Any) -> list[str]:
+    """Names of mesh axes with the type Explicit on which the program has arrays."""
+    names: dict[str, None] = {}
+    for aval in _avals(jaxpr):
+        mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+        if mesh is not None and not mesh.empty:
+            kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+            explicit = jax.sharding.AxisType.Explicit
+            names.update({str(name): None for name, kind in kinds if kind == explicit})
+    return list(names)
+
+
+def _avals(jaxpr: Any) -> Iterator[Any]:
+    variables: Iterable[Any] = jaxpr.invars
+    yield from (variable.aval for variable in variables)
+    for equation in jaxpr.eqns:
+        for inner in every_equation(equation):
+            yield from (variable.aval for variable in inner.outvars)
