@@ -34,6 +34,21 @@ def is_split_when_compiled(compiled: Any) -> bool:
     return any(len(place.device_set) > 1 for place in places)
 
 
+def whole_in_time(rows: Any) -> Any:
+    """Rows `[T, ...]` of a loop, of which each device has all steps.
+
+    A loop reads them one by one, so that the compiler gathers rows that are split in
+    time. Not so what is computed of all of them at once: it would be gathered instead,
+    and may be larger.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return rows
+    free = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (rows.ndim - 1)
+    spec = jax.sharding.PartitionSpec(None, *free)
+    return jax.lax.with_sharding_constraint(rows, spec)
+
+
 def explicit_axes(jaxpr: Any) -> list[str]:
     """Names of mesh axes with the type Explicit on which the program has arrays."""
     names: dict[str, None] = {}

@@ -132,19 +132,27 @@ class Planner:
         if inner_product(equation, self.dependence) is not None:
             return self._inner_product(equation)
         if name in ADDITIONS or name == "sub" or is_linear(equation):
-            return self._through(equation)
+            plan = self._through(equation)
+            reduces = name == "reduce_sum" and self._saves_exchanges
+            return replace(plan, pays=True) if plan and reduces else plan
         changing = [v for v in equation.invars if self._changes(v)]
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
         if self._writes_into_zeros(equation):
             operands = self._rows(changing)
-            pays = Plan(self.context.machine.takes_out_rows)
+            machine = self.context.machine
+            pays = Plan(machine.takes_out_rows or self._saves_exchanges)
             return None if operands is None else pays | operands | _of(equation)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):
             return Plan(False, frozenset(changing)) | _of(equation)
         return self._materialise(atom)
+
+    @property
+    def _saves_exchanges(self) -> bool:
+        """Whether devices may have to add up their parts at each step, else once."""
+        return self.context.is_split
 
     def _changes(self, atom: Atom) -> bool:
         return is_variable(atom) and self.dependence.level(atom) > Level.CONSTANT
@@ -167,7 +175,7 @@ class Planner:
         pays = self.context.machine.pays_as_sum(
             equation, self.loop.length, size, self.context.budget
         )
-        return Plan(pays) | operands | _of(equation)
+        return Plan(pays or self._saves_exchanges) | operands | _of(equation)
 
     def _inner_product(self, equation: Any) -> Plan | None:
         product = self.dependence.producers[equation.invars[0]]
@@ -176,7 +184,7 @@ class Planner:
             return None
         machine = self.context.machine
         pays = machine.takes_out_inner_product(product, self.loop.length)
-        return Plan(pays) | operands | _of(product) | _of(equation)
+        return Plan(pays or self._saves_exchanges) | operands | _of(product) | _of(equation)
 
     def _side_by_side(self, equation: Any) -> Plan | None:
         """Parts of an array: many products of few rows are worth storing those."""

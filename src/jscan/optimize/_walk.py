@@ -30,6 +30,7 @@ from jscan.optimize._loop import Loop, without_work
 from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, run_passes
+from jscan.optimize._placement import whole_in_time
 from jscan.optimize._report import scope_name
 from jscan.optimize._residuals import recompute
 from jscan.optimize._siblings import Group, group, join, without_unneeded
@@ -152,6 +153,9 @@ class Walk:
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""
         loop = self._read(equation, [self.value(atom) for atom in equation.invars])
+        if self.session.context.is_split:
+            rows = {v: whole_in_time(x) for v, x in loop.sequences.items()}
+            loop = replace(loop, sequences=rows)
         note = self.again.notes.get(id(equation))
         loop = replace(loop, notes=(note,)) if note else loop
         why = self.siblings.apart.get(id(equation))
