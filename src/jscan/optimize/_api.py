@@ -13,7 +13,7 @@ from jscan.optimize._marks import marked
 from jscan.optimize._measure import measure
 from jscan.optimize._options import Context, Options
 from jscan.optimize._pipeline import debugging, enabled, failure
-from jscan.optimize._placement import explicit_axes, is_split_when_compiled
+from jscan.optimize._placement import explicit_axes, is_split_when_compiled, known_mesh
 from jscan.optimize._program import Session
 from jscan.optimize._report import LoopReport, Report, loop_name
 
@@ -53,6 +53,11 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
         return closed_jaxpr, f"on {session.context.platform} its gains are unknown"
     if not has_loops(opened):
         return closed_jaxpr, None
+    if session.context.is_split and known_mesh(opened) is None:
+        return closed_jaxpr, (
+            "the compiler splits its arrays over devices, on a mesh that only "
+            "in_shardings or out_shardings name; jax.set_mesh tells it in time"
+        )
     axes = explicit_axes(opened)
     if axes:
         return closed_jaxpr, (

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jscan.optimize._jaxpr import every_equation
+from jscan.optimize._jaxpr import every_equation, mesh_of
 
 
 def is_split(context: Any) -> bool:
@@ -41,12 +41,16 @@ def whole_in_time(rows: Any) -> Any:
     time. Not so what is computed of all of them at once: it would be gathered instead,
     and may be larger.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return rows
     free = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (rows.ndim - 1)
     spec = jax.sharding.PartitionSpec(None, *free)
     return jax.lax.with_sharding_constraint(rows, spec)
+
+
+def known_mesh(jaxpr: Any) -> Any:
+    """The mesh that a program was traced on, or `None`."""
+    mesh = mesh_of(variable.aval for variable in jaxpr.invars)
+    ambient = jax.sharding.get_abstract_mesh()
+    return ambient if mesh is None and not ambient.empty else mesh
 
 
 def explicit_axes(jaxpr: Any) -> list[str]:
