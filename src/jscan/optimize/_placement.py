@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+from jax.sharding import AxisType, PartitionSpec
 
 from jscan.optimize._jaxpr import every_equation, mesh_of
 
@@ -22,10 +23,15 @@ def is_split(context: Any) -> bool:
     where = context.axis_context
     if hasattr(where, "num_devices"):
         return where.num_devices > 1
-    manual = getattr(where, "manual_axes", ())
-    mesh = getattr(where, "mesh", None)
-    sizes = {} if mesh is None else dict(mesh.shape)
-    return any(size > 1 for name, size in sizes.items() if name not in manual)
+    sizes = where.mesh.shape.items()
+    return any(size > 1 for name, size in sizes if name not in where.manual_axes)
+
+
+def is_split_here() -> bool:
+    """The same of what is traced here, where `jax.shard_map` may own all axes."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return any(size > 1 and kind != AxisType.Manual for size, kind in kinds)
 
 
 def is_split_when_compiled(compiled: Any) -> bool:
@@ -41,9 +47,8 @@ def whole_in_time(rows: Any) -> Any:
     time. Not so what is computed of all of them at once: it would be gathered instead,
     and may be larger.
     """
-    free = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (rows.ndim - 1)
-    spec = jax.sharding.PartitionSpec(None, *free)
-    return jax.lax.with_sharding_constraint(rows, spec)
+    free = [PartitionSpec.UNCONSTRAINED] * (rows.ndim - 1)
+    return jax.lax.with_sharding_constraint(rows, PartitionSpec(None, *free))
 
 
 def known_mesh(jaxpr: Any) -> Any:
@@ -60,8 +65,8 @@ def explicit_axes(jaxpr: Any) -> list[str]:
         mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
         if mesh is not None and not mesh.empty:
             kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-            explicit = jax.sharding.AxisType.Explicit
-            names.update({str(name): None for name, kind in kinds if kind == explicit})
+            explicit = (name for name, kind in kinds if kind == AxisType.Explicit)
+            names.update(dict.fromkeys(map(str, explicit)))
     return list(names)
 
 
