@@ -30,6 +30,9 @@ _LINEAR = frozenset(
 )
 """Operations that give the same bits before and after a sum, but for its order."""
 
+_EXCHANGES = frozenset({"psum", "psum_invariant"})
+"""Sums over devices, which are the same once for all steps as at each of them."""
+
 
 def is_linear(equation: Any) -> bool:
     """Whether an equation can as well be done after a sum."""
@@ -37,7 +40,7 @@ def is_linear(equation: Any) -> bool:
     # JAX converts to the same type where a number has none of its own.
     if name == "convert_element_type":
         return equation.invars[0].aval.dtype == equation.outvars[0].aval.dtype
-    return name in _LINEAR
+    return name in _LINEAR or (name in _EXCHANGES and len(equation.invars) == 1)
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,18 @@ class Planner:
         if atom in self.free:
             return Plan(False, frozenset({atom}))
         equation = self.dependence.producers.get(atom)
-        if equation is None or not batchable(equation):
+        name = None if equation is None else equation.primitive.name
+        exchanges = name in _EXCHANGES and is_linear(equation)
+        if equation is None or not (exchanges or batchable(equation)):
             return self._materialise(atom)
-        name = equation.primitive.name
         if name == "concatenate":
             return self._side_by_side(equation)
         if inner_product(equation, self.dependence) is not None:
             return self._inner_product(equation)
         if name in ADDITIONS or name == "sub" or is_linear(equation):
             plan = self._through(equation)
-            reduces = name == "reduce_sum" and self._saves_exchanges
-            return replace(plan, pays=True) if plan and reduces else plan
+            saves = exchanges or (name == "reduce_sum" and self._saves_exchanges)
+            return replace(plan, pays=True) if plan and saves else plan
         changing = [v for v in equation.invars if self._changes(v)]
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
