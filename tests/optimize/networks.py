@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 STEPS, BATCH, INPUTS, STATE = 64, 64, 48, 128
 GATES = {"rnn": "h", "gru": "rzn", "lstm": "ifog"}
-PLACEMENTS = ("data", "columns", "rows", "inputs", "sequence")
+PLACEMENTS = ("data", "columns", "rows", "sequence")
 
 
 def forward(parameters, state, xs):
@@ -78,9 +78,8 @@ def placed(net: str, placement: str) -> Placed:
     Args:
         net: `"rnn"`, `"gru"` or `"lstm"`.
         placement: What is split: the batch (`"data"`), the columns of all weights and
-            the state (`"columns"`), the rows of weights (`"rows"`), those and the
-            numbers of a step that they are multiplied with (`"inputs"`), or the steps
-            (`"sequence"`).
+            the state (`"columns"`), the rows of all weights and what they are
+            multiplied with (`"rows"`), or the steps (`"sequence"`).
     """
     rng = np.random.default_rng(0)
 
@@ -91,16 +90,15 @@ def placed(net: str, placement: str) -> Placed:
     for gate in GATES[net]:
         parameters["x" + gate] = some(INPUTS, STATE)
         parameters["h" + gate] = some(STATE, STATE)
-        parameters["b" + gate] = some(STATE)
+        parameters["b" + gate] = some(1, STATE)
     state = tuple(some(BATCH, STATE) for _ in range(1 + (net == "lstm")))
     weight, bias, carried, xs = {
         "data": (P(), P(), P("d"), P(None, "d")),
-        "columns": (P(None, "d"), P("d"), P(None, "d"), P()),
-        "rows": (P("d"), P(), P(), P()),
-        "inputs": (P("d"), P(), P(None, "d"), P(None, None, "d")),
+        "columns": (P(None, "d"), P(None, "d"), P(None, "d"), P()),
+        "rows": (P("d"), P(), P(None, "d"), P(None, None, "d")),
         "sequence": (P(), P(), P(), P("d")),
     }[placement]
-    specs = {k: bias if v.ndim == 1 else weight for k, v in parameters.items()}
+    specs = {k: bias if len(v) == 1 else weight for k, v in parameters.items()}
     return Placed(
         (parameters, state, some(STEPS, BATCH, INPUTS)),
         (specs, (carried,) * len(state), xs),

@@ -29,6 +29,7 @@ from jscan.optimize._cost import EXCHANGED
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
 
+
 @dataclass(frozen=True)
 class Step:
     """One position in the pipeline.

@@ -188,7 +188,12 @@ class Planner:
             return None
         machine = self.context.machine
         pays = machine.takes_out_inner_product(product, self.loop.length)
-        return Plan(pays or self._saves_exchanges) | operands | _of(product) | _of(equation)
+        return (
+            Plan(pays or self._saves_exchanges)
+            | operands
+            | _of(product)
+            | _of(equation)
+        )
 
     def _side_by_side(self, equation: Any) -> Plan | None:
         """Parts of an array: many products of few rows are worth storing those."""
