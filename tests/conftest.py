@@ -1,10 +1,10 @@
-"""One strict JAX for every test: 64-bit types, no silent promotion, two devices."""
+"""One strict JAX for every test: 64-bit types, no silent promotion, eight devices."""
 
 import os
 
-# Read once, when JAX starts: the sharding tests want two devices.
+# Read once, when JAX starts: the sharding tests want several devices.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
 from collections.abc import Iterator

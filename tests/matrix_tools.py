@@ -65,7 +65,7 @@ def cost(loop: Callable[..., Tree]) -> Callable[..., Any]:
     return scalar
 
 
-def all_gradients(loop: Callable[..., Tree]) -> Callable[..., Any]:
+def all_gradients(loop: Callable[..., Tree]) -> Any:
     return jax.jit(jax.value_and_grad(cost(loop), ALL))
 
 

@@ -5,7 +5,7 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
 from jscan.optimize._api import report, rewrite
-from jscan.optimize._flat import has_loops, is_explicitly_sharded
+from jscan.optimize._flat import has_loops
 from jscan.optimize._jaxpr import evaluate
 from jscan.optimize._lowering import rewritten
 from jscan.optimize._marks import is_marked, marked
@@ -25,7 +25,6 @@ __all__ = [
     "evaluate",
     "flops",
     "has_loops",
-    "is_explicitly_sharded",
     "is_marked",
     "make_options",
     "marked",

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 from jax.core import eval_jaxpr
 
-from jscan.optimize._flat import has_loops, is_explicitly_sharded
+from jscan.optimize._flat import has_loops
 from jscan.optimize._jaxpr import avals_of, open_jaxpr
 from jscan.optimize._machines import is_measured
 from jscan.optimize._marks import lowering_rule, marked
 from jscan.optimize._measure import measure
 from jscan.optimize._options import Context, Options
 from jscan.optimize._pipeline import debugging, enabled, failure
+from jscan.optimize._placement import explicit_axes, is_split_when_compiled, known_mesh
 from jscan.optimize._program import Session
 from jscan.optimize._report import LoopReport, Report, loop_name
 
@@ -22,6 +23,7 @@ def rewrite(
     *,
     platform: str,
     options: Options | None = None,
+    is_split: bool = False,
 ) -> Any:
     """Rewrite the loops of a traced program.
 
@@ -32,11 +34,13 @@ def rewrite(
         closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
         platform: Where it will run: `"cpu"`, `"cuda"`, ...
         options: Passes and memory budget; `None` for the defaults.
+        is_split: Whether the compiler splits its arrays over devices.
 
     Returns:
         A program with the same inputs and outputs, weak types included.
     """
-    session = Session(Context(options or Options(), platform))
+    context = Context(options or Options(), platform, is_split=is_split)
+    session = Session(context)
     return _rewrite(closed_jaxpr, session)[0]
 
 
@@ -49,10 +53,20 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
         return closed_jaxpr, "this version of JAX lowers programs in another way"
     if session.context.options.unasked and not is_measured(session.context.platform):
         return closed_jaxpr, f"on {session.context.platform} its gains are unknown"
-    if is_explicitly_sharded(opened):
-        return closed_jaxpr, "its arguments have explicit shardings"
     if not has_loops(opened):
         return closed_jaxpr, None
+    if session.context.is_split and known_mesh(opened) is None:
+        return closed_jaxpr, (
+            "the compiler splits its arrays over devices, on a mesh that only "
+            "in_shardings or out_shardings name; jax.set_mesh tells it in time"
+        )
+    axes = explicit_axes(opened)
+    if axes:
+        return closed_jaxpr, (
+            f"its arrays lie on mesh axes of the type Explicit ({', '.join(axes)}), "
+            "where each new operation would have to say how its result is split; "
+            "with axes of the type Auto, or in jax.shard_map, loops are rewritten"
+        )
     try:
         return session.rewritten(closed_jaxpr), None
     except Exception as error:
@@ -85,31 +99,36 @@ def report(
         and not run.
     """
     opened, _ = open_jaxpr(closed_jaxpr)
-    session = Session(Context(options, platform))
+    given = avals_of(opened.invars) if operands is None else operands
+    before = _compiled(closed_jaxpr, given)
+    split = is_split_when_compiled(before)
+    session = Session(Context(options, platform, is_split=split))
     new, failed = _rewrite(closed_jaxpr, session)
     loops = tuple(
         LoopReport(
-            name=loop_name(before.scope, position),
-            steps=before.length,
+            name=loop_name(first.scope, position),
+            steps=first.length,
             notes=after.notes,
-            before=measure(before),
-            after=measure(after, before.length),
+            before=measure(first),
+            after=measure(after, first.length),
         )
-        for position, (_, before, after) in enumerate(session.records.values(), 1)
+        for position, (_, first, after) in enumerate(session.records.values(), 1)
     )
-    given = avals_of(opened.invars) if operands is None else operands
-    old_bytes, new_bytes = (_temporary_bytes(p, given) for p in (closed_jaxpr, new))
+    old_bytes, new_bytes = map(_temporary_bytes, (before, _compiled(new, given)))
     if old_bytes is None or new_bytes is None:
         return Report(loops, None, failed)
     return Report(loops, (old_bytes, new_bytes), failed)
 
 
-def _temporary_bytes(closed_jaxpr: Any, operands: Sequence[Any]) -> int | None:
+def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:
     opened, constants = open_jaxpr(closed_jaxpr)
 
     def run(*values: Any) -> list[Any]:
         return eval_jaxpr(opened, constants, *values)
 
-    compiled = jax.jit(marked(run, None)).lower(*operands).compile()  # as it is
+    return jax.jit(marked(run, None)).lower(*operands).compile()  # as it is
+
+
+def _temporary_bytes(compiled: Any) -> int | None:
     analysis = compiled.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)

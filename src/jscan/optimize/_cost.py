@@ -26,6 +26,9 @@ TOO_LITTLE = "over all steps it saves less time than a batch and its rows cost"
 RECOMPUTED = "a step computes again what jax.checkpoint was asked not to store"
 """Why no more rows of such a loop are stored."""
 
+EXCHANGED = "not done, devices might have to exchange data for it"
+"""Why a loop is left alone in what the compiler splits over devices."""
+
 
 @dataclass(frozen=True)
 class Machine(ProductCosts):

@@ -96,12 +96,3 @@ def _is_call_with_loop(equation: Any) -> bool:
 def has_loops(jaxpr: Any) -> bool:
     """Whether a program holds a loop anywhere."""
     return any(map(holds_loop, jaxpr.eqns))
-
-
-def is_explicitly_sharded(jaxpr: Any) -> bool:
-    """Whether arguments carry a placement that new operations would have to keep."""
-    for variable in jaxpr.invars:
-        mesh = getattr(getattr(variable.aval, "sharding", None), "mesh", None)
-        if mesh is not None and not getattr(mesh, "empty", True):
-            return True
-    return False

@@ -9,12 +9,14 @@ import functools
 import threading
 from typing import Any
 
+import jax
 from jax.extend.core import primitives
 from jax.interpreters import mlir
 
 from jscan.optimize._api import rewrite
 from jscan.optimize._marks import choices_of, is_marked, lowering_rule
 from jscan.optimize._options import Options
+from jscan.optimize._placement import is_split
 
 
 class _Depth(threading.local):
@@ -25,11 +27,22 @@ _depth = _Depth()
 
 
 @functools.lru_cache(maxsize=512)
-def rewritten(jaxpr: Any, options: Options | None, platform: str) -> Any:
-    """The program of a region, as it reaches the compiler."""
+def rewritten(
+    jaxpr: Any, options: Options | None, platform: str, mesh: Any, is_split: bool
+) -> Any:
+    """The program of a region, as it reaches the compiler.
+
+    Args:
+        jaxpr: The program as it was traced.
+        options: What is to be done to it.
+        platform: Where it will run.
+        mesh: The mesh that was set where it was traced, maybe an empty one.
+        is_split: Whether the compiler splits its arrays over devices.
+    """
     if options is None or not options.passes:
         return jaxpr
-    return rewrite(jaxpr, platform=platform, options=options)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return rewrite(jaxpr, platform=platform, options=options, is_split=is_split)
 
 
 def _install() -> None:
@@ -45,7 +58,9 @@ def _install() -> None:
         # One program for several platforms (`jax.export`) has no one cost to go by.
         if len(platforms) == 1:
             options = choices_of(params["name"])
-            new = rewritten(params["jaxpr"], options, platforms[0])
+            mesh = params["ctx_mesh"].abstract_mesh
+            split = is_split(ctx.module_context)
+            new = rewritten(params["jaxpr"], options, platforms[0], mesh, split)
             params = {**params, "jaxpr": new}
         _depth.regions += 1
         try:

@@ -112,6 +112,9 @@ class Context:
         run: Runs a program with its loops optimized.
         finish: Runs all passes on a part of a loop, and then the part.
         scopes: Names of what is around the program that is being rewritten.
+        is_split: The compiler splits arrays over devices, nobody knows how: a rewrite
+            must not join, cut or fold an axis that may be split, or devices would
+            have to exchange what each of them has.
     """
 
     options: Options
@@ -121,6 +124,7 @@ class Context:
     run: Callable[..., list[Any]] | None = None
     finish: Callable[[Any], dict[Any, Any]] | None = None
     scopes: list[str] = field(default_factory=list)
+    is_split: bool = False
 
     @contextmanager
     def inside(self, scope: str) -> Iterator[None]:

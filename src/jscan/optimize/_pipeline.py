@@ -25,6 +25,7 @@ from jscan.optimize import (
     _vectorise,
     _whole_rows,
 )
+from jscan.optimize._cost import EXCHANGED
 from jscan.optimize._loop import Loop
 from jscan.optimize._options import Context
 
@@ -38,12 +39,15 @@ class Step:
         run: Takes the loop and its surroundings, returns the changed loop.
         reason: Why it stands here.
         otherwise: What runs in its place where the pass was not asked for.
+        mixes: It joins, cuts or folds axes: devices that hold parts of them would have
+            to exchange what they have.
     """
 
     name: str
     run: Callable[[Loop, Context], Loop]
     reason: str
     otherwise: Callable[[Loop, Context], Loop] | None = None
+    mixes: bool = False
 
 
 STEPS = (
@@ -62,6 +66,7 @@ STEPS = (
         _associate.run,
         "before all that looks at state: what it solves is state no longer",
         _associate.suggest,
+        mixes=True,
     ),
     Step(
         "save_memory",
@@ -78,6 +83,7 @@ STEPS = (
         "save_memory",
         _fewer_rows.run,
         "after the rule that keeps single rows: it cuts the loop into parts",
+        mixes=True,
     ),
     Step(
         "hoist",
@@ -94,11 +100,13 @@ STEPS = (
         "hoist",
         _slices.run,
         "before accumulate and hoist: it separates sequence work from state work",
+        mixes=True,
     ),
     Step(
         "hoist",
         _cut_rows.run,
         "beside it, for rows that were computed before the loop",
+        mixes=True,
     ),
     Step(
         "hoist",
@@ -137,8 +145,14 @@ STEPS = (
     ),
     Step(
         "small_dots",
-        _products.run,
+        _products.store_transposed,
         "only for the products that stay in the loop after all moves",
+    ),
+    Step(
+        "small_dots",
+        _products.run,
+        "after what is transposed was, or matrices would not lie side by side",
+        mixes=True,
     ),
     Step(
         "small_dots",
@@ -179,11 +193,19 @@ def run_passes(loop: Loop, context: Context) -> Loop:
         if run is None:
             continue
         try:
-            loop = run(loop, context)
+            new = run(loop, context)
+            loop = _unmixed(loop, new) if step.mixes and context.is_split else new
         except Exception as error:
             if debugging():
                 raise
             loop = loop.refused(step.name, failure(error))
+    return loop
+
+
+def _unmixed(loop: Loop, changed: Loop) -> Loop:
+    """The loop as it was, which says what was not done to it."""
+    for note in changed.notes[len(loop.notes) :]:
+        loop = loop.refused(note.pass_name, f"{EXCHANGED}: {note.text}")
     return loop
 
 

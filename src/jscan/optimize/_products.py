@@ -33,11 +33,17 @@ from jscan.optimize._work import dot_sizes
 NAME = "small_dots"
 
 
-def run(loop: Loop, context: Context) -> Loop:
-    """Apply the three rules to the products with constant matrices."""
+def store_transposed(loop: Loop, context: Context) -> Loop:
+    """Apply the first rule to the products with constant matrices."""
     machine = context.machine
     if machine.transposed_rows or machine.transposed_vector:
         loop = _materialise_transposes(loop, machine)
+    return loop
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Apply the two others, which put arrays side by side."""
+    machine = context.machine
     if machine.merged_dot:
         loop = _merge_products(loop, machine)
         loop = _join_sums(loop, machine)

@@ -34,6 +34,10 @@ class Session:
     context: Context
     records: dict[int, tuple[Any, Loop, Loop]] = field(default_factory=dict)
 
+    def where(self, *, is_split: bool) -> "Session":
+        """The same rewrite, of a part that runs on more or fewer devices."""
+        return replace(self, context=replace(self.context, is_split=is_split))
+
     def record(self, equation: Any, before: Loop, after: Loop) -> None:
         """Remember a loop for the report; one traced twice counts once."""
         if before.scope.split("/")[-1] == STRETCHES:

@@ -30,6 +30,9 @@ _LINEAR = frozenset(
 )
 """Operations that give the same bits before and after a sum, but for its order."""
 
+_EXCHANGES = frozenset({"psum", "psum_invariant"})
+"""Sums over devices, which are the same once for all steps as at each of them."""
+
 
 def is_linear(equation: Any) -> bool:
     """Whether an equation can as well be done after a sum."""
@@ -37,7 +40,7 @@ def is_linear(equation: Any) -> bool:
     # JAX converts to the same type where a number has none of its own.
     if name == "convert_element_type":
         return equation.invars[0].aval.dtype == equation.outvars[0].aval.dtype
-    return name in _LINEAR
+    return name in _LINEAR or (name in _EXCHANGES and len(equation.invars) == 1)
 
 
 @dataclass(frozen=True)
@@ -124,27 +127,37 @@ class Planner:
         if atom in self.free:
             return Plan(False, frozenset({atom}))
         equation = self.dependence.producers.get(atom)
-        if equation is None or not batchable(equation, self.loop.length):
+        name = None if equation is None else equation.primitive.name
+        exchanges = name in _EXCHANGES and is_linear(equation)
+        length = self.loop.length
+        if equation is None or not (exchanges or batchable(equation, length)):
             return self._materialise(atom)
-        name = equation.primitive.name
         if name == "concatenate":
             return self._side_by_side(equation)
         if inner_product(equation, self.dependence) is not None:
             return self._inner_product(equation)
         if name in ADDITIONS or name == "sub" or is_linear(equation):
-            return self._through(equation)
+            plan = self._through(equation)
+            saves = exchanges or (name == "reduce_sum" and self._saves_exchanges)
+            return replace(plan, pays=True) if plan and saves else plan
         changing = [v for v in equation.invars if self._changes(v)]
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
         if self._writes_into_zeros(equation):
             operands = self._rows(changing)
-            pays = Plan(self.context.machine.takes_out_rows)
+            machine = self.context.machine
+            pays = Plan(machine.takes_out_rows or self._saves_exchanges)
             return None if operands is None else pays | operands | _of(equation)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):
             return Plan(False, frozenset(changing)) | _of(equation)
         return self._materialise(atom)
+
+    @property
+    def _saves_exchanges(self) -> bool:
+        """Whether devices may have to add up their parts at each step, else once."""
+        return self.context.is_split
 
     def _changes(self, atom: Atom) -> bool:
         return is_variable(atom) and self.dependence.level(atom) > Level.CONSTANT
@@ -167,7 +180,7 @@ class Planner:
         pays = self.context.machine.pays_as_sum(
             equation, self.loop.length, size, self.context.budget
         )
-        return Plan(pays) | operands | _of(equation)
+        return Plan(pays or self._saves_exchanges) | operands | _of(equation)
 
     def _inner_product(self, equation: Any) -> Plan | None:
         product = self.dependence.producers[equation.invars[0]]
@@ -176,7 +189,12 @@ class Planner:
             return None
         machine = self.context.machine
         pays = machine.takes_out_inner_product(product, self.loop.length)
-        return Plan(pays) | operands | _of(product) | _of(equation)
+        return (
+            Plan(pays or self._saves_exchanges)
+            | operands
+            | _of(product)
+            | _of(equation)
+        )
 
     def _side_by_side(self, equation: Any) -> Plan | None:
         """Parts of an array: many products of few rows are worth storing those."""

@@ -132,11 +132,16 @@ class TimeSum:
         if key not in self._wholes:
             rows = [self.rows(other)] * 2
             rows[side] = self._rows[piece.whole]
-            self._wholes[key] = _contraction(equation.params, *rows)
+            self._wholes[key] = self.contraction(equation, *rows)
         total = self._wholes[key]
         right_free = 0 if side else other.aval.ndim - len(axes) - len(batch)
         axis = equation.outvars[0].aval.ndim - 1 - right_free
         return total.cut(axis, piece.start, atom.aval.shape[-1])
+
+    def contraction(self, equation: Any, left: Any, right: Any) -> "_Contraction":
+        """The sum over time of a product, given the rows of both operands."""
+        folds = not self.context.is_split
+        return _contraction(equation.params, left, right, folds=folds)
 
     def is_zero(self, atom: Atom) -> bool:
         """Whether an operand is known to be all zeros."""
@@ -158,7 +163,7 @@ def _contract(sums: TimeSum, equation: Any) -> Any | None:
         whole = sums.whole(equation, side)
         if whole is not None:
             return whole
-    return _contraction(equation.params, sums.rows(left), sums.rows(right)).value()
+    return sums.contraction(equation, sums.rows(left), sums.rows(right)).value()
 
 
 @dataclass(frozen=True)
@@ -178,8 +183,17 @@ class _Contraction:
         return part.T if self.transposed else part
 
 
-def _contraction(parameters: Mapping[str, Any], left: Any, right: Any) -> _Contraction:
-    """The sum over time of products of rows `[T, ...]`."""
+def _contraction(
+    parameters: Mapping[str, Any], left: Any, right: Any, *, folds: bool
+) -> _Contraction:
+    """The sum over time of products of rows `[T, ...]`.
+
+    Args:
+        parameters: How a step multiplies them.
+        left: Rows of one operand.
+        right: Rows of the other.
+        folds: Whether time may become one axis with others.
+    """
     (left_axes, right_axes), batch = parameters["dimension_numbers"]
     precision = parameters["precision"]
 
@@ -188,7 +202,7 @@ def _contraction(parameters: Mapping[str, Any], left: Any, right: Any) -> _Contr
 
     contracted = (0, *behind_time(left_axes)), (0, *behind_time(right_axes))
     leading = tuple(range(len(left_axes) + 1))
-    if not batch[0] and contracted == (leading, leading):
+    if folds and not batch[0] and contracted == (leading, leading):
         # One long axis: with several, XLA would copy an operand to transpose it.
         left, right = (jax.lax.collapse(x, 0, len(leading)) for x in (left, right))
         contracted = ((0,), (0,))
@@ -212,9 +226,17 @@ def _reduce(sums: TimeSum, equation: Any) -> Any | None:
     product = inner_product(equation, sums.dependence)
     if product is None:
         return None
-    left, right = (sums.rows(atom).reshape(-1) for atom in product.invars)
+    left, right = map(sums.rows, product.invars)
+    if not sums.context.is_split:
+        left, right = left.reshape(-1), right.reshape(-1)
+    every = tuple(range(left.ndim))
     # As exact as the elementwise product it replaces, on every device.
-    return jax.lax.dot(left, right, precision=jax.lax.Precision.HIGHEST)
+    return jax.lax.dot_general(
+        left,
+        right,
+        ((every, every), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+    )
 
 
 def _scatter(sums: TimeSum, equation: Any) -> Any | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jscan.optimize._cost import stack_bytes
+from jscan.optimize._cost import EXCHANGED, stack_bytes
 from jscan.optimize._dependence import batchable
 from jscan.optimize._jaxpr import free_variables
 from jscan.optimize._loop import Loop, has_effects
@@ -38,6 +38,8 @@ def run(loop: Loop, context: Context) -> Loop:
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None
     if step_bytes * loop.length > context.budget:
+        if context.is_split:
+            return loop.refused(NAME, f"{EXCHANGED}: the steps would run in chunks")
         chunk = min(context.budget, context.machine.chunk_bytes) // step_bytes
         if chunk < 2:
             return loop.refused(

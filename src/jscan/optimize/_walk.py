@@ -1,7 +1,8 @@
 """Walk a whole program and replace each loop by its rewritten form.
 
 Only programs inside known primitives are opened (`jit`, `cond`, `while`, `scan`,
-`remat`, `custom_jvp`, `custom_vjp`). Everything else is run as it is, in order.
+`remat`, `shard_map`, `custom_jvp`, `custom_vjp`). Everything else is run as it is, in
+order.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from jscan.optimize._loop import Loop, without_work
 from jscan.optimize._movers import slices_first
 from jscan.optimize._options import Context
 from jscan.optimize._pipeline import debugging, run_passes
+from jscan.optimize._placement import is_split_here, whole_in_time
 from jscan.optimize._report import scope_name
 from jscan.optimize._residuals import recompute
 from jscan.optimize._siblings import Group, group, join, without_unneeded
@@ -37,7 +39,7 @@ from jscan.optimize._siblings import Group, group, join, without_unneeded
 if TYPE_CHECKING:
     from jscan.optimize._program import Session
 
-_OPENED = frozenset({"cond", "while", "remat2"})
+_OPENED = frozenset({"cond", "while", "remat2", "shard_map"})
 _CALLED = frozenset(
     {"custom_jvp_call", "custom_vjp_call"}
 )  # their rules have been used
@@ -120,6 +122,8 @@ class Walk:
 
     def _run_opened(self, equation: Any, operands: list[Any]) -> list[Any]:
         session = self.session
+        if equation.primitive.name == "shard_map":
+            return self._run_on_mesh(equation.params, operands)
         if equation.primitive.name in _CALLED:
             called, constants = open_jaxpr(equation.params["call_jaxpr"])
             return session.run(called, constants, operands)
@@ -134,6 +138,24 @@ class Walk:
         inputs = free_variables([changed])
         jaxpr = program(inputs, changed.outvars, [changed])
         return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
+
+    def _run_on_mesh(self, parameters: Any, operands: list[Any]) -> list[Any]:
+        """Run the program of a `jax.shard_map`, whose types JAX alone can give."""
+        opened, constants = open_jaxpr(parameters["jaxpr"])
+
+        def run(*values: Any) -> list[Any]:
+            session = self.session.where(is_split=is_split_here())
+            return session.run(opened, constants, values)
+
+        mapped = jax.shard_map(
+            run,
+            mesh=parameters["mesh"],
+            in_specs=parameters["in_specs"],
+            out_specs=list(parameters["out_specs"]),
+            axis_names=parameters["newly_manual_axes"],
+            check_vma=parameters["check_vma"],
+        )
+        return mapped(*operands)
 
     def loops(self, group: Group) -> None:
         """Run loops as one, rewritten; as they are if that fails."""
@@ -152,6 +174,9 @@ class Walk:
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""
         loop = self._read(equation, [self.value(atom) for atom in equation.invars])
+        if self.session.context.is_split:
+            rows = {v: whole_in_time(x) for v, x in loop.sequences.items()}
+            loop = replace(loop, sequences=rows)
         note = self.again.notes.get(id(equation))
         loop = replace(loop, notes=(note,)) if note else loop
         why = self.siblings.apart.get(id(equation))
