@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from tests.collectives import traffic
-from tests.optimize import networks
 
 import jscan
+from collectives import traffic
+from optimize import networks
 
 WAYS = {"forward": networks.forward, "gradient": networks.gradient}
 

@@ -125,13 +125,10 @@ def holds_wide(jaxpr: Any) -> bool:
     """Whether an open program computes with numbers of 64 bits."""
     inner = (e for equation in jaxpr.eqns for e in every_equation(equation))
     made = (v for equation in inner for v in equation.outvars)
-    return any(
-        getattr(getattr(v.aval, "dtype", None), "name", "") in _WIDE
-        for v in (*jaxpr.invars, *made)
-    )
+    return any(getattr(v.aval, "dtype", None) in _WIDE for v in (*jaxpr.invars, *made))
 
 
-_WIDE = frozenset({"int64", "uint64", "float64", "complex128"})
+_WIDE = frozenset(map(np.dtype, (np.int64, np.uint64, np.float64, np.complex128)))
 
 
 def mesh_of(avals: Iterable[Any]) -> Any:
