@@ -176,7 +176,6 @@ def test_explicit_shardings_are_refused():
         spec = jax.sharding.PartitionSpec(None, "d")
         x = jax.device_put(X, jax.sharding.NamedSharding(mesh, spec))
         scaled = lambda x: jax.lax.scan(lambda c, v: (c + v, c), x[0] * 0, x)[1]
-        jaxpr = jax.make_jaxpr(optimize(scaled))(x)
         assert_same(jax.jit(optimize(scaled))(x), jax.jit(scaled)(x))
         assert "axes of the type Explicit (d)" in str(explain(scaled)(x))
 

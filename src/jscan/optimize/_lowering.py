@@ -24,11 +24,16 @@ class _Depth(threading.local):
 
 
 _depth = _Depth()
+_NO_MESH = jax.sharding.AbstractMesh((), ())
 
 
 @functools.lru_cache(maxsize=512)
 def rewritten(
-    jaxpr: Any, options: Options | None, platform: str, mesh: Any, is_split: bool
+    jaxpr: Any,
+    options: Options | None,
+    platform: str,
+    mesh: Any = _NO_MESH,
+    is_split: bool = False,
 ) -> Any:
     """The program of a region, as it reaches the compiler.
 
@@ -36,7 +41,7 @@ def rewritten(
         jaxpr: The program as it was traced.
         options: What is to be done to it.
         platform: Where it will run.
-        mesh: The mesh that was set where it was traced, maybe an empty one.
+        mesh: The mesh that was set where it was traced.
         is_split: Whether the compiler splits its arrays over devices.
     """
     if options is None or not options.passes:

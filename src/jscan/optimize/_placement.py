@@ -1,8 +1,8 @@
 """On how many devices a program runs, and what is known about who holds what.
 
-On a mesh with Auto axes the compiler decides how arrays are split, after all rewriting;
-a rewrite then has to be right for every split (`Context.is_split`). Under
-`jax.shard_map` all axes are Manual: a program is of one device, and any rewrite will do.
+On a mesh with Auto axes the compiler decides how arrays are split, after all rewriting:
+a rewrite then has to be good for every split (`Context.is_split`). In `jax.shard_map`,
+where all axes are Manual, a program is of one device, and any rewrite will do.
 """
 
 from collections.abc import Iterable, Iterator
