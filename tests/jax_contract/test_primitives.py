@@ -32,7 +32,7 @@ TABLES = tables()
 
 
 def live_names():
-    return {p.name for p in gc.get_objects() if isinstance(p, Primitive)}
+    return {p.name for p in gc.get_objects() if issubclass(type(p), Primitive)}
 
 
 def equation(function, *args):
