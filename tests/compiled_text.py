@@ -48,17 +48,15 @@ def loop_body(text: str) -> list[str]:
 
 def operations_outside_loop(text: str) -> list[str]:
     """The operations of the program that are in no loop, called functions opened."""
-    functions = _functions(text)
-    inside = {
-        line
-        for lines in functions.values()
-        for opening in ("cond {", "} do {")
-        for region in _regions(lines, opening)
-        for line in region
-    }
-    return [
-        line for line in _inlined(functions["main"], functions) if line not in inside
-    ]
+    functions = {name: _outside(lines) for name, lines in _functions(text).items()}
+    return list(_inlined(functions["main"], functions))
+
+
+def _outside(lines: list[str]) -> list[str]:
+    openings = ("cond {", "} do {")
+    regions = [r for opening in openings for r in _regions(lines, opening)]
+    inside = {line for region in regions for line in region}
+    return [line for line in lines if line not in inside]
 
 
 def kinds(operations: list[str]) -> Counter[str]:

@@ -520,7 +520,9 @@ def test_fixes_of_wrong_shapes_speak_of_shapes():
 @pytest.mark.parametrize("arguments", [(), (1, 2, 3)], ids=["few", "many"])
 def test_arguments_that_a_function_does_not_take(arguments):
     run = jscan.function(lambda x, y=1: x + y, name="adder")
-    with pytest.raises(TypeError, match=r"function 'adder': the arguments.*\(x, y=1\)"):
+    with pytest.raises(
+        TypeError, match=r"function 'adder': a call: needed the arguments.*\(x, y=1\)"
+    ):
         run(*arguments)
     with pytest.raises(jscan.ScanError, match="Fix"):
         run(*arguments)

@@ -37,9 +37,13 @@ class Interrupt(KeyboardInterrupt):
 
 
 def is_ours(frame: Any) -> bool:
-    """Whether a frame belongs to the package, or works for it."""
-    name = frame.f_code.co_filename
-    return name.startswith(OURS[0]) or name.endswith(OURS[1:])
+    """Whether a frame belongs to the package, or works for it.
+
+    Not those that work for others: a lock of tqdm's that is left held stays so.
+    """
+    while frame is not None and frame.f_code.co_filename.endswith(OURS[1:]):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(OURS[0])
 
 
 def comes_from_an_interrupt(error: BaseException) -> bool:

@@ -30,12 +30,17 @@ ENDS_ALONE = Refusal(
     "and a device whose loop is over takes no part in it; JAX has no while_loop with a "
     "gradient, and a scan runs all steps on all devices",
 )
+REF_IN_PARTS = Refusal(
+    jscan.ScanNotImplementedError, "JAX does not differentiate a checkpointed Ref"
+)
 CALLBACK = Refusal(NotImplementedError, "jax.export stores no callbacks to the host")
 
 UNSUPPORTED: dict[tuple[str, str], Refusal] = {
     ("chunked", "export_with_symbolic_length"): LENGTH_IN_PARTS,
     ("truncated", "export_with_symbolic_length"): LENGTH_IN_PARTS,
     ("bars", "export_with_symbolic_length"): LENGTH_IN_PARTS,
+    ("chunked", "ref_captured"): REF_IN_PARTS,
+    ("truncated", "ref_captured"): REF_IN_PARTS,
     ("bars", "export_with_symbolic_batch"): CALLBACK,
     ("bars", "export_for_two_platforms"): Refusal(
         TypeError, "JAX lowers jax.debug.callback for one platform at a time"

@@ -59,8 +59,8 @@ def steps(variable):
 def test_it_is_worth_what_the_step_before_left(s, mode, strict, which):
     rows, updates = jscan.scan(steps(s)[which], X, 0.2, [s], mode=mode, strict=strict)
     expected, last = python_loop(X, 0.2, 1.5)
-    np.testing.assert_allclose(rows, expected, rtol=1e-12)
-    np.testing.assert_allclose(updates[s], last, rtol=1e-12)
+    np.testing.assert_allclose(rows, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(updates[s], last, rtol=1e-12, atol=1e-12)
     assert float(s.value) == 1.5
 
 
@@ -71,8 +71,8 @@ def test_functions_store_it_and_go_on(s, mode, which):
     before = 1.5
     for _ in range(2):
         expected, before = python_loop(X, 0.2, before)
-        np.testing.assert_allclose(run(X), expected, rtol=1e-12)
-        np.testing.assert_allclose(s.value, before, rtol=1e-12)
+        np.testing.assert_allclose(run(X), expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(s.value, before, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("which", range(4))
@@ -313,7 +313,7 @@ def test_constructs_that_jax_traces_take_its_value(s, mode):
 def test_no_trace_of_the_first_attempt_is_left(s):
     with jax.checking_leaks():
         rows, _ = jscan.scan(through_jax(s), X, 0.2, s)
-    np.testing.assert_allclose(rows, python_loop(X, 0.2, 1.5)[0])
+    np.testing.assert_allclose(rows, python_loop(X, 0.2, 1.5)[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -447,10 +447,21 @@ def test_a_step_reads_and_writes_refs(kind):
         assert_trees_close(transform(got)(X), transform(expected)(X), 1e-10)
 
 
+def test_a_loop_that_stops_writes_refs_of_the_steps_that_ran():
+    def stopping(r, x):
+        step = lambda x: (add(x, r), jscan.until(x > 1))
+        return jscan.scan(step, x).outputs.sum()
+
+    def by_hand(r, x):
+        ran = int(np.argmax(np.asarray(X) > 1)) + 1
+        return jax.lax.scan(lambda c, x: (c, add(x, r)), None, x[:ran])[1].sum()
+
+    assert_trees_close(with_ref(stopping)(X), with_ref(by_hand)(X), 1e-10)
+
+
 @pytest.mark.parametrize("stage", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_what_no_ref_can_be(stage):
     for place, loop in {
-        "until": lambda r, x: jscan.scan(lambda x: (add(x, r), jscan.until(x > 1)), x),
         "checkpoint=2": lambda r, x: jscan.scan(lambda x: add(x, r), x, checkpoint=2),
         "truncate_gradient=2": lambda r, x: jscan.scan(
             lambda x: add(x, r), x, truncate_gradient=2

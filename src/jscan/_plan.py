@@ -150,7 +150,6 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
 def _check_refs(plan: LoopPlan) -> None:
     """A step that may write to a Ref runs once for each of its steps, and stays one."""
     loops = {
-        "until, or a traced n_steps": plan.is_bounded,
         f"checkpoint={plan.options.checkpoint!r}": plan.options.checkpoint is not None,
         f"truncate_gradient={plan.kept_steps}": plan.kept_steps is not None,
     }
@@ -160,7 +159,7 @@ def _check_refs(plan: LoopPlan) -> None:
             explain_error(
                 plan.options.name,
                 "a Ref that the step uses",
-                needed="a loop of known length that runs and is differentiated whole",
+                needed="a loop that runs and is differentiated whole",
                 came=came,
                 fix="make what the Ref holds a state: give its value in outputs_info "
                 "and return the new one",
