@@ -1,6 +1,7 @@
 """One strict JAX for every test: 64-bit types, no silent promotion, eight devices."""
 
 import os
+import threading
 
 # Read once, when JAX starts: the sharding tests want several devices.
 os.environ["XLA_FLAGS"] = (
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import hypothesis
 import jax
 import pytest
+from tqdm.auto import tqdm
 
 jax.config.update("jax_enable_x64", True)
 # Own code must not broadcast ranks or mix types by accident.
@@ -32,3 +34,9 @@ def standard_promotion() -> Iterator[None]:
     """Let the test mix types the way users do (int times float, and so on)."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def bars_have_a_lock_of_their_own() -> None:
+    """What a test did to tqdm's lock, which all bars share, is not the next one's."""
+    tqdm.set_lock(threading.RLock())
