@@ -73,7 +73,7 @@ def test_options_are_checked():
     with pytest.raises(ValueError, match="unknown passes fuse"):
         optimize(loss, passes="default+fuse")
     with pytest.raises(TypeError, match="passes: needed names of passes"):
-        optimize(loss, passes=3)
+        optimize(loss, passes=3)  # pyright: ignore
     with pytest.raises(ValueError, match="memory_budget: needed 0 or more"):
         optimize(loss, memory_budget=-1)
     assert make_options().memory_budget == 32 * 2**20
