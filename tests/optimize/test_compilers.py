@@ -60,6 +60,7 @@ def equations(fun, *args):
         (3, 3, 100, False),
         (2, 3, ROWS, True),
         (64, 64, ROWS, False),
+        (64, 8, ROWS, False),
     ],
 )
 def test_small_products_are_refused_by_version_and_shape(
@@ -103,3 +104,13 @@ def test_a_map_over_arrays_of_high_rank_runs():
             observed,
             table,
         ) == [6]
+
+
+def test_the_gradient_by_a_weight_of_few_rows_still_leaves_its_loop(version):
+    """A product of 8 rows is none of the small ones, however many numbers it has."""
+    few, wide = np.ones((8, 128)), np.ones((8, 128))
+    (product,) = equations(
+        lambda a, b: jax.lax.dot_general(a, b, (((0,), (0,)), ((), ()))), few, wide
+    )
+    version(0, 10)
+    assert batchable(product, ROWS)

@@ -11,7 +11,7 @@ from jscan.optimize._jaxpr import JAX_VERSION
 from jscan.optimize._work import dot_sizes
 
 _ROWS = 32_768
-_CONTRACTED = 8
+_FEW = 4
 _RANK = 7
 
 
@@ -25,8 +25,8 @@ def is_miscompiled(equation: Any, length: int) -> bool:
     if JAX_VERSION < (0, 11) and equation.primitive.name == "dot_general":
         sizes = dot_sizes(equation)
         rows = length * sizes.batch * max(sizes.rows, sizes.columns)
-        few = min(sizes.contracted, min(sizes.rows, sizes.columns)) <= _CONTRACTED
-        if few and sizes.contracted <= _CONTRACTED and rows >= _ROWS:
+        few = max(sizes.contracted, min(sizes.rows, sizes.columns)) <= _FEW
+        if few and rows >= _ROWS:
             return True
     shapes = (
         getattr(a.aval, "shape", ()) for a in (*equation.invars, *equation.outvars)
