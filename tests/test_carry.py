@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
-from jscan._carry import plan_carry
-from jscan._spec import OutputSpec
+from jscan._execution.taps import plan_carry
+from jscan._frontend.spec import OutputSpec
 
 
 def state(taps, shape=()):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan._signature import _obviously_takes
+from jscan._frontend.signature import _obviously_takes
 
 # Not typed: these calls are wrong on purpose.
 scan: Any = partial(jscan.scan, name="storm")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan._trace import _has_callbacks
+from jscan._functions.trace import _has_callbacks
 
 NO_FUNCTION: Any = 3
 

@@ -272,7 +272,7 @@ def test_a_donated_value_is_never_lost():
 
 def test_the_turn_of_a_call_that_was_interrupted_is_taken_over():
     """Not before its function is over; and then whatever became of the turn."""
-    from jscan._turns import Turn, to_update
+    from jscan._base.turns import Turn, to_update
 
     W = jscan.shared(0.0, name="W")
     inside, go, left = threading.Event(), threading.Event(), threading.Event()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan._program import Program
+from jscan._programs.program import Program
 
 
 def program(fun, *inputs):
@@ -126,7 +126,9 @@ def test_a_program_has_no_hidden_inputs():
 
 
 def test_the_caches_are_bounded():
-    from jscan import _bounded_derivative, _program, _regions
+    from jscan._loops import bounded_derivative as _bounded_derivative
+    from jscan._programs import program as _program
+    from jscan._programs import regions as _regions
 
     for cache in (
         _regions._region,

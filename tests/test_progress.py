@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import pytest
 
 import jscan
-from jscan import _progress
-from jscan._program import Program
-from jscan._spec import Options
-from jscan.optimize import make_options, rewrite
+from jscan._execution.bar_plan import plan_bar
+from jscan._frontend.spec import Options
+from jscan._loops import bars as on_screen
+from jscan._optimizer import make_options, rewrite
+from jscan._programs.program import Program
 
 X = jnp.linspace(0.0, 1.0, 250)
 
@@ -23,7 +24,7 @@ X = jnp.linspace(0.0, 1.0, 250)
 def bars(monkeypatch):
     """Every bar made, as the list of numbers it showed and whether it is closed."""
     made = []
-    real = _progress.tqdm_class(None)
+    real = on_screen.tqdm_class(None)
 
     class Recorded(real):
         def __init__(self, **settings):
@@ -40,7 +41,7 @@ def bars(monkeypatch):
             super().close()
             self.closed = True
 
-    monkeypatch.setattr(_progress, "tqdm_class", lambda name: Recorded)
+    monkeypatch.setattr(on_screen, "tqdm_class", lambda name: Recorded)
     yield made
     # Of an error that a test is about, some devices tell again.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -109,7 +110,7 @@ def test_reports_are_about_a_fifth_of_a_second_apart():
     def reports(size, steps):
         w = jnp.ones((size, size))
         step = Program.trace(lambda h, w: jnp.tanh(h @ w), w[0], w)
-        bar = _progress.plan_bar(steps, Options(progress=()), step)
+        bar = plan_bar(steps, Options(progress=()), step)
         assert bar is not None
         return steps / bar.stride
 
@@ -119,7 +120,7 @@ def test_reports_are_about_a_fifth_of_a_second_apart():
     assert reports(1024, 10**6) == 100  # longer ones
 
     step = Program.trace(lambda h: jnp.sin(h) + 1, jnp.zeros(()))
-    bar = _progress.plan_bar(10**8, Options(progress=()), step)
+    bar = plan_bar(10**8, Options(progress=()), step)
     assert bar is not None
     assert 10**8 / bar.stride < 10  # about a second: steps of ten nanoseconds
 
@@ -164,7 +165,7 @@ def test_the_bar_opens_before_dispatch_and_closes_on_error(bars):
         jscan.scan(step, X, progress="fails")
     assert bars[0].closed
     assert bars[0].desc.startswith("fails")
-    assert not _progress._open
+    assert not on_screen._open
 
 
 def _fails_at(limit):
@@ -189,7 +190,7 @@ def test_an_error_in_a_function_closes_its_bars(bars):
     with pytest.raises(Exception, match="from the host"):
         f()
     assert all(bar.closed and bar.n < 121 for bar in bars)
-    assert not _progress._open
+    assert not on_screen._open
 
 
 def test_a_bar_left_by_an_error_under_jit_starts_again(bars):
@@ -205,7 +206,7 @@ def test_a_bar_left_by_an_error_under_jit_starts_again(bars):
     left, bar = bars
     assert left.closed
     assert (bar.n, bar.closed, bar.shown[:2]) == (250, True, [0, 50])
-    assert not _progress._open
+    assert not on_screen._open
 
 
 def test_a_loop_in_a_loop_shows_a_bar_for_each_run(bars):
@@ -238,7 +239,7 @@ def test_loops_with_bars_are_not_batched(bars):
 @pytest.mark.parametrize("order", ["end first", "middle last", "as it should be"])
 def test_reports_may_come_in_any_order(bars, order):
     """A device runs callbacks as it likes: one bar a run, all of it shown."""
-    bar = _progress.Bar(10, (("desc", "x"),), stride=5)
+    bar = on_screen.Bar(10, (("desc", "x"),), stride=5)
     told = {
         "as it should be": [(0, False), (5, False), (10, True)],
         "end first": [(10, True), (0, False), (5, False)],
@@ -246,7 +247,7 @@ def test_reports_may_come_in_any_order(bars, order):
     }[order]
     for run in (1, 2):
         for done, last in told:
-            _progress.move_bar(bar, done, last=last)
+            on_screen.move_bar(bar, done, last=last)
         assert len(bars) == run
         assert all(shown.closed and shown.n == 10 for shown in bars)
 
@@ -295,12 +296,12 @@ def test_in_a_terminal():
 
 
 def test_without_tqdm_the_error_names_the_extra(monkeypatch):
-    _progress.tqdm_class.cache_clear()
+    on_screen.tqdm_class.cache_clear()
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ImportError, match=r"progress.*tqdm.*jscan\[progress\]") as seen:
         loop(X)
     assert isinstance(seen.value, jscan.ScanError)
-    _progress.tqdm_class.cache_clear()
+    on_screen.tqdm_class.cache_clear()
 
 
 def test_other_values_are_errors():

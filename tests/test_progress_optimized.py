@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan import _progress
-from jscan.optimize import _walk, make_options, rewrite
+from jscan._loops import meters
+from jscan._optimizer import make_options, rewrite
+from jscan._optimizer.program import walk as _walk
 
 SIZE, STEPS = 8, 23  # a prime: no whole number of stretches
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -22,13 +23,13 @@ X = jax.random.normal(KEYS[1], (STEPS, SIZE))
 def moves(monkeypatch):
     """What the host was told, in order: steps done, and whether that was the last."""
     told = []
-    real = _progress.move_bar
+    real = meters.move_bar
 
     def recorded(bar, done, *, last=False):
         told.append((done, last))
         real(bar, done, last=last)
 
-    monkeypatch.setattr(_progress, "move_bar", recorded)
+    monkeypatch.setattr(meters, "move_bar", recorded)
     return told
 
 

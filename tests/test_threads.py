@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan import _compiled
+from jscan._functions import compiled as _compiled
 
 THREADS, CALLS = 4, 60
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ._checkpoint import scan_checkpoints
-from ._errors import (
+import sys as _sys
+
+from jscan._base.errors import (
     NonFiniteError,
     ScanError,
     ScanImportError,
@@ -12,17 +13,20 @@ from ._errors import (
     ScanValueError,
     UpdateCollision,
 )
-from ._function import Function, function
-from ._grad import grad, value_and_grad
-from ._optimize import Report, explain, optimize
-from ._profile import profile
-from ._random import MRG_RandomStreams, RandomStreams
-from ._results import ScanResult
-from ._scan import scan
-from ._shared import SharedVariable, shared
-from ._until import until
-from ._updates import OrderedUpdates, Updates
-from ._views import foldl, foldr, map, reduce
+from jscan._execution.profile import profile
+from jscan._frontend.result import ScanResult
+from jscan._frontend.until import until
+from jscan._functions.callable import Function
+from jscan._functions.function import function
+from jscan._functions.gradients import grad, value_and_grad
+from jscan._functions.optimized import explain, optimize
+from jscan._optimizer.reports.report import Report
+from jscan._scan.checkpoints import scan_checkpoints
+from jscan._scan.scan import scan
+from jscan._scan.views import foldl, foldr, map, reduce
+from jscan._state.random_streams import MRG_RandomStreams, RandomStreams
+from jscan._state.updates import OrderedUpdates, Updates
+from jscan._state.variables import SharedVariable, shared
 
 __version__ = "0.1.0"
 
@@ -57,6 +61,25 @@ __all__ = [
     "until",
     "value_and_grad",
 ]
+
+# Where pickles of version 0.1.0 look for what is in them.
+_MOVED = {
+    "_distributions": "_state.distributions",
+    "_draw": "_state.draws",
+    "_errors": "_base.errors",
+    "_profile": "_execution.profile",
+    "_random": "_state.random_streams",
+    "_results": "_frontend.result",
+    "_shared": "_state.variables",
+    "_streams": "_state.streams",
+    "_until": "_frontend.until",
+    "_updates": "_state.updates",
+    "optimize._loop": "_optimizer.record.loop",
+    "optimize._measure": "_optimizer.analysis.size",
+    "optimize._report": "_optimizer.reports.report",
+}
+for _old, _new in _MOVED.items():
+    _sys.modules[f"{__name__}.{_old}"] = _sys.modules[f"{__name__}.{_new}"]
 
 for _public in [globals()[name] for name in __all__]:  # in pickles and tracebacks
     _public.__module__ = __name__

@@ -14,15 +14,13 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jscan import optimize
-from jscan.optimize import (
-    PASS_NAMES,
-    _cut_rows,
-    _logsumexp,
-    _machines,
-    _options,
-    _work,
-)
-from jscan.optimize._unrolling import Launches
+from jscan._jax import operations as _work
+from jscan._optimizer import PASS_NAMES
+from jscan._optimizer.costs import machines as _machines
+from jscan._optimizer.costs.unrolling import Launches
+from jscan._optimizer.passes.hoist import cut_rows as _cut_rows
+from jscan._optimizer.passes.save_memory import logsumexp as _logsumexp
+from jscan._optimizer.record import context as around
 from optimize.agreement import PROBES, disagreement, perturbed
 from optimize.programs import Arrays, Program
 
@@ -99,7 +97,7 @@ class Setup:
         with contextlib.ExitStack() as patches:
             if self.shipped:  # the tests' own machine finds that every batch pays
                 machine_for = mock.patch.object(
-                    _options, "machine_for", _machines.machine_for
+                    around, "machine_for", _machines.machine_for
                 )
                 patches.enter_context(machine_for)
             changes = {**(_KEEN if self.keen else {}), **(_JOINS if self.joins else {})}

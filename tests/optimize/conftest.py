@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from jscan.optimize import _options
-from jscan.optimize._cost import Machine
-from jscan.optimize._machines import is_measured, machine_for
+from jscan._optimizer.costs.machine import Machine
+from jscan._optimizer.costs.machines import is_measured, machine_for
+from jscan._optimizer.record import context as around
 
 
 def _everything_pays(platform: str) -> Machine:
@@ -27,7 +27,7 @@ def small_loops_pay(
     is the first to be undone.
     """
     if "measured_costs" not in request.fixturenames:
-        monkeypatch.setattr(_options, "machine_for", _everything_pays)
+        monkeypatch.setattr(around, "machine_for", _everything_pays)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def change_costs(
 
     def change(**costs: Any) -> None:
         machine = dataclasses.replace(_everything_pays("cpu"), **costs)
-        monkeypatch.setattr(_options, "machine_for", lambda platform: machine)
+        monkeypatch.setattr(around, "machine_for", lambda platform: machine)
 
     return change
 

@@ -9,10 +9,10 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jscan import optimize
-from jscan.optimize import make_options, rewrite
-from jscan.optimize._jaxpr import read_scan
-from jscan.optimize._lowering import rewritten
-from jscan.optimize._marks import choices_of, is_marked
+from jscan._jax.marks import choices_of, is_marked
+from jscan._jax.scans import read_scan
+from jscan._optimizer import make_options, rewrite
+from jscan._optimizer.lowering import rewritten
 
 Function = Callable[..., Any]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize import _options
+from jscan._optimizer.record import context as around
 from optimize.loops import assert_same, check, loop_lengths, operations, reasons
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -212,10 +212,10 @@ def of_numbers(weights, xs):
 @pytest.fixture
 def inner_products_leave(small_loops_pay):
     """As for JAX 0.10's CPU compiler, on every version."""
-    machine = _options.machine_for("cpu")
+    machine = around.machine_for("cpu")
     machine = dataclasses.replace(machine, inner_product=(64, 512))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_options, "machine_for", lambda platform: machine)
+        patch.setattr(around, "machine_for", lambda platform: machine)
         yield
     jax.clear_caches()
 

@@ -178,7 +178,7 @@ def test_passes_add_to_the_default(passes, fires):
 
 
 def test_every_pass_is_documented():
-    from jscan.optimize import PASS_NAMES
+    from jscan._optimizer import PASS_NAMES
 
     assert all(f'"{name}"' in (optimize.__doc__ or "") for name in PASS_NAMES)
 

@@ -7,8 +7,8 @@ import pytest
 
 import jscan
 from jscan import optimize
-from jscan.optimize import _compilers
-from jscan.optimize._dependence import batchable
+from jscan._optimizer.analysis import compilers as _compilers
+from jscan._optimizer.analysis.dependence import batchable
 from optimize.loops import loop_lengths
 
 ROWS = 40_000

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize._jaxpr import JAX_VERSION
-from jscan.optimize._machines import machine_for
+from jscan._jax.versions import JAX_VERSION
+from jscan._optimizer.costs.machines import machine_for
 from optimize.loops import assert_same, loop_lengths, operations, reasons
 
 pytestmark = [

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan import _regions, explain, optimize
-from jscan.optimize._lowering import rewritten
-from jscan.optimize._marks import choices_of
+from jscan import explain, optimize
+from jscan._jax.marks import choices_of
+from jscan._optimizer.lowering import rewritten
+from jscan._programs import regions as _regions
 from optimize.loops import assert_same, is_region, loop_lengths, operations
 
 X = jnp.linspace(-1.0, 1.0, 6 * 3 * 4).reshape(6, 3, 4)

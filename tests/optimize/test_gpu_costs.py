@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize import _options, rewrite
-from jscan.optimize._machines import machine_for
+from jscan._optimizer import rewrite
+from jscan._optimizer.costs.machines import machine_for
+from jscan._optimizer.record import context as around
 from optimize.loops import assert_same, check, loop_lengths, operations, reasons
 
 X = jax.random.normal(jax.random.key(3), (70, 4))
@@ -16,7 +17,7 @@ W = jax.random.normal(jax.random.key(4), (4, 4)) / 4
 @pytest.fixture(autouse=True)
 def gpu_costs(small_loops_pay, monkeypatch):
     """Every platform has the costs of a GPU."""
-    monkeypatch.setattr(_options, "machine_for", lambda platform: machine_for("cuda"))
+    monkeypatch.setattr(around, "machine_for", lambda platform: machine_for("cuda"))
 
 
 def _scan(step, xs):
@@ -137,5 +138,5 @@ def test_a_linear_recurrence_is_named(monkeypatch):
     assert reasons(network, X, name="associate") == ""
     (report,) = explain(decay, passes=["associate"])(X).loops
     assert report.fired == ("associate",)
-    monkeypatch.setattr(_options, "machine_for", lambda platform: machine_for("cpu"))
+    monkeypatch.setattr(around, "machine_for", lambda platform: machine_for("cpu"))
     assert reasons(decay, X, name="associate") == ""

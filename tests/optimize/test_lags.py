@@ -8,8 +8,8 @@ import pytest
 
 import jscan
 from jscan import optimize
-from jscan.optimize import _options
-from jscan.optimize._machines import machine_for
+from jscan._optimizer.costs.machines import machine_for
+from jscan._optimizer.record import context as around
 from optimize.loops import assert_same, check, operations
 
 T, LAGS, WIDE = 30, 5, 3
@@ -22,7 +22,7 @@ def few_lags_pay(small_loops_pay):
     """Three terms are enough."""
     machine = dataclasses.replace(machine_for("cpu"), fewest_lags=3, batch_start=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_options, "machine_for", lambda platform: machine)
+        patch.setattr(around, "machine_for", lambda platform: machine)
         yield
     jax.clear_caches()
 
@@ -92,7 +92,7 @@ def test_refused(name):
 def test_not_below_what_pays():
     """By the measured costs a few lags stay apart."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_options, "machine_for", machine_for)
+        patch.setattr(around, "machine_for", machine_for)
         jax.clear_caches()
         function = weighed(lambda w, s, x: [*(w[k] * s[k] for k in range(LAGS)), -x])
         assert "dot_general" not in operations(optimize(function), W, X)[1]

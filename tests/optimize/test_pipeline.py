@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize import PASS_NAMES, make_options, rewrite
-from jscan.optimize import _pipeline as pipeline
-from jscan.optimize import _walk as programs
+from jscan._optimizer import PASS_NAMES, make_options, rewrite
+from jscan._optimizer import pipeline as pipeline
+from jscan._optimizer.program import walk as programs
 from optimize.loops import assert_same, check, loop_lengths, lowered, operations
 
 X = jax.random.normal(jax.random.key(6), (6, 4, 32))

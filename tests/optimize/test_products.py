@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize._machines import machine_for
-from jscan.optimize._work import DotSizes
+from jscan._jax.operations import DotSizes
+from jscan._optimizer.costs.machines import machine_for
 from optimize.loops import assert_same, check, operations, stacked_shapes
 
 KEYS = jax.random.split(jax.random.key(0), 6)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain
-from jscan.optimize import _api, _report
+from jscan._optimizer import entry as _api
+from jscan._optimizer.reports import report as _report
 
 X = jnp.ones((7, 3, 16))
 W = jnp.ones((16, 16)) / 16

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize import rewrite
+from jscan._optimizer import rewrite
 from optimize.loops import assert_same, check, stacked_shapes
 
 T, ROWS, WIDE = 40, 8, 16
@@ -195,7 +195,7 @@ def test_twice_changes_nothing():
 
 def test_a_failure_leaves_the_program_as_it_was(monkeypatch):
     """The loops run as they are, and the report says so."""
-    from jscan.optimize import _residuals
+    from jscan._optimizer.passes.across_loops import recomputed_rows as _residuals
 
     def broken(*_):
         raise RuntimeError("injected")

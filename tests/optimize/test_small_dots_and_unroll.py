@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize import rewrite
+from jscan._optimizer import rewrite
 from optimize.loops import assert_same, check, operations, reasons
 
 A = jnp.eye(4) * 0.9 + jnp.eye(4, k=1) * 0.1

@@ -6,7 +6,7 @@ import pytest
 
 import jscan
 from jscan import optimize
-from jscan.optimize import _stored
+from jscan._optimizer.passes.save_memory import residuals as _stored
 from optimize.loops import assert_same, stacked_shapes
 
 T, ROWS, WIDE = 40, 8, 16

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan.optimize._jaxpr import JAX_VERSION
-from jscan.optimize._machines import machine_for
+from jscan._jax.versions import JAX_VERSION
+from jscan._optimizer.costs.machines import machine_for
 from optimize.loops import assert_same, check, operations, row_parts, row_shapes
 
 ROWS = jax.random.normal(jax.random.key(0), (40, 3, 8), "float32")

@@ -1,0 +1,208 @@
+"""Profiles: what loops cost, counted call by call."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import html
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+
+from jscan._base.types import Leaf
+from jscan._execution.plan import LoopPlan
+from jscan._programs.program import CACHE_SIZE, Program
+from jscan._programs.regions import Computation, executable, usual_options
+
+HEADS = ("loop", "calls", "traced", "steps", "compile s", "wall s", "us/step")
+
+HEADS = (*HEADS, "flops/step", "bytes/step")
+
+
+@dataclass
+class LoopProfile:
+    """What the calls of one loop have cost.
+
+    Attributes:
+        name: The loop's label.
+        calls: Calls that ran, and whose time is known.
+        traced: Calls inside `jit`, `grad` or `vmap`: they became part of another
+            program, whose time is not the loop's own.
+        steps: Steps executed in all calls that ran.
+        compile_time: Seconds spent on compiling.
+        wall_time: Seconds spent on running.
+        flops: Floating-point operations of one compiled step.
+        bytes: Bytes that one compiled step reads and writes.
+    """
+
+    name: str
+    calls: int = 0
+    traced: int = 0
+    steps: int = 0
+    compile_time: float = 0.0
+    wall_time: float = 0.0
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    @property
+    def time_per_step(self) -> float:
+        """Seconds a step."""
+        return self.wall_time / self.steps if self.steps else 0.0
+
+    def cells(self) -> list[str]:
+        """The numbers as text, in the order of the table's columns."""
+        return [
+            self.name,
+            str(self.calls),
+            str(self.traced),
+            str(self.steps),
+            f"{self.compile_time:.3f}",
+            f"{self.wall_time:.4f}",
+            f"{1e6 * self.time_per_step:.3f}",
+            f"{self.flops:.0f}",
+            f"{self.bytes:.0f}",
+        ]
+
+
+class profile:
+    """Collects what the loops of its thread (or asyncio task) cost while entered.
+
+    Loops called with ``profile=True`` (or a label) are also collected in
+    ``jscan.profile.always``.
+
+    Attributes:
+        loops: A `LoopProfile` for every label, in the order of their first calls.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> with jscan.profile() as report:
+        ...     for _ in range(2):
+        ...         _ = jscan.scan(lambda x, s: s + x, jnp.ones(50), 0.0, name="sum")
+        >>> report.loops["sum"].calls, report.loops["sum"].steps
+        (2, 100)
+        >>> print(report)  # doctest: +ELLIPSIS
+        loop  calls  traced  steps ...
+    """
+
+    always: ClassVar[profile]
+
+    def __init__(self) -> None:
+        self.loops: dict[str, LoopProfile] = {}
+
+    def __enter__(self) -> profile:
+        _entered.set((*_entered.get(), self))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _entered.set(tuple(one for one in _entered.get() if one is not self))
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dict of numbers for every loop."""
+        return [
+            {**dataclasses.asdict(loop), "time_per_step": loop.time_per_step}
+            for loop in self.loops.values()
+        ]
+
+    def _table(self) -> Iterator[list[str]]:
+        yield list(HEADS)
+        for loop in self.loops.values():
+            yield loop.cells()
+
+    def __str__(self) -> str:
+        rows = list(self._table())
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            )
+            for row in rows
+        )
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        head, *rows = [[html.escape(cell) for cell in row] for row in self._table()]
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        return f"<table><tr><th>{'</th><th>'.join(head)}</th></tr>{body}</table>"
+
+
+profile.always = profile()
+
+_entered: ContextVar[tuple[profile, ...]] = ContextVar("entered", default=())
+
+
+def records(plan: LoopPlan) -> list[LoopProfile]:
+    """Where a call of this loop is counted."""
+    asked = plan.options.profile
+    collectors = (*_entered.get(), *([profile.always] if asked else []))
+    if not collectors:
+        return []
+    label = asked if isinstance(asked, str) else plan.options.name or "scan"
+    found = [c.loops.setdefault(label, LoopProfile(label)) for c in collectors]
+    flops, size = _step_cost(plan.step)
+    for record in found:
+        record.flops, record.bytes = flops, size
+    return found
+
+
+def count_traced(found: Sequence[LoopProfile]) -> None:
+    """Count a call that becomes part of another program."""
+    for record in found:
+        record.traced += 1
+
+
+def run_timed(
+    computation: Computation,
+    inputs: Sequence[Leaf],
+    found: Sequence[LoopProfile],
+    steps_of: Callable[[list[Leaf]], int],
+    *,
+    optimized: bool,
+) -> list[Leaf]:
+    """Run an eager loop, and count it."""
+    placed = tuple(str(getattr(leaf, "sharding", None)) for leaf in inputs)
+    before = time.perf_counter()
+    compiled = _compiled(computation, optimized, placed, _Hidden(inputs))
+    ready = time.perf_counter()
+    leaves = jax.block_until_ready(compiled(*inputs))
+    done = time.perf_counter()
+    for record in found:
+        record.calls += 1
+        record.steps += steps_of(leaves)
+        record.compile_time += ready - before
+        record.wall_time += done - ready
+    return leaves
+
+
+class _Hidden:
+    """Arrays that a cached function may use but is not looked up by."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hidden)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=CACHE_SIZE)
+def _compiled(
+    computation: Computation, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
+) -> Any:
+    jitted: Any = executable(computation, usual_options(optimized))
+    compiled = jitted.lower(*inputs.value).compile()
+    inputs.value = None  # the cache must not keep them alive
+    return compiled
+
+
+@functools.lru_cache(maxsize=CACHE_SIZE)
+def _step_cost(step: Program) -> tuple[float, float]:
+    """Flops and bytes of the compiled step, as far as the backend tells."""
+    costs = jax.jit(step).lower(*step.in_avals).compile().cost_analysis()
+    costs = costs or {}
+    return float(costs.get("flops", 0.0)), float(costs.get("bytes accessed", 0.0))

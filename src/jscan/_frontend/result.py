@@ -1,0 +1,149 @@
+"""Stage 5: what `scan` returns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
+from jscan._jax.types import is_traced
+from jscan._state.updates import Updates
+
+
+@jax.tree_util.register_pytree_node_class
+class ScanResult:
+    """The pair ``(outputs, updates)`` that `scan` returns, with the steps executed.
+
+    Attributes:
+        outputs: None, one tree of arrays ``[T, ...]``, or a list of them.
+        updates: `Updates` from shared variables to their values after the loop.
+        n_steps: Steps executed: an ``int`` when known, else a traced int32.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> result = jscan.scan(lambda x, s: s + x, jnp.arange(4.), 0.)
+        >>> outputs, updates = result
+        >>> outputs.tolist(), len(updates), result.n_steps
+        ([0.0, 1.0, 3.0, 6.0], 0, 4)
+    """
+
+    _stacked = True  # False: the outputs have no time axis
+
+    def __init__(
+        self,
+        outputs: PyTree,
+        updates: Updates,
+        n_steps: Any,
+        rows: int,
+        *,
+        stacked: bool = True,
+    ) -> None:
+        self.outputs = outputs
+        self.updates = updates
+        self.n_steps = n_steps
+        self._rows = rows
+        self._stacked = stacked
+
+    @property
+    def mask(self) -> jax.Array:
+        """``[T]`` booleans: true for the rows of executed steps.
+
+        Of a result that `jax.vmap` returned: ``[lanes, T]``.
+        """
+        count = jnp.asarray(self.n_steps)[..., None]
+        rows = jnp.arange(self._rows, dtype=count.dtype)
+        return rows[(None,) * (count.ndim - 1)] < count
+
+    def filled(self, value: Any = 0) -> PyTree:
+        """The outputs with `value` in place of the rows behind the executed ones.
+
+        A traced loop that stopped repeats its last row, an eager one has no such rows:
+        sums over rows that are filled with 0 are the same in both.
+
+        Args:
+            value: A number, such as 0 or ``jnp.nan``, or a tree of them like `outputs`.
+
+        Returns:
+            The outputs; of `reduce`, and where exactly the executed rows came, as they
+            are.
+
+        Raises:
+            ScanTypeError: An output whose dtype does not hold the value.
+
+        Works in every transform, for outputs of any rank.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jscan
+            >>> def double(h):
+            ...     return 2 * h, jscan.until(h > 2)
+            >>> run = jax.jit(lambda h: jscan.scan(double, outputs_info=h, n_steps=5))
+            >>> run(1.0).outputs.tolist()
+            [2.0, 4.0, 8.0, 8.0, 8.0]
+            >>> run(1.0).filled(0).tolist()
+            [2.0, 4.0, 8.0, 0.0, 0.0]
+        """
+        if isinstance(self.n_steps, int) or not self._stacked:
+            return self.outputs
+        values = value
+        if is_number(value) or is_array(value):
+            values = jax.tree.map(lambda _: value, self.outputs)
+        fill = functools.partial(_fill, self.mask)
+        return jax.tree.map(fill, self.outputs, values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.outputs, self.updates))
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.outputs, self.updates)[index]
+
+    def __len__(self) -> int:
+        return 2
+
+    def __repr__(self) -> str:
+        return (
+            f"ScanResult(outputs={self.outputs!r}, updates={self.updates!r}, "
+            f"n_steps={self.n_steps!r})"
+        )
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, bool]]:
+        """For JAX: outputs, updates and the step count are the children."""
+        return (self.outputs, self.updates, self.n_steps), (self._rows, self._stacked)
+
+    @classmethod
+    def tree_unflatten(
+        cls, form: tuple[int, bool], children: tuple[Any, ...]
+    ) -> ScanResult:
+        """For JAX: the inverse of `tree_flatten`."""
+        return cls(*children, rows=form[0], stacked=form[1])
+
+
+def _fill(mask: Leaf, rows: Leaf, value: Any) -> Leaf:
+    """`rows`, with `value` where the mask of their leading axes is false."""
+    if not is_traced(value) and not _holds(rows.dtype, np.asarray(value)):
+        raise ScanTypeError(
+            explain_error(
+                Subject("ScanResult"),
+                "filled",
+                needed=f"a value that {type_text(rows)} can hold",
+                came=f"{value!r:.60}",
+                fix="pass a tree of values like the outputs, one for each",
+            )
+        )
+    mask = jax.lax.broadcast_in_dim(mask, rows.shape, tuple(range(mask.ndim)))
+    return jnp.where(mask, rows, jnp.asarray(value).astype(rows.dtype))
+
+
+def _holds(dtype: Any, value: np.ndarray) -> bool:
+    """Whether rows of that dtype can hold a value that is known."""
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return False
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.issubdtype(dtype, jnp.complexfloating) or value.dtype.kind != "c"
+    with np.errstate(invalid="ignore"):
+        return value.dtype.kind != "c" and bool((value.astype(dtype) == value).all())

@@ -1,0 +1,105 @@
+"""What the step is called with, in words: ``step(u[t], h[t-1], h[t-3], W)``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from jscan._base.errors import ScanTypeError, explain_error, is_ours
+from jscan._base.types import is_array
+from jscan._frontend.spec import ScanSpec
+
+
+def argument_names(spec: ScanSpec) -> list[str]:
+    """One name per argument of the step, in order, by place: ``sequences[0][t-1]``."""
+    return _names(spec, lambda part: part.place)
+
+
+def expected_signature(spec: ScanSpec) -> str:
+    """The call the step has to accept, with the caller's variable names where known."""
+    scope = _caller_scope()
+
+    def label(part: Any) -> str:
+        known = [key for key, value in scope.items() if value is part.source]
+        named = getattr(part.source, "name", None)
+        fallback = part.place.replace("outputs_info", "outputs")
+        return named or (known[0] if known and is_array(part.source) else fallback)
+
+    fn_name = getattr(spec.fn, "__name__", "step")
+    fn_name = fn_name if fn_name.isidentifier() else "step"
+    return f"{fn_name}({', '.join(_names(spec, label))})"
+
+
+def check_arity(spec: ScanSpec) -> None:
+    """Raise when the step cannot take the arguments that scan would pass."""
+    if _obviously_takes(spec.fn, _count(spec)):
+        return
+    names = argument_names(spec)
+    try:
+        signature = inspect.signature(spec.fn)
+    except (TypeError, ValueError):  # a builtin without a signature: let it speak
+        return
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        raise ScanTypeError(
+            explain_error(
+                spec.options.name,
+                "fn",
+                needed=f"a step that accepts {len(names)} positional arguments, "
+                f"{expected_signature(spec)}",
+                came=f"{getattr(spec.fn, '__name__', 'step')}{signature}",
+                fix="take sequences first, then past outputs in the order of "
+                "outputs_info, then non_sequences",
+            )
+        ) from error
+
+
+def _obviously_takes(fn: Callable[..., Any], count: int) -> bool:
+    """Whether a plain function takes so many arguments: `inspect` takes its time."""
+    if type(fn) is not FunctionType or fn.__dict__:  # which may hold another signature
+        return False
+    code = fn.__code__
+    least = code.co_argcount - len(fn.__defaults__ or ())
+    fits = least <= count and (
+        count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
+    )
+    return fits and code.co_kwonlyargcount == len(fn.__kwdefaults__ or ())
+
+
+def _count(spec: ScanSpec) -> int:
+    tapped = [*spec.sequences, *spec.states]
+    return sum(len(part.taps) for part in tapped) + len(spec.non_sequences)
+
+
+def captured_names(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Variables the step closes over or reads from its module, by name."""
+    try:
+        found = inspect.getclosurevars(fn)
+    except (TypeError, ValueError):
+        return {}
+    return {**found.globals, **found.nonlocals}
+
+
+def _names(spec: ScanSpec, label: Callable[[Any], str]) -> list[str]:
+    names = []
+    for sequence in spec.sequences:
+        names += [f"{label(sequence)}[t{_shift(tap)}]" for tap in sequence.taps]
+    for state in spec.states:
+        names += [f"{label(state)}[t{_shift(tap)}]" for tap in state.taps]
+    return names + [label(constant) for constant in spec.non_sequences]
+
+
+def _shift(tap: int) -> str:
+    return f"{tap:+d}" if tap else ""
+
+
+def _caller_scope() -> dict[str, Any]:
+    """Local and global variables of the code that called jscan."""
+    frame = sys._getframe()
+    while frame.f_back and is_ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    return {**frame.f_globals, **frame.f_locals}

@@ -1,0 +1,193 @@
+"""What a call of `scan` means once its arguments are understood: frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+
+from jscan._base.types import Leaf, PyTree
+from jscan._state.variables import SharedVariable
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceSpec:
+    """One sequence: a tree of arrays ``[L, ...]`` and the taps of it the step sees."""
+
+    place: str
+    source: Any  # what the user passed; only to find its name for an error text
+    value: PyTree
+    taps: tuple[int, ...]
+
+    @property
+    def lead(self) -> int:
+        """Rows before the first step's time 0: ``-min(taps, 0)``."""
+        return -min(0, *self.taps)
+
+    @property
+    def window(self) -> int:
+        """Rows from the earliest to the latest that one step may see, its own too."""
+        return self.lead + 1 + max(0, *self.taps)
+
+    @property
+    def rows(self) -> int:
+        """Length ``L`` of the leading axis."""
+        return jax.tree.leaves(self.value)[0].shape[0]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps the sequence allows: ``L + min(taps,0) - max(taps,0)``."""
+        return max(0, self.rows - self.window + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class OutputSpec:
+    """One entry of `outputs_info`: a map output (no taps) or a state.
+
+    The initial value of a state is held with a time axis, ``[span, ...]``, whatever
+    way the user gave it; a one-tap initial without a time axis keeps `has_rows` false.
+    """
+
+    place: str
+    source: Any = None
+    initial: PyTree = None
+    taps: tuple[int, ...] = ()
+    has_rows: bool = False
+
+    @property
+    def is_state(self) -> bool:
+        """True when the output feeds back into the step."""
+        return bool(self.taps)
+
+    @property
+    def span(self) -> int:
+        """Number of past rows the taps reach back: ``-min(taps)``."""
+        return -min(self.taps)
+
+    def initial_rows(self) -> PyTree:
+        """The `span` rows before the first step, ``[span, ...]``."""
+        if not self.has_rows:
+            return jax.tree.map(lambda leaf: leaf[None], self.initial)
+        return jax.tree.map(lambda leaf: leaf[: self.span], self.initial)
+
+
+@dataclass(frozen=True, eq=False)
+class NonSequenceSpec:
+    """One constant argument of the step; a shared variable in it stands for itself."""
+
+    place: str
+    source: Any
+    value: PyTree
+
+    @property
+    def variables(self) -> list[SharedVariable]:
+        """The shared variables in it: the loop reads them, they are no inputs."""
+        return [x for x in jax.tree.leaves(self.value) if _is_variable(x)]
+
+    @property
+    def arrays(self) -> list[Leaf]:
+        """The arrays in it, inputs of the loop."""
+        return [x for x in jax.tree.leaves(self.value) if not _is_variable(x)]
+
+    def argument(self, arrays: Iterator[Leaf], *, as_values: bool) -> PyTree:
+        """What the step is called with.
+
+        Args:
+            arrays: What its arrays are worth there.
+            as_values: True: in place of a variable, its value where the caller stands.
+        """
+
+        def fill(leaf: Any) -> Any:
+            if not _is_variable(leaf):
+                return next(arrays)
+            return leaf.value if as_values else leaf
+
+        return jax.tree.map(fill, self.value)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `scan` that say how to run the loop, not what it computes."""
+
+    name: str | None = None
+    mode: str = "FAST_RUN"
+    truncate_gradient: int = -1
+    go_backwards: bool = False
+    strict: bool = False
+    return_list: bool = False
+    profile: bool | str = False
+    unroll: int | bool | None = None
+    checkpoint: int | str | None = None
+    progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
+    last_only: bool = False  # set by `reduce`: keep the last row of every output
+    row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSpec:
+    """A validated call of `scan`; nothing downstream checks the arguments again.
+
+    Attributes:
+        outputs: One entry per output, or None when `outputs_info` was not given and
+            every output is a map output.
+        n_steps: Number of steps (with `until` or a `limit`: at most that many).
+        limit: The number of steps where only the running program knows it, or None.
+        refused: Why the step cannot be called with the shared variables listed in
+            `non_sequences`, so that it is with their values; None if it can.
+    """
+
+    fn: Callable[..., Any]
+    sequences: tuple[SequenceSpec, ...]
+    outputs: tuple[OutputSpec, ...] | None
+    non_sequences: tuple[NonSequenceSpec, ...]
+    n_steps: int
+    options: Options = field(default_factory=Options)
+    limit: Leaf | None = None
+    refused: Exception | None = None
+
+    @property
+    def states(self) -> tuple[OutputSpec, ...]:
+        """The entries of `outputs_info` that feed back."""
+        return tuple(o for o in self.outputs or () if o.is_state)
+
+    @property
+    def empty_pair(self) -> list[PyTree]:
+        """Of two outputs, the initials that hold no arrays, else None."""
+        initials = [output.initial for output in self.outputs or ()]
+        pair = initials if len(initials) == 2 else []
+        return [None if jax.tree.leaves(tree) else tree for tree in pair]
+
+    def sequence_leaves(self) -> list[Leaf]:
+        """The arrays of all sequences, in order."""
+        return jax.tree.leaves([s.value for s in self.sequences])
+
+    def non_sequence_leaves(self) -> list[Leaf]:
+        """The arrays of all non_sequences, in order."""
+        return [leaf for s in self.non_sequences for leaf in s.arrays]
+
+    def non_sequence_arguments(self, arrays: Iterable[Leaf]) -> list[PyTree]:
+        """What the step gets for its non_sequences, whose arrays are worth `arrays`."""
+        stream = iter(arrays)
+        as_values = self.refused is not None
+        return [s.argument(stream, as_values=as_values) for s in self.non_sequences]
+
+    @property
+    def listed(self) -> tuple[SharedVariable, ...]:
+        """The shared variables in `non_sequences`, each once."""
+        return tuple(dict.fromkeys(v for s in self.non_sequences for v in s.variables))
+
+    def with_values(self, error: Exception) -> ScanSpec:
+        """The same call with values in place of the variables that are listed.
+
+        Functions of JAX take arrays only. A step that hands them a variable it got as
+        an argument fails with `error`, and is tried once more with the value.
+        """
+        if self.refused is not None:
+            raise self.refused from None
+        return replace(self, refused=error)
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)

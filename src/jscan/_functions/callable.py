@@ -1,0 +1,356 @@
+"""`Function`: how a compiled function is called, and what its calls store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import operator
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.errors import ScanTypeError, explain_error
+from jscan._base.turns import NOTHING, Claim, Turn
+from jscan._base.types import Leaf, PyTree
+from jscan._functions.call_arguments import Arguments, Sorter, Taker
+from jscan._functions.compiled import Compiled, Result
+from jscan._functions.trace import Inputs, Missing, Notes, Settings, evaluate
+from jscan._jax.types import is_traced
+from jscan._loops.bars import close_since, opened
+from jscan._optimizer import Options
+from jscan._programs.program import Program
+from jscan._state import frames
+from jscan._state.donation import is_gone
+from jscan._state.frames import NeedsPython, Scope
+from jscan._state.storage import store, values_of
+from jscan._state.streams import Stream, take
+from jscan._state.variables import SharedVariable
+
+# What a trace raises where it needs the value of an int.
+_TROUBLE = (TypeError, ValueError, IndexError)
+
+
+class Function:
+    """A compiled function of arguments and shared variables; `function` makes it.
+
+    Attributes:
+        fn: The Python function.
+        name: Used in errors and reports.
+
+    Example:
+        >>> import jscan
+        >>> total = jscan.shared(0.0, name="total")
+        >>> add = jscan.function(lambda x: (total + x, {total: total + x}))
+        >>> float(add(2.0)), float(add(3.0)), float(total.value)
+        (2.0, 5.0, 5.0)
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        settings: Settings,
+        static_argnames: tuple[str, ...] = (),
+        debug: bool = False,
+    ) -> None:
+        self.fn = fn
+        self.settings = settings
+        self.name = getattr(fn, "__name__", "function")
+        self._taker = Taker(fn, settings.owner, _signature(fn), static_argnames)
+        self._sort = Sorter(self._taker)
+        self._debug = debug
+        self._claim = Claim(frozenset(), in_place=True)  # of DEBUG calls, as known
+        functools.update_wrapper(self, fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
+        """Call the function; all new values are stored together when it has ended."""
+        inside = frames.current()
+        arguments = self._sort(args, kwargs)
+        if self._debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            return self._run_in_python(arguments)
+        while True:
+            compiled = self._lookup(arguments)
+            if compiled is None:
+                arguments, compiled = self._learn(arguments)[:2]
+            try:
+                if inside is not None:
+                    return self._run_inside(compiled, arguments.traced)
+                return self._run(compiled, arguments.traced)
+            except (Missing, NeedsPython) as request:  # by a trace for other types
+                if request.owner is not compiled.inputs:
+                    raise
+                arguments = self._learn(arguments)[0]
+            except _TROUBLE:
+                if not arguments.kind.integers - arguments.layout.python:
+                    raise
+                before, (arguments, *_) = arguments, self._learn(arguments)
+                if arguments.layout.python == before.layout.python:
+                    raise  # it was no trace
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name}>"
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        """The lowered program of a call with these arguments, as `jax.jit` gives it.
+
+        Its ``compile().memory_analysis()`` and ``cost_analysis()`` tell what a call
+        needs. Nothing is run and nothing stored.
+        """
+        arguments, compiled, _ = self._learn(self._sort(args, kwargs))
+        values = list(map(frames.value_of, compiled.reads))  # types alone matter
+        return compiled.run.lower(*compiled.operands(values, arguments.traced))
+
+    def traced(self, *args: Any, **kwargs: Any) -> Program:
+        """The program of a call with these arguments, before any rewriting."""
+        return self._learn(self._sort(args, kwargs))[2].program
+
+    def with_options(self, options: Options) -> Function:
+        """This function with the loops of its program rewritten as `options` say."""
+        settings = dataclasses.replace(self.settings, options=options)
+        names = self._taker.static_names
+        new = Function(self.fn, settings, names, debug=self._debug)
+        new.name = self.name
+        return new
+
+    def __reduce__(self) -> Any:
+        """By name where the module has it, else made anew from the Python function."""
+        module = sys.modules.get(self.fn.__module__)
+        name = getattr(self.fn, "__qualname__", "<unknown>")
+        if "<" not in name and _found(module, name) is self:
+            return name
+        names = self._taker.static_names
+        return _restored, (self.fn, self.settings, names, self._debug, self.name)
+
+    # -------------------------------------------------------------------- compiling
+
+    def _lookup(self, arguments: Arguments) -> Compiled | None:
+        try:
+            return arguments.layout.programs.get(arguments.constants)
+        except TypeError as error:
+            raise ScanTypeError(
+                explain_error(
+                    self.settings.owner,
+                    "an argument",
+                    needed="arrays, numbers, trees of them or hashable values",
+                    came=str(error),
+                    fix="convert it with jnp.asarray",
+                )
+            ) from error
+
+    def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
+        """Trace with as few concrete ints as the function allows, and keep that."""
+        python = arguments.layout.python
+        rest = arguments.kind.integers - python
+        try:
+            found = self._trace(arguments)
+        except _TROUBLE:
+            if not rest:
+                raise
+            found = self._trace(arguments.laid_out(python | rest))
+            for index in sorted(rest):
+                needed = found[0].layout.python - {index}
+                with contextlib.suppress(*_TROUBLE):  # this one is needed, too
+                    found = self._trace(arguments.laid_out(needed))
+        arguments, compiled, _ = found
+        arguments.kind.layout = arguments.layout
+        arguments.layout.programs[arguments.constants] = compiled
+        return found
+
+    def _trace(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
+        """Trace until every variable that is read is an input."""
+        compiled = self._lookup(arguments)
+        while True:
+            if compiled is None:
+                places = enumerate(arguments.layout.traced)
+                ints = [i for i, place in places if place in arguments.kind.integers]
+                call = arguments.caller(self._taker)
+                compiled = Compiled(Inputs(call, tuple(ints), self.settings))
+            values = list(map(frames.value_of, compiled.reads))
+            try:
+                notes = compiled.notes(values, arguments.traced)
+            except Missing as request:
+                if request.owner is not compiled.inputs:
+                    raise
+                compiled = Compiled(compiled.inputs.with_more(request))
+            except NeedsPython as request:
+                if request.owner is not compiled.inputs:
+                    raise
+                traced, python = arguments.layout.traced, arguments.layout.python
+                needed = python | {traced[index] for index in request.indices}
+                arguments, compiled = arguments.laid_out(needed), None
+            else:
+                return arguments, compiled, notes
+
+    # ---------------------------------------------------------------------- running
+
+    def _run(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
+        """A call from Python."""
+        bars, values = opened(), []
+        try:
+            with Turn(compiled.claim):
+                values = values_of(compiled.reads)
+                if values and frames.staging_trace() is not None:
+                    for variable in compiled.reads:
+                        frames.value_of(variable)  # refuses what JAX would freeze
+                if self.settings.donate and compiled.inputs.updated:
+                    result = self._run_in_place(compiled, values, leaves)
+                else:
+                    result = self._kept(compiled(values, leaves))
+            return result.outputs
+        except BaseException as error:
+            close_since(bars)
+            if isinstance(error, RuntimeError | ValueError):
+                compiled.check_alive(values, leaves)
+            raise
+
+    def _run_in_place(
+        self, compiled: Compiled, values: list[PyTree], leaves: list[Leaf]
+    ) -> Result:
+        """When the program has run the old values are gone: the new ones are stored.
+
+        That is also so when an interrupt comes, unless the program itself has failed.
+        """
+        results: list[Any] = []
+        try:
+            compiled.call_in_place(values, leaves, results)
+            return self._kept(Result(results[0]))
+        except BaseException:
+            if results:
+                with contextlib.suppress(Exception):
+                    self._kept(Result(results[0]))
+            raise
+        finally:
+            compiled.note_taken(values)
+
+    def _kept(self, result: Result) -> Result:
+        """The result, after its new values are stored."""
+        if result.notes.has_callbacks:  # an error may be late
+            jax.block_until_ready((result.leaves, result.fresh))
+        if result.fresh:
+            self._stored(None, result.new)
+        return result
+
+    def _run_inside(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
+        """A call from another function (or a step): the new values are its, too."""
+        draws_here = frames.sampling_frame() is None  # it stands in a cost
+        with Turn(compiled.claim if draws_here else NOTHING):
+            values = list(map(frames.value_of, compiled.reads))
+            result = compiled(values, leaves)
+            self._store_inside(result.new, result.notes.draws)
+        return result.outputs
+
+    def _store_inside(self, new: dict[SharedVariable, PyTree], draws: Any) -> None:
+        frame = frames.current()
+        assert frame is not None
+        for variable, value in new.items():
+            count = draws.get(variable)
+            if isinstance(variable, Stream) and isinstance(count, int):
+                take(variable, count)
+                continue
+            if frame.scope is not Scope.FUNCTION:
+                raise ScanTypeError(
+                    explain_error(
+                        self.settings.owner,
+                        f"the update of {variable!r}",
+                        needed="a call from Python or from another function",
+                        came=f"a call from a {frame.scope.value}",
+                        fix=f"give jscan.optimize or jscan.explain {self.name} itself"
+                        if frame.scope is Scope.REWRITTEN
+                        else f"call {self.name}.fn there and return its updates",
+                    )
+                )
+            frame.set(variable, value)
+            frame.stored[variable] = value
+
+    def _check_storable(self, new: dict[SharedVariable, PyTree]) -> None:
+        if not any(map(is_traced, jax.tree.leaves(list(new.values())))):
+            return
+        for variable, value in new.items():
+            if any(map(is_traced, jax.tree.leaves(value))) and variable.home is None:
+                raise ScanTypeError(
+                    explain_error(
+                        self.settings.owner,
+                        f"the update of {variable!r}",
+                        needed="a call on values",
+                        came="a call inside jax.grad, jax.vmap or jax.jit, which would "
+                        "store a tracer",
+                        fix="use the transformation inside the function, or in it a "
+                        "function without updates",
+                    )
+                )
+
+    def _run_in_python(self, arguments: Arguments) -> PyTree:
+        """``mode="DEBUG"``: the function on real values, line by line."""
+        arguments = arguments.laid_out(arguments.kind.integers)
+        call = arguments.caller(self._taker)
+        leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
+        while True:
+            frame = frames.Frame({}, Scope.FUNCTION, staged=False, without_jit=True)
+            claim, outputs = self._claim, None
+            with Turn(claim if frame.parent is None else NOTHING):
+                try:
+                    outputs, new = self._evaluate(call, leaves, frame)
+                except Exception:
+                    if claim.reads.issuperset(frame.reads) or not is_gone(
+                        list(frame.reads.values())
+                    ):
+                        raise
+                    new = None  # another thread has overwritten what it read
+                else:
+                    if frame.parent is not None:
+                        self._store_inside(new, frame.draws)
+                        return outputs
+                    jax.block_until_ready((outputs, list(new.values())))  # late errors
+                    if claim.reads.issuperset(frame.reads) and claim.updates.issuperset(
+                        new
+                    ):
+                        return self._stored(outputs, new)
+            reads = claim.reads.union(frame.reads)
+            self._claim = Claim(reads, claim.updates.union(new or ()), in_place=True)
+            if new is not None:
+                with Turn(self._claim):
+                    # Another thread may have stored a value in the meantime.
+                    if all(v.stored is seen for v, seen in frame.reads.items()):
+                        return self._stored(outputs, new)
+
+    def _evaluate(self, call: Any, leaves: list[Leaf], frame: frames.Frame) -> Any:
+        with frames.enter(frame):
+            return evaluate(call, leaves, frame, self.settings)
+
+    def _stored(self, outputs: PyTree, new: dict[SharedVariable, PyTree]) -> PyTree:
+        """The outputs, after the new values are stored."""
+        self._check_storable(new)
+        store(new)
+        return outputs
+
+
+def _restored(
+    fn: Any, settings: Settings, names: tuple[str, ...], debug: bool, name: str
+) -> Function:
+    """What a pickle of a `Function` makes."""
+    new = Function(fn, settings, names, debug)
+    new.name = name
+    return new
+
+
+def _found(module: Any, name: str) -> Any:
+    """What stands under a dotted name in a module, or None."""
+    try:
+        return operator.attrgetter(name)(module)
+    except AttributeError:
+        return None
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):  # a builtin without one takes what it takes
+        return inspect.signature(lambda *args, **kwargs: None)

@@ -1,0 +1,140 @@
+"""A traced function as a program that JAX keeps.
+
+`jax.jit` holds the programs: it traces the user's function again under every setting
+and for every type that asks for another program.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.errors import ScanValueError, explain_error
+from jscan._base.turns import Claim
+from jscan._base.types import Leaf, PyTree
+from jscan._functions.trace import Inputs, Notes, trace
+from jscan._state import donation
+from jscan._state.variables import SharedVariable
+
+
+class Compiled:
+    """A function with the inputs it needs.
+
+    Attributes:
+        inputs: What it takes.
+        reads: Variables whose values it takes.
+        claim: What it needs in its turn.
+        run: The jitted function: ``(updated values, other values, captured arrays,
+            arguments) -> {notes: (output leaves, new value leaves)}``. The notes are
+            the key of a dict because JAX keeps the keys of a result as they are, and
+            hands the result out without running Python code: no interrupt comes
+            between a program and its results.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.reads = inputs.reads
+        donate = inputs.settings.donate
+        self.claim = Claim(
+            frozenset(self.reads), frozenset(inputs.updated), in_place=donate
+        )
+        self._captured = tuple(map(jnp.asarray, inputs.captured))
+        traced = functools.partial(trace, inputs)
+        owner = str(inputs.settings.owner)
+        traced.__name__ = owner.replace("function ", "").strip("'") or "function"  # type: ignore[attr-defined]
+        self.run: Any = jax.jit(traced, donate_argnums=(0,) if donate else ())
+
+    def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
+        """The arguments of `run`, for the values of `reads`."""
+        count = len(self.inputs.updated)
+        return values[:count], values[count:], self._captured, leaves
+
+    def notes(self, values: list[PyTree], leaves: list[Leaf]) -> Notes:
+        """Trace the function, unless JAX has it, and compile nothing."""
+        (notes,) = self.run.eval_shape(*self.operands(values, leaves))
+        return notes
+
+    def __call__(self, values: list[PyTree], leaves: list[Leaf]) -> Result:
+        """Run the program; stores nothing."""
+        return Result(self.run(*self.operands(values, leaves)))
+
+    def call_in_place(
+        self, values: list[PyTree], leaves: list[Leaf], results: list[Any]
+    ) -> None:
+        """Run the program and append its `Result`, in one call of C code.
+
+        The old values are gone when the program has run; so the new ones must have
+        been put somewhere before an interrupt can come.
+        """
+        operands = self.operands(values, leaves)
+        self._check_distinct(values, operands)
+        results.extend(map(self.run, *[(operand,) for operand in operands]))
+
+    def _check_distinct(self, values: list[PyTree], operands: Sequence[Any]) -> None:
+        """No buffer that is to be overwritten may be wanted a second time."""
+        seen: dict[Any, int] = {}
+        for leaf in jax.tree.leaves(operands):
+            key = _buffer(leaf)
+            seen[key] = seen.get(key, 0) + 1
+        for variable, value in zip(self.inputs.updated, values, strict=False):
+            if any(seen[_buffer(leaf)] > 1 for leaf in jax.tree.leaves(value)):
+                raise ScanValueError(
+                    explain_error(
+                        self.inputs.settings.owner,
+                        f"{variable!r} with donate=True",
+                        needed="a buffer that nothing else in the call uses",
+                        came="one that is also an argument, captured by the function, "
+                        "or held by another variable",
+                        fix="pass or store a copy, as in jnp.array(x)",
+                    )
+                )
+
+    def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:
+        """Refuse inputs whose buffers are deleted."""
+        owner = self.inputs.settings.owner
+        donation.check_alive(leaves, owner, "an argument")
+        for variable, value in zip(self.reads, values, strict=True):
+            donation.check_alive(value, variable.subject, "its stored value")
+        donation.check_alive(self._captured, owner, "an array it closes over")
+
+    def note_taken(self, values: list[PyTree]) -> None:
+        """Remember who overwrote the old values."""
+        for variable, value in zip(self.inputs.updated, values, strict=False):
+            text = f"{self.inputs.settings.owner}, which updates {variable!r} with "
+            donation.note_taken(value, text + "donate=True")
+
+
+class Result:
+    """What a program gave: outputs, and new values of variables."""
+
+    def __init__(self, returned: dict[Notes, tuple[list[Leaf], list[Leaf]]]) -> None:
+        ((self.notes, (self.leaves, self.fresh)),) = returned.items()
+
+    @property
+    def outputs(self) -> PyTree:
+        """In the structure that the user's function gave them."""
+        return self.notes.output_tree.unflatten(self.leaves)
+
+    @property
+    def new(self) -> dict[SharedVariable, PyTree]:
+        """The new values, whole."""
+        notes = self.notes
+        if notes.are_arrays:
+            return dict(zip(notes.updated, self.fresh, strict=True))
+        new, rest = {}, iter(self.fresh)
+        for variable, tree in zip(notes.updated, notes.trees, strict=True):
+            part = [next(rest) for _ in range(tree.num_leaves)]
+            new[variable] = jax.tree.unflatten(tree, part)
+        return new
+
+
+def _buffer(leaf: Any) -> Any:
+    """Names an array's memory; arrays on several devices go by identity."""
+    try:
+        return leaf.unsafe_buffer_pointer()
+    except (AttributeError, ValueError, TypeError, RuntimeError):
+        return id(leaf)

@@ -1,0 +1,153 @@
+"""`function`: compile a Python function that reads and updates shared variables."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._frontend.options import MODES
+from jscan._functions.callable import Function
+from jscan._functions.trace import Settings
+from jscan._programs.regions import usual_options
+
+__all__ = ["Function", "function"]
+
+P = ParamSpec("P")
+
+R = TypeVar("R")
+
+_PORTING = (
+    "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
+    "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
+)
+
+
+def _hinting(make: Callable[P, R]) -> Callable[P, R]:
+    """Say how a call in Theano's style is written here."""
+    taken = inspect.signature(make)
+
+    @functools.wraps(make)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            taken.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ScanTypeError(
+                explain_error(
+                    Subject("jscan.function"),
+                    "a call",
+                    needed="one Python function, and options by name",
+                    came=f"something else ({error})",
+                    fix=_PORTING,
+                )
+            ) from None
+        return make(*args, **kwargs)
+
+    return checked
+
+
+@_hinting
+def function(
+    f: Callable[..., Any] | None = None,
+    *,
+    donate: bool = False,
+    static_argnames: str | Iterable[str] = (),
+    mode: str | None = None,
+    name: str | None = None,
+    no_default_updates: bool = False,
+) -> Any:
+    """Compile a function that reads and updates shared variables.
+
+    `f` returns outputs, updates of shared variables (a dict, pairs, `Updates`), or
+    ``(outputs, updates)``, as a step of `scan` does. It is traced once per types of
+    arguments. Every shared variable it reads is an input of the compiled program, so
+    that `set_value` between calls is seen. Outputs and new values are all computed
+    from the old values and then stored together; an error stores nothing.
+
+    Python ints are traced; where the trace needs one's value (an `n_steps`, a shape)
+    that one becomes a constant, and another value of it compiles anew. Strings, None
+    and other hashable objects are constants, too.
+
+    A function called in another function acts as if called from Python: what follows
+    sees its new values, and they are stored when the outer one ends. Random streams
+    advance at every call. Several threads may call functions that share variables: each
+    has its turn. A call that an interrupt ends stores all new values or none, and what
+    it leaves behind stops nobody. JAX's settings act as they do on `jax.jit`.
+
+    Args:
+        f: The function; left out, `function` is a decorator with options.
+        donate: Update in place: the memory of old values is reused. Arrays read from
+            an updated variable before a call are then gone (jscan's functions say so,
+            operations of JAX only that the array is deleted), and an error while the
+            program runs can leave the variable without a value (so can an interrupt of
+            a program's first call, at the moment in which JAX hands over the results).
+        static_argnames: Arguments that are constants of the program.
+        mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain.
+            ``"DEBUG"``: run in Python on real values, loops included.
+        name: Used in errors; by default that of `f`.
+        no_default_updates: True: draws do not advance the stored random streams,
+            unless the returned updates say so.
+
+    Returns:
+        A `Function`. It returns outputs in the structure `f` gave them: None, one
+        tree, a list or a tuple.
+
+    Raises:
+        ScanTypeError: An update or an argument of the wrong kind.
+        ScanValueError: With `donate`, a buffer that is wanted twice.
+
+    Works with `jax.grad` and every transformation inside `f`; inside one of them it
+    can be called if it updates nothing. Source: Theano 0.9, ``theano.function``.
+
+    Example:
+        >>> import jscan
+        >>> count = jscan.shared(0, name="count")
+        >>> @jscan.function
+        ... def tick(step=1):
+        ...     return count.value, {count: count + step}
+        >>> [int(tick()), int(tick(5)), int(tick())]
+        [0, 1, 6]
+    """
+    if f is None:
+        return functools.partial(
+            function,
+            donate=donate,
+            static_argnames=static_argnames,
+            mode=mode,
+            name=name,
+            no_default_updates=no_default_updates,
+        )
+    owner = Subject(f"function {name or getattr(f, '__name__', 'function')!r}")
+    if not callable(f):
+        raise ScanTypeError(
+            explain_error(
+                owner,
+                "f",
+                needed="a Python function",
+                came=f"{f!r:.60}",
+                fix=_PORTING,
+            )
+        )
+    if mode is not None and mode not in MODES:
+        raise ScanValueError(
+            explain_error(
+                owner,
+                "mode",
+                needed=f"None or one of {', '.join(map(repr, MODES))}",
+                came=repr(mode),
+                fix="leave mode out",
+            )
+        )
+    settings = Settings(
+        owner=owner,
+        donate=donate,
+        options=usual_options(mode in (None, "FAST_RUN")),
+        default_updates=not no_default_updates,
+    )
+    names = static_argnames
+    names = (names,) if isinstance(names, str) else tuple(names)
+    compiled = Function(f, settings, names, debug=mode == "DEBUG")
+    compiled.name = name or compiled.name
+    return compiled

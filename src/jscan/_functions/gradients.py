@@ -1,0 +1,208 @@
+"""Derivatives of a cost with respect to shared variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.errors import (
+    ScanTypeError,
+    ScanValueError,
+    Subject,
+    explain_error,
+    warn,
+)
+from jscan._base.types import PyTree, type_text
+from jscan._frontend.step import refuse_given_away
+from jscan._state import frames
+from jscan._state.array_likes import ArrayLike
+from jscan._state.frames import Scope
+from jscan._state.updates import Updates
+from jscan._state.variables import SharedVariable
+
+_SUBJECT = Subject("jscan.grad")
+
+
+def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
+    """Gradient of a cost with respect to shared variables, at their values here.
+
+    Args:
+        cost: A function without arguments that reads shared variables and returns a
+            real scalar (with `has_aux` the pair of it and anything else, such as the
+            updates of a loop).
+        wrt: A shared variable, or a list, dict or other tree of them. A variable the
+            cost never reads gets zeros, and a warning: a part of it that was taken
+            outside of the cost, such as ``theta[:4]``, is a constant there.
+        has_aux: True: `cost` returns ``(scalar, aux)``.
+
+    Returns:
+        Gradients in the structure of `wrt`, each in the structure of its variable's
+        value; with `has_aux` the pair of them and ``aux``.
+
+    Raises:
+        ScanTypeError: `wrt` holds something else than shared variables, or one of
+            whole numbers.
+        ScanValueError: A cost that is no scalar.
+
+    Works at top level, in a `function`, in a step and under JAX's transformations; it
+    can be nested. Source: Theano 0.9, ``theano.grad``.
+
+    Example:
+        >>> import jscan
+        >>> w = jscan.shared(3.0, name="w")
+        >>> float(jscan.grad(lambda: w * w, w))
+        6.0
+        >>> @jscan.function
+        ... def descend():
+        ...     return {w: w - 0.5 * jscan.grad(lambda: w * w, w)}
+        >>> descend()
+        >>> float(w.value)
+        0.0
+    """
+    result, gradients = value_and_grad(cost, wrt, has_aux)
+    return (gradients, result[1]) if has_aux else gradients
+
+
+def value_and_grad(
+    cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False
+) -> tuple[Any, PyTree]:
+    """The cost and its gradient with respect to shared variables.
+
+    Args:
+        cost: As in `grad`.
+        wrt: As in `grad`.
+        has_aux: As in `grad`.
+
+    Returns:
+        The pair of the cost (with `has_aux`: of the pair that `cost` returned) and the
+        gradients in the structure of `wrt`.
+
+    Raises:
+        ScanError: As `grad` does. Transforms: as `grad`.
+
+    Example:
+        >>> import jscan
+        >>> w = jscan.shared(3.0, name="w")
+        >>> value, slope = jscan.value_and_grad(lambda: w * w, [w])
+        >>> float(value), [float(part) for part in slope]
+        (9.0, [6.0])
+    """
+    variables, tree = jax.tree.flatten(wrt)
+    _check_variables(variables)
+    refuse_given_away(variables, frames.current(), _SUBJECT)
+
+    def bound(values: list[PyTree]) -> Any:
+        binding = dict(zip(variables, values, strict=True))
+        frame = frames.Frame(binding, Scope.COST, staged=False)
+        with frames.enter(frame):
+            result = cost()
+            scalar, aux = _split(result) if has_aux else (result, None)
+            if isinstance(aux, dict) and all(map(_is_variable, aux)):
+                aux = Updates(aux)  # JAX would sort the keys of a plain dict
+            unread[:] = [v for v in variables if v not in frame.reads]
+            return _as_scalar(scalar), aux
+
+    unread: list[SharedVariable] = []
+    values = [variable.value for variable in variables]
+    (value, aux), gradients = jax.value_and_grad(bound, has_aux=True)(values)
+    if unread:
+        _warn_of_zeros(unread)
+    return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
+
+
+def _warn_of_zeros(unread: list[SharedVariable]) -> None:
+    names = ", ".join(map(repr, unread))
+    part = unread[0].label
+    warn(
+        f"jscan.grad: the cost never reads {names}, so that the gradient is zero. What "
+        f"was computed from a variable outside of the cost, as in w = {part}[:4], is a "
+        "constant there. Fix: compute it inside of the cost, or leave the variable out "
+        "of wrt."
+    )
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)
+
+
+def _check_variables(variables: list[Any]) -> None:
+    for variable in variables:
+        if not _is_variable(variable):
+            raise ScanTypeError(
+                explain_error(
+                    _SUBJECT,
+                    "wrt",
+                    needed="shared variables",
+                    came=f"{variable!r:.60} of type {type(variable).__name__}",
+                    fix="use jax.grad for derivatives in arguments",
+                )
+            )
+        for leaf in jax.tree.leaves(variable.value):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise ScanTypeError(
+                    explain_error(
+                        _SUBJECT,
+                        f"wrt, {variable!r}",
+                        needed="a variable of real floating-point numbers",
+                        came=type_text(leaf),
+                        fix="start the variable from floats, as in shared(0.0)",
+                    )
+                )
+    twice = [v for index, v in enumerate(variables) if v in variables[:index]]
+    if not variables or twice:
+        raise ScanValueError(
+            explain_error(
+                _SUBJECT,
+                "wrt",
+                needed="at least one shared variable, each once",
+                came=f"{twice[0]!r} twice" if twice else "none",
+                fix="name every variable once",
+            )
+        )
+
+
+def _split(result: Any) -> tuple[Any, Any]:
+    if isinstance(result, tuple | list) and len(result) == 2:
+        return result[0], result[1]
+    raise ScanTypeError(
+        explain_error(
+            _SUBJECT,
+            "has_aux=True",
+            needed="a cost that returns (scalar, aux)",
+            came=type(result).__name__,
+            fix="return two values",
+        )
+    )
+
+
+def _as_scalar(cost: Any) -> jax.Array:
+    """The cost as JAX differentiates it."""
+    if isinstance(cost, ArrayLike):
+        cost = cost.value
+    leaves = jax.tree.leaves(cost)
+    shape = jnp.shape(cost) if len(leaves) == 1 and leaves[0] is cost else None
+    if shape != ():
+        raise ScanValueError(
+            explain_error(
+                _SUBJECT,
+                "cost",
+                needed="a scalar",
+                came=type_text(cost) if shape else f"{type(cost).__name__}",
+                fix="reduce it with .sum() or .mean()",
+            )
+        )
+    value = jnp.asarray(cost)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "cost",
+                needed="a real floating-point number",
+                came=type_text(value),
+                fix="compute it from floats",
+            )
+        )
+    return value

@@ -1,0 +1,304 @@
+"""`optimize` and `explain`: the scan optimizer for functions.
+
+The optimizer itself (`optimize/`) rewrites traced programs and knows nothing of shared
+variables or compiled functions; what a user hands over is turned into programs here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.errors import (
+    ScanNotImplementedError,
+    ScanTypeError,
+    Subject,
+    explain_error,
+)
+from jscan._base.lists import pick
+from jscan._base.types import Leaf, is_array, is_number
+from jscan._functions.callable import Function
+from jscan._jax.traces import is_staging
+from jscan._jax.types import abstract
+from jscan._optimizer import Report, enabled, make_options, report
+from jscan._programs.regions import evaluate_rewritten
+from jscan._state import frames
+from jscan._state.frames import Scope
+from jscan._state.updates import Updates
+from jscan._state.variables import SharedVariable
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+@overload
+def optimize(
+    fun: AnyFunction,
+    *,
+    passes: str | Iterable[str] | None = None,
+    memory_budget: int | None = None,
+) -> AnyFunction: ...
+
+
+@overload
+def optimize(
+    *, passes: str | Iterable[str] | None = None, memory_budget: int | None = None
+) -> Callable[[AnyFunction], AnyFunction]: ...
+
+
+def optimize(
+    fun: Any = None,
+    *,
+    passes: str | Iterable[str] | None = None,
+    memory_budget: int | None = None,
+) -> Any:
+    """Make the `lax.scan` loops inside a function faster.
+
+    The result computes the same and composes with `jax.jit`, `jax.grad`, `jax.vmap`
+    and the rest in either order: the loops are rewritten when the program is lowered,
+    after it was differentiated, so that the backward loops are seen, too.
+
+    Args:
+        fun: Any JAX function of pytrees, or a `jscan.function`; left out, `optimize`
+            is a decorator with options. It is traced at every call, as `jax.grad`
+            does. Arrays are traced; Python numbers too, unless the call is part of a
+            trace (`jax.jit(jscan.optimize(f), static_argnums=1)`) or `fun` needs their
+            values. All else (flags, strings, functions in modules) is handed to it,
+            and from it, as it is. It may read shared variables but not draw from
+            random streams; put `optimize` around a `jscan.function` for that.
+        passes: Names of the passes to run: ``"merge"``, ``"save_memory"``,
+            ``"hoist"``, ``"accumulate"``, ``"vectorise"``, ``"sink"``,
+            ``"small_dots"``, ``"unroll"``, ``"associate"``; or ``"default"`` for all
+            but the last, which makes an associative scan of a linear recurrence: on a
+            GPU much faster, with other rounding. ``"default+associate"`` adds it. Of
+            two calls, one inside the other, the outer counts.
+        memory_budget: Bytes one rewrite may add; 32 MiB by default.
+
+    Returns:
+        A function with the signature of `fun`; of a `jscan.function` again one.
+
+    Raises:
+        ScanTypeError: Something that is no function, or passes that are no names.
+        ScanValueError: An unknown pass, a negative budget.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jscan
+        >>> def total(xs):
+        ...     return jax.lax.scan(lambda c, x: (c + x, None), 0.0, xs)[0]
+        >>> float(jax.jit(jscan.optimize(total))(jnp.arange(4.0)))
+        6.0
+        >>> jax.grad(jscan.optimize(total))(jnp.arange(4.0)).tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    options = make_options(passes, memory_budget)
+    if fun is None:
+        return functools.partial(optimize, passes=passes, memory_budget=memory_budget)
+    _check_callable("optimize", fun)
+    if isinstance(fun, Function):
+        return fun.with_options(options)
+    numbers = _Numbers()
+
+    @functools.wraps(fun)
+    def optimized(*args: Any, **kwargs: Any) -> Any:
+        if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            return fun(*args, **kwargs)
+        traced = numbers.trace(fun, args, kwargs)
+        traced.check_variables(fun)
+        results = evaluate_rewritten(traced.program, traced.operands, options)
+        return traced.returned(results)
+
+    return optimized
+
+
+def _check_callable(verb: str, fun: Any) -> None:
+    if not callable(fun):
+        raise ScanTypeError(
+            explain_error(
+                Subject(f"jscan.{verb}"),
+                "fun",
+                needed="a function",
+                came=f"{fun!r:.60}",
+                fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
+            )
+        )
+
+
+def explain(
+    fun: Callable[..., Any],
+    *,
+    passes: str | Iterable[str] | None = None,
+    memory_budget: int | None = None,
+) -> Callable[..., Report]:
+    """Say what `optimize` does to the loops of a function, and what not, and why.
+
+    Args:
+        fun: Any JAX function of pytrees, or a `jscan.function`: then the report is of
+            a whole call, updates included.
+        passes: As in `optimize`.
+        memory_budget: As in `optimize`.
+
+    Returns:
+        A function of the same arguments that returns a `Report`. It compiles the
+        program twice, to ask XLA for its temporary memory, and does not run it: no
+        shared variable changes.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jscan
+        >>> def last(x):
+        ...     step = lambda c, _: (c * x, c * x)
+        ...     return jax.lax.scan(step, x, length=100)[1][-1]
+        >>> jscan.explain(last)(jnp.ones(3)).loops[0].fired
+        ('save_memory', 'unroll')
+    """
+    options = make_options(passes, memory_budget)
+    _check_callable("explain", fun)
+    numbers = _Numbers()
+
+    def explained(*args: Any, **kwargs: Any) -> Report:
+        platform = jax.default_backend()
+        if isinstance(fun, Function):
+            program = fun.traced(*args, **kwargs).jaxpr
+            return report(program, platform=platform, options=options)
+        traced = numbers.trace(fun, args, kwargs)
+        return report(
+            traced.program,
+            platform=platform,
+            options=options,
+            operands=traced.operands,
+        )
+
+    return explained
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A traced call.
+
+    Attributes:
+        program: The closed jaxpr.
+        operands: Its inputs.
+        structure: The tree of the results.
+        leaves: The leaves of the results: what is no array, and `_RESULT` elsewhere.
+        frame: What it read of shared variables.
+    """
+
+    program: Any
+    operands: list[Leaf]
+    structure: Any
+    leaves: list[Any]
+    frame: frames.Frame
+
+    def returned(self, results: Sequence[Leaf]) -> Any:
+        """What the function returns, with these results of the program."""
+        fresh = iter(results)
+        leaves = [next(fresh) if leaf is _RESULT else leaf for leaf in self.leaves]
+        return jax.tree.unflatten(self.structure, leaves)
+
+    def check_variables(self, fun: Callable[..., Any]) -> None:
+        """Refuse draws, and reads that JAX would freeze where the call stands."""
+        if self.frame.draws:
+            raise ScanNotImplementedError(
+                explain_error(
+                    Subject("jscan.optimize"),
+                    getattr(fun, "__name__", "fun"),
+                    needed="a function that draws no random numbers from a stream",
+                    came=f"draws from {[*self.frame.draws]!r}",
+                    fix="make it a jscan.function and optimize that",
+                )
+            )
+        for variable in self.frame.reads:
+            frames.value_of(variable)
+
+
+_RESULT = object()
+
+
+class _Numbers:
+    """How the Python numbers among a function's arguments are handed to it.
+
+    They are traced, so that another number does not compile anew, until a trace needs
+    the value of one. Those of a call inside a trace are constants of that.
+    """
+
+    def __init__(self) -> None:
+        self.needed = False
+
+    def trace(self, fun: Callable[..., Any], args: Any, kwargs: Any) -> _Traced:
+        has_numbers = any(map(_is_python_number, jax.tree.leaves((args, kwargs))))
+        if self.needed or is_staging() or not has_numbers:
+            return _trace(fun, args, kwargs, numbers=False)
+        try:
+            return _trace(fun, args, kwargs, numbers=True)
+        except Exception:
+            # Whatever JAX or Python says where a number was needed; an error that has
+            # another reason comes again.
+            traced = _trace(fun, args, kwargs, numbers=False)
+            self.needed = True
+            return traced
+
+
+def _trace(
+    fun: Callable[..., Any], args: Any, kwargs: Any, *, numbers: bool
+) -> _Traced:
+    """Trace a call; shared variables are worth what they are worth outside."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    places = [
+        index
+        for index, leaf in enumerate(leaves)
+        if is_array(leaf) or _is_ref(leaf) or (numbers and _is_python_number(leaf))
+    ]
+    frame = frames.Frame({}, Scope.REWRITTEN)
+    structure: Any = None
+    returned_leaves: list[Any] = []
+
+    def flat(*operands: Any) -> list[Any]:
+        nonlocal structure
+        here = list(leaves)
+        for place, operand in zip(places, operands, strict=True):
+            here[place] = operand
+        here_args, here_kwargs = jax.tree.unflatten(tree, here)
+        with frames.enter(frame):
+            returned = fun(*here_args, **here_kwargs)
+        returned = jax.tree.map(_as_updates, returned, is_leaf=_are_updates)
+        results, structure = jax.tree.flatten(returned)
+        computed = [is_array(leaf) or is_number(leaf) for leaf in results]
+        returned_leaves[:] = [
+            _RESULT if flag else leaf
+            for flag, leaf in zip(computed, results, strict=True)
+        ]
+        return pick(results, computed)
+
+    operands = [_as_operand(leaves[place]) for place in places]
+    program = jax.make_jaxpr(flat)(*map(abstract, operands))
+    return _Traced(program, operands, structure, returned_leaves, frame)
+
+
+def _as_operand(leaf: Any) -> Leaf:
+    return leaf if _is_ref(leaf) else jnp.asarray(leaf)
+
+
+def _is_ref(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Ref)
+
+
+def _are_updates(value: Any) -> bool:
+    """Whether this is a plain dict of new values, whose keys JAX would try to sort."""
+    is_dict = type(value) is dict and bool(value)
+    return is_dict and all(isinstance(key, SharedVariable) for key in value)
+
+
+def _as_updates(value: Any) -> Any:
+    return Updates(value) if _are_updates(value) else value
+
+
+def _is_python_number(leaf: Any) -> bool:
+    """Whether an argument is a number of Python or NumPy, but no flag."""
+    return is_number(leaf) and not isinstance(leaf, bool)

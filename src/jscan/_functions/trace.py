@@ -1,0 +1,311 @@
+"""The trace of a Python function of arguments and shared variables.
+
+Every shared variable that is read is an input of the program, and every array that is
+captured; every variable that is updated is an output. A trace that meets more of them
+raises `Missing`, and is done again. What it learns beside its arrays travels with them,
+in the structure of the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.types import Leaf, PyTree
+from jscan._frontend.returns import Returned, parse_return
+from jscan._jax.closed import open_jaxpr
+from jscan._jax.types import is_traced
+from jscan._optimizer import Options
+from jscan._programs.program import Program
+from jscan._programs.regions import evaluate_rewritten
+from jscan._state import frames
+from jscan._state.frames import Scope
+from jscan._state.streams import Stream
+from jscan._state.variables import SharedVariable, check_value
+
+Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a function is compiled.
+
+    Attributes:
+        owner: Who complains in errors.
+        donate: Whether the old values of updated variables are overwritten.
+        options: How its loops are rewritten; `None`: not at all.
+        default_updates: Whether streams that it draws from move on.
+    """
+
+    owner: Subject
+    donate: bool
+    options: Options | None
+    default_updates: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the program of a function takes, and how it is traced.
+
+    Attributes:
+        call: The user's function.
+        integers: Which of its arguments came as Python ints.
+        settings: How it is compiled.
+        updated: Variables it updates, under some setting at least.
+        others: Variables it only reads.
+        captured: Arrays it closes over, as its first trace met them.
+        searched: Whether arrays that are not among those are constants.
+    """
+
+    call: Call
+    integers: tuple[int, ...]
+    settings: Settings
+    updated: tuple[SharedVariable, ...] = ()
+    others: tuple[SharedVariable, ...] = ()
+    captured: tuple[Leaf, ...] = ()
+    searched: bool = False
+
+    @property
+    def reads(self) -> tuple[SharedVariable, ...]:
+        """Every variable that is an input."""
+        return (*self.updated, *self.others)
+
+    def with_more(self, request: Missing) -> Inputs:
+        """The inputs that a trace asked for."""
+        updated = tuple(dict.fromkeys((*self.updated, *request.updated)))
+        reads = dict.fromkeys((*self.others, *request.reads))
+        others = tuple(v for v in reads if v not in updated)
+        new = dataclasses.replace(self, updated=updated, others=others)
+        if self.searched or request.captured is None:
+            return new
+        return dataclasses.replace(new, captured=request.captured, searched=True)
+
+
+class Missing(Exception):
+    """A trace has used what is not yet an input of the program.
+
+    Attributes:
+        owner: The inputs there were.
+        reads: Variables it read or updated.
+        updated: Variables it updated.
+        captured: Arrays it closes over; None if it did not come to its end.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        reads: tuple[SharedVariable, ...],
+        updated: tuple[SharedVariable, ...] = (),
+        captured: tuple[Leaf, ...] | None = None,
+    ) -> None:
+        super().__init__("a variable or an array that is no input")
+        self.owner = inputs
+        self.reads = reads
+        self.updated = updated
+        self.captured = captured
+
+
+@dataclass(eq=False)
+class Notes:
+    """What one trace learned beside its arrays; it holds none.
+
+    Attributes:
+        updated: Variables it gives new values, in the order of its results.
+        trees: The structure of each of those.
+        draws: Draws it makes of every stream that it moves on, where the number is
+            known before it runs.
+        output_tree: Structure of what it returns.
+        program: What it computes, before any rewriting.
+        has_callbacks: True when running it can raise an error of the user's code.
+    """
+
+    updated: tuple[SharedVariable, ...] = ()
+    trees: tuple[Any, ...] = ()
+    draws: Mapping[Stream, Any] = field(default_factory=dict)
+    output_tree: Any = None
+    program: Any = None
+    has_callbacks: bool = False
+
+    def learn(
+        self, frame: frames.Frame, packed: PyTree, new: Mapping[SharedVariable, PyTree]
+    ) -> list[Leaf]:
+        """Note what is known at the end of the trace; the leaves of the new values."""
+        self.output_tree = jax.tree.structure(packed)
+        self.draws = {
+            stream: count
+            for stream, count in frame.draws.items()
+            if stream in new and isinstance(count, int)
+        }
+        return [leaf for v, value in new.items() for leaf in self.add(v, value)]
+
+    def add(self, variable: SharedVariable, value: PyTree) -> list[Leaf]:
+        """Note one more new value; its leaves."""
+        leaves, tree = jax.tree.flatten(value)
+        self.updated = (*self.updated, variable)
+        self.trees = (*self.trees, tree)
+        return leaves
+
+    @functools.cached_property
+    def are_arrays(self) -> bool:
+        """Whether every new value is one array."""
+        return all(tree == _ARRAY for tree in self.trees)
+
+    def __repr__(self) -> str:
+        return "<notes of a trace>"
+
+
+_ARRAY = jax.tree.structure(0)
+
+
+def trace(
+    inputs: Inputs,
+    updated: list[PyTree],
+    others: list[PyTree],
+    captured: Sequence[Leaf],
+    arguments: list[Leaf],
+) -> dict[Notes, tuple[list[Leaf], list[Leaf]]]:
+    """What `jax.jit` traces: the user's function, with its loops rewritten."""
+    notes = Notes()
+    seen: dict[SharedVariable, PyTree] = {}
+
+    def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
+        values = dict(zip(inputs.reads, bound, strict=True))
+        frame = frames.Frame(values, Scope.FUNCTION)
+        tracers = {index: leaves[index] for index in inputs.integers}
+        frame.integers = frames.Integers(inputs, tracers)
+        with frames.enter(frame):
+            packed, new = evaluate(inputs.call, leaves, frame, inputs.settings)
+        seen.update(frame.reads)
+        return packed, notes.learn(frame, packed, new)
+
+    bound = [*updated, *others]
+    try:
+        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, arguments)
+    except frames.Lost as lost:
+        raise Missing(inputs, lost.reads) from None
+    _raise_missing(inputs, notes, seen, closed.consts)
+    seen.clear()
+    notes.program, constants = Program.close(closed)
+    notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
+    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
+    constants = [
+        known.get(_identity(before), constant)
+        for before, constant in zip(closed.consts, constants, strict=True)
+    ]
+    operands = [*constants, *jax.tree.leaves(bound), *arguments]
+    options = inputs.settings.options
+    results = evaluate_rewritten(notes.program.jaxpr, operands, options)
+    if inputs.settings.donate:  # a value that was given away has to come back
+        for variable, value in zip(inputs.updated, updated, strict=True):
+            if variable not in notes.updated:
+                results += notes.add(variable, value)
+    results = _apart(results, operands)
+    count = len(jax.tree.leaves(shapes[0]))
+    return {notes: (results[:count], results[count:])}
+
+
+def _raise_missing(
+    inputs: Inputs, notes: Notes, seen: Mapping[SharedVariable, PyTree], constants: Any
+) -> None:
+    """Ask for what a trace has used that is no input, if there is any."""
+    missing = {*notes.updated, *seen}.difference(inputs.reads)
+    values = {id(leaf) for v in missing for leaf in jax.tree.leaves(seen.get(v))}
+    arrays = [x for x in constants if not is_traced(x) and id(x) not in values]
+    is_first = bool(arrays) and not inputs.searched
+    if missing or is_first or not set(inputs.updated).issuperset(notes.updated):
+        raise Missing(inputs, (*seen, *notes.updated), notes.updated, tuple(arrays))
+
+
+def _apart(results: Sequence[Leaf], operands: Sequence[Leaf]) -> list[Leaf]:
+    """Results of which none is an input or another result.
+
+    JAX may return one array for both, and every variable keeps a buffer of its own.
+    """
+    seen = set(map(id, operands))
+    apart = []
+    for leaf in results:
+        apart.append(jnp.copy(leaf) if id(leaf) in seen else leaf)
+        seen.add(id(leaf))
+    return apart
+
+
+def _identity(constant: Any) -> Any:
+    """Equal for the same array in two traces; JAX wraps those of NumPy anew."""
+    if isinstance(constant, jax.Array):
+        return id(constant)
+    array = np.asarray(constant)
+    memory = array.__array_interface__["data"][0]
+    return memory, array.shape, array.strides, array.dtype.str
+
+
+def evaluate(
+    call: Call, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
+) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
+    """Call the function in its frame: packed outputs, new values of variables."""
+    value = call(leaves)
+    returned = Returned([]) if value is None else parse_return(value, settings.owner)
+    if returned.stop is not None:
+        raise ScanValueError(
+            explain_error(
+                settings.owner,
+                "the return value",
+                needed="outputs and updates",
+                came="until, which only a step of scan may return",
+                fix="move the loop into jscan.scan",
+            )
+        )
+    new = dict(frame.stored)
+    if settings.default_updates:
+        new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
+    for variable, update in returned.updates.items():
+        if isinstance(variable, Stream) and variable in new:
+            continue  # the frame has counted these draws, and any later ones
+        _refuse_local(variable, frame, settings.owner)
+        place = f"the update of {variable!r}"
+        fresh = check_value(variable, update, settings.owner, place)
+        tree = jax.tree.structure(frames.value_of(variable))
+        new[variable] = jax.tree.unflatten(tree, fresh)
+    return jax.tree.map(jnp.asarray, returned.packed()), new
+
+
+def _refuse_local(
+    variable: SharedVariable, frame: frames.Frame, owner: Subject
+) -> None:
+    if variable.birth is frame:
+        raise ScanTypeError(
+            explain_error(
+                owner,
+                f"the update of {variable!r}",
+                needed="a variable that lives outside of the function",
+                came="one that the function itself makes",
+                fix="call jscan.shared outside of the function",
+            )
+        )
+
+
+def _has_callbacks(jaxpr: Any) -> bool:
+    """True when the program, or one inside it, calls back into Python."""
+    return any(
+        "callback" in equation.primitive.name
+        or any(map(_has_callbacks, _programs_in(list(equation.params.values()))))
+        for equation in open_jaxpr(jaxpr).eqns
+    )
+
+
+def _programs_in(value: Any) -> Iterator[Any]:
+    """The programs that a parameter of an equation holds, wherever it holds them."""
+    if isinstance(value, Program):
+        yield value.jaxpr
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _programs_in(part)
+    elif hasattr(open_jaxpr(value), "eqns"):
+        yield value

@@ -1,0 +1,162 @@
+"""The only module that knows how JAX stores a program.
+
+Everything that differs between JAX versions about reading a loop is here, with
+the small tools every pass uses: which equations are needed, which variables are
+free, and how to run a list of equations once or batched over time.
+
+Loops are only *read* here. They are written with ``jax.lax.scan`` (see
+``_emit.py``), which keeps the writer independent of the JAX version.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend import core
+from jax.extend.core import primitives
+
+from jscan._jax.marks import is_plain
+
+Var = core.Var
+
+Literal = core.Literal
+
+Jaxpr = core.Jaxpr
+
+ClosedJaxpr = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
+
+Equation = core.JaxprEqn
+
+Atom: TypeAlias = Any  # Var | Literal; both classes are opaque to type checkers
+
+Environment: TypeAlias = Mapping[Any, Any]
+
+
+class NotUnderstoodError(NotImplementedError):
+    """A program holds something the optimizer does not know; it stays as it is."""
+
+
+def is_variable(atom: Atom) -> bool:
+    """Whether an operand is a variable (else it is a literal)."""
+    return not isinstance(atom, Literal)
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Whether an equation's parameter is a program."""
+    return isinstance(value, Jaxpr | ClosedJaxpr)
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """Return a program without constants and its constants."""
+    # From JAX 0.12 on the two classes are one, and it always holds constants.
+    if ClosedJaxpr is Jaxpr or isinstance(jaxpr, ClosedJaxpr):
+        return jaxpr.jaxpr, list(jaxpr.consts)
+    return jaxpr, []
+
+
+def avals_of(atoms: Iterable[Atom]) -> list[Any]:
+    """Types of operands; JAX's tracing functions take them as arguments."""
+    return [atom.aval for atom in atoms]
+
+
+def trace(function: Callable[..., Any], avals: Sequence[Any]) -> Any:
+    """A closed program of `function`, on the mesh its arguments lie on.
+
+    A program is rewritten while it is lowered, where JAX has left the mesh (and the
+    names of its manual axes) that it was traced under.
+    """
+    mesh = mesh_of(avals)
+    if mesh is None:
+        return jax.make_jaxpr(function)(*avals)
+    kinds = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    manual = jax.sharding.AxisType.Manual
+    names = [(name, size) for name, size, kind in kinds if kind == manual]
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.make_jaxpr(function, axis_env=names)(*avals)
+
+
+def holds_wide(jaxpr: Any) -> bool:
+    """Whether an open program computes with numbers of 64 bits."""
+    inner = (e for equation in jaxpr.eqns for e in every_equation(equation))
+    made = (v for equation in inner for v in equation.outvars)
+    return any(getattr(v.aval, "dtype", None) in _WIDE for v in (*jaxpr.invars, *made))
+
+
+_WIDE = frozenset(map(np.dtype, (np.int64, np.uint64, np.float64, np.complex128)))
+
+
+def mesh_of(avals: Iterable[Any]) -> Any:
+    """The mesh that values of these types lie on, or `None`."""
+    for aval in avals:
+        mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+        if mesh is not None and not mesh.empty:
+            return mesh
+    return None
+
+
+def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
+    """A new variable of the operand's type, of the same or another shape."""
+    aval = atom.aval
+    if shape is None:
+        return Var(aval)
+    return Var(ShapedArray(tuple(shape), aval.dtype))
+
+
+def number_of_bytes(atom: Atom) -> int:
+    """Bytes one value of the operand takes."""
+    aval = atom.aval
+    if not hasattr(aval, "shape"):
+        return 8
+    return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize
+
+
+def sub_programs(equation: Any) -> Iterator[Any]:
+    """The programs an equation holds: bodies, branches, called functions."""
+    if is_plain(equation):
+        return
+    for value in equation.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if is_jaxpr(item):
+                yield item
+
+
+def fills_with_number(equation: Any) -> bool:
+    """Whether an equation makes an array of one number that the program holds."""
+    return equation.primitive is primitives.broadcast_in_dim_p and not is_variable(
+        equation.invars[0]
+    )
+
+
+def fills_with_zero(equation: Any) -> bool:
+    """Whether the equation makes an array of zeros, or a zero of another type."""
+    converts = equation.primitive is primitives.convert_element_type_p
+    return (converts or fills_with_number(equation)) and is_zero_literal(
+        equation.invars[0]
+    )
+
+
+def is_zero_literal(atom: Atom) -> bool:
+    """Whether an operand is the number zero."""
+    if is_variable(atom) or atom.aval.dtype == jax.dtypes.float0:
+        return False
+    return bool(atom.val == 0)
+
+
+def every_equation(equation: Any) -> Iterator[Any]:
+    """The equation and all equations of the programs inside it."""
+    yield equation
+    for inner in sub_programs(equation):
+        for nested in open_jaxpr(inner)[0].eqns:
+            yield from every_equation(nested)
+
+
+def holds(equation: Any, names: frozenset[str]) -> bool:
+    """Whether the equation, or a program inside it, uses one of the primitives."""
+    return any(nested.primitive.name in names for nested in every_equation(equation))
+
+
+def stack_bytes(atoms: list[Atom], length: int) -> int:
+    """Bytes of the stacks `[length, ...]` of some operands."""
+    return length * sum(map(number_of_bytes, atoms))

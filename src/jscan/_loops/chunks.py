@@ -1,0 +1,304 @@
+"""Loops in chunks: an outer loop over stretches of steps, once or several times nested.
+
+A chunk is where a loop can be recomputed in the backward pass (`checkpoint`); the steps
+inside stay one tight loop. A progress bar is a meter on the outermost loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.types import Leaf, PyTree
+from jscan._loops.bars import Bar
+from jscan._loops.bounded_derivative import bounded_loop
+from jscan._loops.meters import Meter, after
+from jscan._optimizer import STRETCHES
+
+BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of chunks.
+
+    Attributes:
+        length: Steps of a chunk (the last one may be shorter). A chunk of one step that
+            is not recomputed is no loop: the level is there for its meter.
+        recomputed: True when the backward pass keeps only the state at its start.
+        meter: What the loop over the chunks tells a progress bar.
+    """
+
+    length: int
+    recomputed: bool
+    meter: Meter | None = None
+
+    @property
+    def is_flat(self) -> bool:
+        """True when the chunks are the steps themselves."""
+        return self.length == 1 and not self.recomputed
+
+
+def plan_levels(
+    n_steps: int,
+    checkpoint: int | str | None,
+    bar: Bar | None = None,
+    offset: int = 0,
+) -> tuple[Level, ...]:
+    """The levels of chunks, longest first, that checkpoints and a bar ask for.
+
+    Args:
+        n_steps: Steps of the loop.
+        checkpoint: As in `scan`.
+        bar: A bar to report to.
+        offset: Steps of the bar before the loop's first one.
+    """
+    if n_steps == 0:
+        return ()
+    if bar is None:
+        return _checkpoint_levels(n_steps, checkpoint)
+    closes = offset + n_steps == bar.total
+    if checkpoint is None:
+        meter = Meter(bar, offset, every=bar.stride, closes=closes)
+        return (Level(1, False, meter),)
+    if checkpoint == "recursive":
+        meter = Meter(bar, offset, bar.stride, closes=closes)
+        inner = _checkpoint_levels(bar.stride, checkpoint)
+        return (Level(bar.stride, True, meter), *inner)
+    inner = _checkpoint_levels(n_steps, checkpoint)
+    length = -(-bar.stride // inner[0].length) * inner[0].length  # whole chunks
+    return (Level(length, False, Meter(bar, offset, length, closes=closes)), *inner)
+
+
+def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Level, ...]:
+    if checkpoint is None:
+        return ()
+    if checkpoint == "sqrt":
+        return (Level(_root(n_steps), True),)
+    if isinstance(checkpoint, int):
+        return (Level(checkpoint, True),)
+    lengths = [n_steps]
+    while lengths[-1] > BRANCHES:
+        lengths.append(-(-lengths[-1] // BRANCHES))
+    return tuple(Level(length, True) for length in lengths[1:])
+
+
+def _root(number: int) -> int:
+    """The square root, rounded up."""
+    root = int(number**0.5)
+    return root if root * root >= number else root + 1
+
+
+def scan_chunks(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    levels: Sequence[Level],
+    unroll: int | bool = 1,
+) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan` of `length` steps, in the chunks of `levels`."""
+    if not levels:
+        return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
+    level, inner = levels[0], levels[1:]
+    if level.is_flat:
+        return _metered(step, carry, xs, length, level.meter, unroll)
+
+    def run(carry: PyTree, part: PyTree, size: int, within: bool) -> Any:
+        def chunk(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+            return scan_chunks(
+                step, carry, part, length=size, levels=inner, unroll=unroll
+            )
+
+        # Inside a loop the compiler cannot merge the two runs of a chunk into one.
+        again = jax.checkpoint(chunk, prevent_cse=not within)
+        return (again if level.recomputed else chunk)(carry, part)
+
+    chunks, rest = divmod(length, level.length)
+    meter, parts = level.meter, []
+    if chunks:
+        whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, level.length), xs)
+        here = meter and dataclasses.replace(meter, closes=meter.closes and not rest)
+        carry, rows = _metered(
+            lambda carry, part: run(carry, part, level.length, True),
+            *(carry, whole, chunks, here),
+        )
+        parts.append(jax.tree.map(_unfold, rows))
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[None, chunks * level.length :], xs)
+        done = chunks * level.length
+        here = meter and dataclasses.replace(meter, start=meter.start + done, size=rest)
+        carry, rows = _metered(
+            lambda carry, part: run(carry, part, rest, bool(here)),
+            *(carry, tail, 1, here),
+        )
+        parts.append(jax.tree.map(_unfold, rows))
+    return carry, parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _metered(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    length: int,
+    meter: Meter | None,
+    unroll: int | bool = 1,
+) -> tuple[PyTree, PyTree]:
+    """A loop of known length; with a meter, one of stretches between its reports."""
+    if meter is None:
+        return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
+
+    def stretch(state: Any, part: PyTree, size: int) -> tuple[Any, PyTree]:
+        done, carry = state
+        meter.report(done)
+        carry, rows = jax.lax.scan(step, carry, part, length=size, unroll=unroll)
+        return (done + size, carry), rows
+
+    whole, rest = divmod(length, meter.every)
+    state, parts = (jnp.int32(0), carry), []
+    if whole:
+        cut = jax.tree.map(lambda leaf: _fold(leaf, whole, meter.every), xs)
+        with jax.named_scope(STRETCHES):
+            state, rows = jax.lax.scan(
+                lambda state, part: stretch(state, part, meter.every),
+                *(state, cut),
+                length=whole,
+            )
+        parts.append(jax.tree.map(_unfold, rows))
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[length - rest :], xs)
+        done, carry = state
+        # Known only once the steps before are done, or it would be reported at once.
+        state, rows = stretch((after(done, (carry, parts)), carry), tail, rest)
+        parts.append(rows)
+    done, carry = state
+    rows = parts[0] if len(parts) == 1 else _joined(parts)
+    if meter.closes:
+        meter.report(after(done, (carry, rows)), last=True)
+    return carry, rows
+
+
+def _joined(parts: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def scan_chunk_ends(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    end: Callable[[PyTree], PyTree],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    size: int,
+) -> tuple[PyTree, PyTree]:
+    """Chunks of `size` steps, recomputed in the backward pass; one row for each.
+
+    The row of a chunk is what `end` makes of the carry after it.
+    """
+
+    def chunk(carry: PyTree, part: PyTree, count: int) -> tuple[PyTree, PyTree]:
+        carry, _ = jax.lax.scan(step, carry, part, length=count)
+        return carry, end(carry)
+
+    chunks, rest = divmod(length, size)
+    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), xs)
+    run = jax.checkpoint(chunk, prevent_cse=False, static_argnums=2)
+    carry, rows = jax.lax.scan(
+        lambda carry, part: run(carry, part, size), carry, whole, length=chunks
+    )
+    if rest:
+        tail = jax.tree.map(lambda leaf: leaf[chunks * size :], xs)
+        carry, row = jax.checkpoint(chunk, static_argnums=2)(carry, tail, rest)
+        rows = jax.tree.map(
+            lambda leaf, last: jnp.concatenate([leaf, last[None]]), rows, row
+        )
+    return carry, rows
+
+
+def bounded_chunks(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree, Leaf | None]],
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    length: int,
+    steps: Leaf,
+    levels: Sequence[Level],
+) -> tuple[PyTree, PyTree, Leaf]:
+    """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
+    if not levels or levels[0].is_flat:
+        meter = levels[0].meter if levels else None
+        return bounded_loop(step, carry, xs, length=length, last=steps, meter=meter)
+
+    def noted(state: Any, row: PyTree) -> tuple[Any, PyTree, Leaf | None]:
+        """A step that leaves its stop condition where the outer loop finds it."""
+        carry, rows, stop = step(state[0], row)
+        return (carry, stop if stop is not None else state[1]), rows, stop
+
+    state, rows, executed = _nested(
+        noted, (carry, jnp.array(False)), xs, length, jnp.int32(steps), levels
+    )
+    return state[0], rows, executed
+
+
+def _nested(
+    step: Callable[[Any, PyTree], tuple[Any, PyTree, Leaf | None]],
+    state: Any,
+    xs: PyTree,
+    length: int,
+    steps: Leaf,
+    levels: Sequence[Level],
+) -> tuple[Any, PyTree, Leaf]:
+    """Loops in loops; the state holds the stop condition of the newest step."""
+    if not levels:
+        return bounded_loop(step, state, xs, length=length, last=steps)
+    level, inner = levels[0], levels[1:]
+    size = level.length
+    chunks = -(-length // size)
+
+    def chunk(state: Any, part: PyTree, room: Leaf) -> tuple[Any, PyTree, Leaf]:
+        return _nested(step, state, part, size, room, inner)
+
+    run = jax.checkpoint(chunk) if level.recomputed else chunk
+
+    def outer(total: Any, part: Any) -> tuple[Any, PyTree, Leaf]:
+        state, executed = total
+        index, slices = part
+        room = jnp.clip(steps - index * size, 0, size)
+        state, rows, ran = run(state, slices, room)
+        return (state, executed + ran), rows, state[1]
+
+    padded = jax.tree.map(lambda leaf: _pad(leaf, chunks * size), xs)
+    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), padded)
+    counter = len(jax.tree.leaves(state))  # where `executed` is in the carry below
+    (state, executed), rows, _ = bounded_loop(
+        outer,
+        (state, jnp.int32(0)),
+        (jnp.arange(chunks, dtype=jnp.int32), whole),
+        length=chunks,
+        last=-(-steps // size),
+        meter=level.meter and dataclasses.replace(level.meter, counter=counter),
+    )
+    return state, jax.tree.map(lambda leaf: _unfold(leaf)[:length], rows), executed
+
+
+def _fold(leaf: Leaf, chunks: int, size: int) -> Leaf:
+    """The first rows as ``[chunks, size, ...]``."""
+    return leaf[: chunks * size].reshape(chunks, size, *leaf.shape[1:])
+
+
+def _unfold(leaf: Leaf) -> Leaf:
+    return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
+
+
+def _pad(leaf: Leaf, rows: int) -> Leaf:
+    """The array with up to `rows` rows; those added are never read."""
+    missing = rows - leaf.shape[0]
+    if not missing:
+        return leaf
+    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])

@@ -1,0 +1,81 @@
+"""Progress bars: one bar a loop, moved by one host callback a stretch of steps.
+
+A loop with a bar is a bounded loop (`_bounded.py`) with a `Meter`: between reports it
+is as tight as without one, and derivatives and `vmap` keep or drop the meter where they
+make new loops. Reports come in their order, perhaps late; a bar only moves forwards.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.types import Leaf, PyTree
+from jscan._loops.bars import Bar, move_bar
+from jscan._loops.lanes import last_lane
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What a bounded loop tells its bar.
+
+    Attributes:
+        bar: The bar.
+        start: Steps of the bar before the loop's first one.
+        size: Steps of the bar that one step of the loop makes.
+        every: Steps of the loop from one report to the next.
+        closes: True when the bar ends with the loop.
+        counter: Which carried value counts the bar's steps, if not every step of the
+            loop makes `size` of them.
+    """
+
+    bar: Bar
+    start: int = 0
+    size: int = 1
+    every: int = 1
+    closes: bool = True
+    counter: int | None = None
+
+    def report(
+        self, count: Leaf, carry: Sequence[Leaf] = (), *, last: bool = False
+    ) -> None:
+        """Tell the bar, when the program gets here, how many steps are done.
+
+        `jax.debug.callback` is the one effect that `jax.checkpoint` takes, and what
+        it runs a second time does not call back again.
+
+        Args:
+            count: Steps of the loop.
+            carry: The carried values.
+            last: The loop is over.
+        """
+        done = self.start + self.size * count
+        if self.counter is not None:
+            done = self.start + last_lane(carry[self.counter])
+        move = functools.partial(_move, self.bar, last=last)
+        jax.debug.callback(move, jnp.asarray(done, jnp.int32))
+
+
+def _move(bar: Bar, done: Leaf, *, last: bool) -> None:
+    move_bar(bar, int(done), last=last)
+
+
+def after(count: Leaf, results: PyTree) -> Leaf:
+    """`count`, but known no sooner than `results`.
+
+    The compiler may know how many steps a loop will have done, and would report it
+    before the loop has run. It does not know that the number added here is zero.
+    """
+    known = [leaf for leaf in jax.tree.leaves(results) if leaf.size]
+    known = [x for x in known if not jnp.issubdtype(x.dtype, jax.dtypes.extended)]
+    if not known:
+        return count
+    number = jnp.real(known[0])
+    is_whole = not any(jax.typeof(number).sharding.spec)  # on an Explicit mesh
+    number = number.reshape(-1)[0] if is_whole else jnp.max(number)
+    number = number.astype(jnp.int32)
+    return count + last_lane((number & 1) >> 1)

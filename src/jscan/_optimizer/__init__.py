@@ -1,0 +1,36 @@
+"""The scan optimizer: rewrites the loops of a traced JAX program.
+
+`rewrite` makes the loops of a program faster; `report` says what was done and what was
+not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
+"""
+
+from jscan._jax.equations import evaluate
+from jscan._jax.marks import is_marked, marked
+from jscan._optimizer.analysis.index import has_loops
+from jscan._optimizer.analysis.size import flops
+from jscan._optimizer.entry import report, rewrite
+from jscan._optimizer.lowering import rewritten
+from jscan._optimizer.options import PASS_NAMES, Options, make_options
+from jscan._optimizer.passes.save_memory.residuals import storing_less
+from jscan._optimizer.record.names import STRETCHES
+from jscan._optimizer.reports.report import LoopReport, Report
+from jscan._optimizer.switches import enabled
+
+__all__ = [
+    "PASS_NAMES",
+    "STRETCHES",
+    "LoopReport",
+    "Options",
+    "Report",
+    "enabled",
+    "evaluate",
+    "flops",
+    "has_loops",
+    "is_marked",
+    "make_options",
+    "marked",
+    "report",
+    "rewrite",
+    "rewritten",
+    "storing_less",
+]

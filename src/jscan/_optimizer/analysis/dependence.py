@@ -1,0 +1,172 @@
+"""What depends on what in a loop: the analysis all passes share.
+
+Every operand of a step is at one level: it depends on constants only, also on the
+sequences, or also on the state (the carries, or an effect). Work at the first level
+can leave the loop, at the second it can be batched over time before the loop, at
+the third it must stay unless only outputs need it.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any
+
+from jscan._jax.equations import needed, unique_variables
+from jscan._jax.jaxprs import Atom, every_equation, is_variable, sub_programs
+from jscan._optimizer.analysis.compilers import is_miscompiled
+from jscan._optimizer.record.loop import Loop
+
+
+class Level(IntEnum):
+    """What an operand of a step depends on; the higher includes the lower."""
+
+    CONSTANT = 0
+    SEQUENCE = 1
+    STATE = 2
+
+
+# Batched, a cond runs both branches and a while runs until its slowest row stops.
+_BRANCHING = frozenset({"cond", "while"})
+
+# Batched draws of JAX's non-default generators are not the draws of the loop.
+_UNBATCHED_RANDOM = frozenset({"rng_bit_generator", "rng_uniform", "random_gamma"})
+
+# Programs inside these run exactly once where they stand, so batching is sound.
+_TRANSPARENT = frozenset(
+    {
+        *("jit", "closed_call", "scan", "remat2", "custom_jvp_call", "custom_vjp_call"),
+        *("reduce", "cumsum", "reduce_precision", "sort", "scatter", "scatter-add"),
+        *("scatter-mul", "scatter-min", "scatter-max", "reduce_window"),
+        "custom_linear_solve",
+    }
+)
+
+
+class _Links:
+    """One walk over the equations of a loop: who makes, who reads, which level."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.producers: dict[Any, Any] = {}
+        self.users: dict[Any, list[Any]] = {}
+        levels: dict[Any, Level] = dict.fromkeys(loop.constants, Level.CONSTANT)
+        levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
+        levels.update({c.variable: Level.STATE for c in loop.carries})
+        self.levels = levels
+        for equation in (*loop.equations, *loop.after):
+            read = {a: levels[a] for a in equation.invars if is_variable(a)}
+            level = max(read.values(), default=Level.CONSTANT)
+            level = Level.STATE if equation.effects else level
+            for variable in equation.outvars:
+                self.producers[variable] = equation
+                levels[variable] = level
+            for variable in read:
+                self.users.setdefault(variable, []).append(equation)
+
+
+class Dependence:
+    """Levels, producers and users of one loop's variables."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Analyse the loop, unless a copy of it that does the same was analysed."""
+        self.loop = loop
+        parts = (loop.equations, loop.after)
+        parts += (loop.constants, loop.sequences, loop.carries)
+        key = tuple(map(id, parts))
+        if key not in loop.memo:  # which keeps the parts, so that no other has their id
+            loop.memo[key] = parts, _Links(loop)
+        links: _Links = loop.memo[key][1]
+        self.producers, self.users = links.producers, links.users
+        self._levels = links.levels
+
+    def level(self, atom: Atom) -> Level:
+        """The level of an operand."""
+        return self._levels[atom] if is_variable(atom) else Level.CONSTANT
+
+    def level_of(self, equation: Any) -> Level:
+        """The level of what an equation computes."""
+        if equation.effects:
+            return Level.STATE
+        return max(map(self.level, equation.invars), default=Level.CONSTANT)
+
+    def core(self) -> list[Any]:
+        """The equations the carries need, and those with effects."""
+        return needed(self.loop.equations, [c.update for c in self.loop.carries])
+
+    def read_outside(self) -> set[Any]:
+        """Variables read by anything but the equations of a step."""
+        atoms = [carry.update for carry in self.loop.carries]
+        return {*unique_variables(atoms), *self.loop.stacked()}
+
+    def upstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
+        """The roots and the equations they need, taken from `among`, in order."""
+        return self._closure(
+            roots,
+            among,
+            lambda eqn: [
+                self.producers[a]
+                for a in eqn.invars
+                if is_variable(a) and a in self.producers
+            ],
+        )
+
+    def downstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
+        """The roots and the equations that need them, from `among`, in order."""
+        return self._closure(
+            roots,
+            among,
+            lambda eqn: [u for v in eqn.outvars for u in self.users.get(v, [])],
+        )
+
+    def _closure(
+        self, roots: Iterable[Any], among: Sequence[Any], step: Any
+    ) -> list[Any]:
+        allowed = {id(equation) for equation in among}
+        reached: set[int] = set()
+        pending = list(roots)
+        while pending:
+            equation = pending.pop()
+            if id(equation) in reached or id(equation) not in allowed:
+                continue
+            reached.add(id(equation))
+            pending += step(equation)
+        return [equation for equation in among if id(equation) in reached]
+
+
+def batchable(equation: Any, length: int) -> bool:
+    """Whether one batched equation gives exactly what `length` separate ones give."""
+    return not equation.effects and all(
+        _batchable_alone(inner, length) for inner in every_equation(equation)
+    )
+
+
+def _batchable_alone(equation: Any, length: int) -> bool:
+    name = equation.primitive.name
+    if name in _BRANCHING or name in _UNBATCHED_RANDOM:
+        return False
+    if is_collective(equation) or is_miscompiled(equation, length):
+        return False
+    if _unusual_keys(equation):
+        return False
+    return name in _TRANSPARENT or not any(sub_programs(equation))
+
+
+def reorderable(equation: Any) -> bool:
+    """Whether the equation may run earlier or later: no effects, no communication."""
+    return not equation.effects and not any(
+        inner.effects or is_collective(inner) for inner in every_equation(equation)
+    )
+
+
+def is_collective(equation: Any) -> bool:
+    """Communication between devices: its number and order must not change."""
+    axes = equation.params.get("axes", ())
+    named = isinstance(axes, tuple) and any(isinstance(axis, str) for axis in axes)
+    return named or "axis_name" in equation.params
+
+
+def _unusual_keys(equation: Any) -> bool:
+    """Random keys of another kind than threefry, whose batched draws differ."""
+    return any(
+        str(getattr(atom.aval, "dtype", "")).startswith("key<")
+        and str(atom.aval.dtype) != "key<fry>"
+        for atom in (*equation.invars, *equation.outvars)
+    )

@@ -1,0 +1,93 @@
+"""A program as one flat list of equations, and who reads what in it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.equations import needed
+from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
+from jscan._optimizer.record.inlining import inline_calls, is_plain_call
+from jscan._optimizer.record.loop import Loop
+from jscan._optimizer.record.reading import read_loop
+
+_LOOP = frozenset({"scan"})
+
+
+@dataclass(frozen=True)
+class Flat:
+    """An open program whose calls are opened.
+
+    Attributes:
+        equations: Those the results need, and those with effects, in order.
+        outputs: The operands the program returns.
+        readers: The equations that read a variable; `None` if it is returned. What
+            nobody reads is missing.
+        producers: The equation that makes a variable.
+        zeros: Variables that are known to be all zeros.
+    """
+
+    equations: tuple[Any, ...]
+    outputs: tuple[Atom, ...]
+    readers: Mapping[Any, tuple[Any, ...] | None]
+    producers: Mapping[Any, Any]
+    zeros: frozenset[Any]
+
+
+def flatten(jaxpr: Any, opens: Callable[[Any], bool]) -> Flat:
+    """Open the calls of a program that are to be opened."""
+    equations, names = inline_calls(jaxpr.eqns, opens)
+    outputs = [
+        names.get(atom, atom) if is_variable(atom) else atom for atom in jaxpr.outvars
+    ]
+    return index(equations, outputs)
+
+
+def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
+    """Note who reads and who makes what in a list of equations."""
+    equations = needed(equations, outputs)
+    readers: dict[Any, list[Any] | None] = dict.fromkeys(filter(is_variable, outputs))
+    for equation in equations:
+        for atom in dict.fromkeys(filter(is_variable, equation.invars)):
+            found = readers.setdefault(atom, [])
+            if found is not None:
+                found.append(equation)
+    return Flat(
+        equations=tuple(equations),
+        outputs=tuple(outputs),
+        readers={v: None if e is None else tuple(e) for v, e in readers.items()},
+        producers={v: e for e in equations for v in e.outvars},
+        zeros=frozenset(e.outvars[0] for e in equations if fills_with_zero(e)),
+    )
+
+
+def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) -> Loop:
+    """The record of a loop of a program.
+
+    Args:
+        flat: The program.
+        equation: The loop.
+        operands: Values of its operands; without them the record holds the operands.
+    """
+    values = list(equation.invars if operands is None else operands)
+    wanted = {v for v in equation.outvars if v in flat.readers}
+    zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
+    return read_loop(equation, values, wanted, zeros)
+
+
+def flattened(jaxpr: Any) -> Flat:
+    """An open program with the calls that hold loops opened."""
+    return flatten(jaxpr, _is_call_with_loop)
+
+
+def holds_loop(equation: Any) -> bool:
+    """Whether an equation is a loop or holds one."""
+    return holds(equation, _LOOP)
+
+
+def _is_call_with_loop(equation: Any) -> bool:
+    return is_plain_call(equation) and holds_loop(equation)
+
+
+def has_loops(jaxpr: Any) -> bool:
+    """Whether a program holds a loop anywhere."""
+    return any(map(holds_loop, jaxpr.eqns))

@@ -1,0 +1,152 @@
+"""Rows that are earlier rows of something else, and need not be handed out as well.
+
+A carry whose next value is ``y`` is ``y`` of the step before. A window that drops its
+oldest row and takes in ``y`` holds ``y`` of the last steps, as do carries that pass it
+on. The derivative of a loop with lags wants every one of them at each step; a loop that
+hands out ``y`` alone has them all, but for the rows before its first step.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._jax.jaxprs import is_variable
+from jscan._jax.names import primitives
+from jscan._optimizer.analysis.axes import adds_first_axis, drops_first_axis
+from jscan._optimizer.record.loop import Carry, Loop, strong
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Rows of a variable: some at first, then those of `source`.
+
+    Attributes:
+        source: A variable of the step that changes.
+        first: The rows of the first steps ``[k, ...]``, in the order of the steps.
+        lone: Whether each is the only row of an array: ``[1, ...]``.
+    """
+
+    source: Any
+    first: jax.Array
+    lone: bool = False
+
+    def rows(self, source: jax.Array, reverse: bool) -> jax.Array:
+        """Rows ``[T, ...]``, where the loop goes backwards the first step's last."""
+        rows = self._rows(source, reverse)
+        return jnp.expand_dims(rows, 1) if self.lone else rows
+
+    def _rows(self, source: jax.Array, reverse: bool) -> jax.Array:
+        length = source.shape[0]
+        first = self.first[:length]
+        rest = length - first.shape[0]
+        if reverse:
+            return jnp.concatenate([source[length - rest :], first[::-1]])
+        return jnp.concatenate([first, source[:rest]])
+
+
+def shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Shifted]:
+    """Those of the variables to be handed out whose rows others give.
+
+    Only where that leaves fewer rows to hand out.
+    """
+    history = _History(loop)
+    found = {v: shift for v in stacked if (shift := history.of(v)) is not None}
+    sources = [shift.source for shift in found.values()]
+    there = {*stacked, *loop.sequences}
+    return {
+        v: shift
+        for v, shift in found.items()
+        if shift.source in there or sources.count(shift.source) > 1
+    }
+
+
+@dataclass(frozen=True)
+class _History:
+    """What a loop remembers of earlier steps."""
+
+    loop: Loop
+
+    @cached_property
+    def _carries(self) -> Mapping[Any, Carry]:
+        return {carry.variable: carry for carry in self.loop.carries}
+
+    @cached_property
+    def _producers(self) -> Mapping[Any, Any]:
+        return {v: e for e in self.loop.equations for v in e.outvars}
+
+    def of(self, variable: Any) -> Shifted | None:
+        """The history of a carry, or of one row of a window that is carried."""
+        if variable in self._carries:
+            return self._of_carry(variable)
+        row = self._producer(variable)
+        if row is not None and drops_first_axis(row):
+            return self._of_row(self._producer(row.invars[0]))
+        lone = self._of_row(row)
+        return None if lone is None else replace(lone, lone=True)
+
+    def _of_carry(self, variable: Any) -> Shifted | None:
+        first, seen = [], set()
+        while variable in self._carries:
+            carry = self._carries[variable]
+            if variable in seen or not is_variable(carry.update):
+                return None  # they go round in a circle, or are a number
+            seen.add(variable)
+            first.append(strong(carry))
+            variable = carry.update
+        if variable in self.loop.constants:
+            return None
+        return Shifted(variable, jnp.stack(first))
+
+    def _of_row(self, cut: Any | None) -> Shifted | None:
+        """The history of what is cut from a window, if that is one row."""
+        if cut is None or cut.primitive is not primitives.slice_p:
+            return None
+        window, row = self._carries.get(cut.invars[0]), cut.params["start_indices"][0]
+        if window is None or not self._is_cut(cut.outvars[0], window, row, row + 1):
+            return None
+        return self._of_window(window, row)
+
+    def _of_window(self, carry: Carry, row: int) -> Shifted | None:
+        update = self._producer(carry.update)
+        if update is None or update.primitive is not primitives.concatenate_p:
+            return None
+        if update.params["dimension"] != 0 or len(update.invars) != 2:
+            return None
+        old, new = update.invars
+        size = carry.variable.aval.shape[0]
+        initial = strong(carry)
+        if self._is_cut(old, carry, 1, size):  # the newest row is the last
+            first = initial[row:]
+        elif self._is_cut(new, carry, 0, size - 1):  # it is the first
+            new, first = old, initial[: row + 1][::-1]
+        else:
+            return None
+        source = self._in_row(new)
+        if source is None or source in self.loop.constants or source in self._carries:
+            return None
+        return Shifted(source, first)
+
+    def _is_cut(self, atom: Any, carry: Carry, start: int, end: int) -> bool:
+        """Whether an operand is rows `start` to `end` of what is carried."""
+        cut = self._producer(atom)
+        if cut is None or cut.primitive is not primitives.slice_p:
+            return False
+        shape = carry.variable.aval.shape
+        return (
+            cut.invars[0] is carry.variable
+            and tuple(cut.params["start_indices"]) == (start, *[0] * len(shape[1:]))
+            and tuple(cut.params["limit_indices"]) == (end, *shape[1:])
+            and set(cut.params["strides"] or (1,)) == {1}
+        )
+
+    def _in_row(self, atom: Any) -> Any | None:
+        """The variable that is an operand's only row."""
+        made = self._producer(atom)
+        return made.invars[0] if made is not None and adds_first_axis(made) else None
+
+    def _producer(self, atom: Any) -> Any | None:
+        return self._producers.get(atom) if is_variable(atom) else None

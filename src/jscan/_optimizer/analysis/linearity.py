@@ -1,0 +1,57 @@
+"""Which operations are linear in an operand, and which are inner products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable, is_zero_literal
+from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.record.loop import Loop
+
+_LINEAR = frozenset(
+    {
+        *("neg", "transpose", "reshape", "squeeze", "broadcast_in_dim"),
+        *("reduce_sum", "slice", "rev", "copy"),
+    }
+)
+"""Operations that give the same bits before and after a sum, but for its order."""
+
+EXCHANGES = frozenset({"psum", "psum_invariant"})
+"""Sums over devices, which are the same once for all steps as at each of them."""
+
+
+def is_linear(equation: Any) -> bool:
+    """Whether an equation can as well be done after a sum."""
+    name = equation.primitive.name
+    # JAX converts to the same type where a number has none of its own.
+    if name == "convert_element_type":
+        return equation.invars[0].aval.dtype == equation.outvars[0].aval.dtype
+    return name in _LINEAR or (name in EXCHANGES and len(equation.invars) == 1)
+
+
+def is_zero(atom: Atom, dependence: Dependence, loop: Loop) -> bool:
+    """Whether an operand is known to be all zeros."""
+    if not is_variable(atom):
+        return is_zero_literal(atom)
+    if atom in loop.zeros:
+        return True
+    equation = dependence.producers.get(atom)
+    return equation is not None and fills_with_zero(equation)
+
+
+def inner_product(equation: Any, dependence: Dependence) -> Any | None:
+    """The product of two changing operands all of whose elements a sum adds up."""
+    if equation.primitive.name != "reduce_sum":
+        return None
+    (operand,) = equation.invars
+    product = dependence.producers.get(operand)
+    whole = len(equation.params["axes"]) == operand.aval.ndim > 0
+    if not whole or product is None or product.primitive.name != "mul":
+        return None
+    changing = all(
+        is_variable(atom)
+        and dependence.level(atom) > Level.CONSTANT
+        and atom.aval.shape == operand.aval.shape
+        for atom in product.invars
+    )
+    return product if changing else None

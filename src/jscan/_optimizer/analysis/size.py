@@ -1,0 +1,119 @@
+"""Size of a loop: arithmetic, memory traffic and memory held, from its record.
+
+These are counts of the program as written, not of what XLA makes of it; the report
+adds XLA's own figure for the temporary memory of the whole program.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.equations import free_variables
+from jscan._jax.jaxprs import is_variable, number_of_bytes, open_jaxpr, sub_programs
+from jscan._jax.operations import dot_sizes, is_elementwise
+from jscan._optimizer.record.loop import Loop, Total
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a loop costs.
+
+    Attributes:
+        steps: Iterations of the loop that is left; 0 if none is.
+        operations: Equations of one step.
+        batched: Equations done for all steps at once, before or after the loop.
+        flops: Floating point operations of all steps, moved work included.
+        moved_bytes: Bytes read and written by all steps (rows, carries and the
+            constants they read) and by moved work.
+        held_bytes: Bytes of rows that exist only between the loop and what reads them.
+    """
+
+    steps: int
+    operations: int
+    batched: int
+    flops: int
+    moved_bytes: int
+    held_bytes: int
+
+
+def measure(loop: Loop, steps: int | None = None) -> Size:
+    """Measure a loop record.
+
+    Args:
+        loop: The record, before or after the passes.
+        steps: Steps the program asks for, if the loop itself now runs fewer.
+    """
+    total = loop.length if steps is None else steps
+    stacked = loop.stacked()
+    read = set(free_variables([*loop.equations, *loop.after]))
+    rows = [v for v in loop.sequences if v in read]
+    row_bytes = sum(map(number_of_bytes, [*rows, *stacked]))
+    state_bytes = 2 * sum(number_of_bytes(c.variable) for c in loop.carries)
+    constants = [v for v in loop.constants if v in read]
+    state_bytes += sum(map(number_of_bytes, constants))
+    moved = [*loop.hoisted, *loop.after]
+    moved_bytes = sum(_traffic(equation, loop, total) for equation in moved)
+    runs = bool(loop.equations or loop.carries or stacked)
+    results = set(loop.wanted_rows())
+    held = [v for v in stacked if v not in results]
+    held += [v for e in loop.hoisted for v in e.outvars if v in loop.sequences]
+    return Size(
+        steps=loop.length if runs else 0,
+        operations=len(loop.equations),
+        batched=len(moved),
+        flops=flops(loop.equations) * loop.length + flops(moved) * total,
+        moved_bytes=(row_bytes + state_bytes) * loop.length + moved_bytes,
+        held_bytes=total * sum(map(number_of_bytes, held)),
+    )
+
+
+def flops(equations: Iterable[Any]) -> int:
+    """Floating point operations of running each equation once."""
+    return sum(map(_flops, equations))
+
+
+def _flops(equation: Any) -> int:
+    if equation.primitive.name == "dot_general":
+        return 2 * dot_sizes(equation).multiplications
+    inner = list(sub_programs(equation))
+    if inner and not equation.primitive.name.startswith(("scatter", "reduce")):
+        steps = int(equation.params.get("length", 1))
+        return steps * max(flops(open_jaxpr(program)[0].eqns) for program in inner)
+    if equation.primitive.name.startswith("reduce_"):
+        return math.prod(equation.invars[0].aval.shape)
+    if is_elementwise(equation):
+        return math.prod(equation.outvars[0].aval.shape)
+    return 0
+
+
+def _traffic(equation: Any, loop: Loop, steps: int) -> int:
+    """Bytes read and written by an equation that runs once for all steps.
+
+    Constants are read once, and a sum over time is written once.
+    """
+    atoms = [*equation.invars, *equation.outvars]
+    totals = {
+        atom
+        for result in loop.results.values()
+        if isinstance(result, Total)
+        for atom in result.terms
+        if is_variable(atom)
+    }
+    fixed = [not is_variable(a) or a in loop.constants or a in totals for a in atoms]
+    return sum(
+        number_of_bytes(atom) * (1 if once else steps)
+        for atom, once in zip(atoms, fixed, strict=True)
+    )
+
+
+def intermediates(loop: Loop, equations: Sequence[Any]) -> list[Any]:
+    """Values that batched equations must hold in memory, besides results."""
+    results = set(loop.wanted_rows())
+    return [
+        v
+        for equation in equations
+        if not is_elementwise(equation)
+        for v in equation.outvars
+        if v not in results
+    ]

@@ -1,0 +1,121 @@
+"""The one cost model: what pays on which machine, and how much memory may be used.
+
+What holds for one kind of machine only is an attribute that is switched off unless it
+was measured there: `_machines.py` has the constants. Limits that hold on any machine
+stand with their pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.jaxprs import number_of_bytes
+from jscan._jax.operations import (
+    CHEAP_ARITHMETIC,
+    MOVES_DATA,
+    dot_sizes,
+    is_elementwise,
+)
+from jscan._jax.versions import JAX_VERSION
+from jscan._optimizer.costs.budget import MEBIBYTE
+from jscan._optimizer.costs.products import ProductCosts
+from jscan._optimizer.costs.unrolling import Unrolling
+
+TOO_LITTLE = "over all steps it saves less time than a batch and its rows cost"
+"""Why work that would be expensive in a longer loop is left alone."""
+
+RECOMPUTED = "a step computes again what jax.checkpoint was asked not to store"
+"""Why no more rows of such a loop are stored."""
+
+EXCHANGED = "not done, devices might have to exchange data for it"
+"""Why a loop is left alone in what the compiler splits over devices."""
+
+
+@dataclass(frozen=True)
+class Machine(ProductCosts):
+    """What pays on one kind of device.
+
+    Attributes:
+        unrolling: When to do several steps an iteration; `None` if never.
+        orders_reads: Whether the compiler updates in place what is read before.
+        chunk_bytes: Bytes between the operations of one chunk of a map.
+        split_bytes: Bytes of rows for which a loop is cut into parts.
+        joined_bytes: Bytes that a step of two different loops may touch for them to run
+            as one; 0 if never.
+        joined_dot: Multiplications of the largest product of such a step.
+        associates: Whether a linear recurrence is faster as an associative scan.
+        cut_rows: Elements of a part of a row from which it is cut before the loop; 0 if
+            never.
+        whole_rows: Elements of a row, or a part of one, from which it is read whole
+            before a step works on it; 0 if never.
+    """
+
+    unrolling: Unrolling | None = None
+    orders_reads: bool = JAX_VERSION >= (0, 12)
+    chunk_bytes: int = 4 * MEBIBYTE
+    split_bytes: int = MEBIBYTE // 4
+    joined_bytes: int = 0
+    joined_dot: int = 0
+    associates: bool = False
+    cut_rows: int = 0
+    whole_rows: int = 0
+
+    def keeps_apart(
+        self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]
+    ) -> str | None:
+        """Why two different loops take less time as they are, if they do.
+
+        Args:
+            equations: One step of both loops.
+            state: What both carry.
+            rows: What both hand out at each step.
+        """
+        if not self.joined_bytes:
+            return "whether larger steps pay was not measured on this device"
+        heavy = next((e for e in equations if not self._is_light(e)), None)
+        if heavy is not None:
+            return (
+                f"a step does {heavy.primitive.name}, which outweighs what a loop costs"
+            )
+        touched = sum(map(number_of_bytes, [*state, *state, *rows]))
+        touched += sum(
+            number_of_bytes(a) for e in equations for a in (*e.invars, *e.outvars)
+        )
+        if touched > self.joined_bytes:
+            return f"a step of both touches {touched} bytes, too many to gain by it"
+        return None
+
+    def _is_light(self, equation: Any) -> bool:
+        if equation.primitive.name == "dot_general":
+            return dot_sizes(equation).multiplications <= self.joined_dot
+        return is_elementwise(equation) or equation.primitive.name in MOVES_DATA
+
+
+LONGEST_ROUNDING = 2e-3
+"""Steps times the last place of a sum that is added up one step at a time."""
+
+
+def keeps_logsumexp_rows(
+    equations: Sequence[Any], rows: int, budget: int
+) -> str | None:
+    """Why a logsumexp over stored rows beats a running one, if it does.
+
+    The running one takes two exponentials a step instead of one. Measured: 0.45 to 2
+    times as fast for rows below the budget; above it, where memory is mapped anew at
+    each call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
+
+    Args:
+        equations: One step of the loop.
+        rows: Bytes of all rows.
+        budget: Bytes that may be used.
+    """
+    if rows <= budget:
+        return f"one exponential less a step is faster while they take {rows} bytes"
+    light = CHEAP_ARITHMETIC | MOVES_DATA | {"tanh"}
+    for equation in equations:
+        name = equation.primitive.name
+        if name not in light:
+            return (
+                f"exponentials in a step that does {name} were not found to be faster"
+            )
+    return None

@@ -1,0 +1,74 @@
+"""The machines on which gains were measured (see ``benchmarks/README.md``)."""
+
+from jscan._jax.versions import JAX_VERSION
+from jscan._optimizer.costs.budget import MEBIBYTE
+from jscan._optimizer.costs.machine import Machine
+from jscan._optimizer.costs.unrolling import Launches, NativeLoops
+
+_CPU = Machine(
+    batch_start=80_000,
+    # JAX 0.10's CPU compiler calls a function even for small products.
+    whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
+    lone_dot=0 if JAX_VERSION < (0, 11) else 1024,
+    small_dot=1024,
+    small_sum=2304,
+    fused_dot=512,
+    merged_dot=128 * 512,
+    merged_rows=8,
+    fewest_lags=8,
+    threaded_dot=2**19,
+    threaded_vector=2**19 if JAX_VERSION < (0, 11) else 0,
+    # A step gains 0.1 ns per element and more with rows, but 0.01 ns without.
+    transposed_rows=8,
+    transposed_vector=256,
+    smallest_outer_product=64,
+    # 3 times as fast; with fewer elements, and by JAX 0.12, 0.6 to 1.1 times.
+    inner_product=(64, 512) if JAX_VERSION < (0, 11) else (0, -1),
+    # With 64 rows taking sums out was 0.8 to 1.15 times as fast, with 32 up to 1.4.
+    full_rows=64,
+    unrolling=NativeLoops(
+        shortest=64,
+        factor=4,
+        numbers=400,
+        rows=32,
+        high_factor=8,
+        high_numbers=64,
+        arrays=120,
+        without_rows=16 * 2**10,
+    ),
+    # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into
+    # one native loop, and a step with products leaves it sooner when it does more.
+    joined_bytes=512 if JAX_VERSION < (0, 11) else 8192,
+    joined_dot=1024 if JAX_VERSION >= (0, 11) else 0,
+    # What reads slices of a row is not vectorised, nor by JAX 0.12 a large tanh in a
+    # native loop. A barrier mends both there; JAX 0.10 drops it.
+    cut_rows=64 if JAX_VERSION < (0, 12) else 0,
+    whole_rows=64 if JAX_VERSION >= (0, 12) else 0,
+)
+
+# One NVIDIA H200. An iteration takes 7 to 15 microseconds whatever it does, so that the
+# fewer there are the better; work that leaves a loop costs next to nothing there.
+_GPU = Machine(
+    small_dot=512,
+    small_sum=512,
+    fused_dot=512,
+    unrolling=Launches(
+        shortest=64, factor=16, operations=128, largest_dot=64 * 512 * 512
+    ),
+    joined_bytes=64 * MEBIBYTE,
+    joined_dot=64 * 512 * 512,
+    associates=True,
+)
+
+# JAX's name of the backend, and the compiler's of the platform.
+_MEASURED = {"cpu": _CPU, "gpu": _GPU, "cuda": _GPU}
+
+
+def machine_for(platform: str) -> Machine:
+    """The cost constants of a platform; of one that was not measured, cautious ones."""
+    return _MEASURED.get(platform, Machine())
+
+
+def is_measured(platform: str) -> bool:
+    """Whether the gains of the rewrites were measured on a platform."""
+    return platform in _MEASURED

@@ -1,0 +1,118 @@
+"""The cost model, products: how those of a step are written, and which sums leave."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.operations import DotSizes, dot_sizes
+from jscan._optimizer.costs.batches import ADDED_ELEMENT, MULTIPLICATION, BatchCosts
+
+# Nanoseconds a product of a step saves if it is summed over time behind the loop.
+_INNER_PRODUCT = 500.0
+
+_PRODUCT_OF_MANY = 4.0
+
+
+@dataclass(frozen=True)
+class ProductCosts(BatchCosts):
+    """How the products of a step are written, and which are summed behind the loop.
+
+    Attributes:
+        small_dot: Multiplications up to which a product is written as a sum.
+        small_sum: The same for a product that adds several terms, without batch axes.
+        fused_dot: Multiplications up to which such a sum may be fused with what reads
+            it, which may do it several times.
+        merged_dot: Elements of the matrix up to which products are merged.
+        merged_rows: Rows up to which such products are.
+        fewest_lags: Numbers times rows of one array, added up, from which they are
+            written as a product; 0 if never.
+        threaded_dot: Multiplications from which products are merged whatever their
+            matrix, because the compiler then uses several threads; 0 if never.
+        threaded_vector: The same for products of one row.
+        transposed_rows: Steps from which a transposed matrix is stored as such for
+            products of several rows; 0 if never.
+        transposed_vector: The same for products of one row.
+        smallest_outer_product: Elements from which a sum of outer products leaves.
+        inner_product: Elements, from and to, of two arrays whose inner product, summed
+            over time, leaves; between them the compiler makes the sum in the loop one
+            operation, and others do the work again that it reads.
+        products_a_row: Products, parts of one sum, that are worth storing one row.
+        full_rows: Rows a step from which a product in the loop is as fast as one of
+            all steps, so that storing its operands is not worth it; 0 if never.
+    """
+
+    small_dot: int = 0
+    small_sum: int = 0
+    fused_dot: int = 0
+    merged_dot: int = 0
+    merged_rows: int = 0
+    fewest_lags: int = 0
+    threaded_dot: int = 0
+    threaded_vector: int = 0
+    transposed_rows: int = 0
+    transposed_vector: int = 0
+    smallest_outer_product: int = 0
+    inner_product: tuple[int, int] = (0, -1)
+    products_a_row: int = 4
+    full_rows: int = 0
+
+    def stores_transposed(self, equation: Any, length: int) -> bool:
+        """Whether the transposed matrix of a product is stored before the loop."""
+        sizes = dot_sizes(equation)
+        vector = min(sizes.rows, sizes.columns) == 1
+        least = self.transposed_vector if vector else self.transposed_rows
+        return 0 < least <= length
+
+    def merges(self, whole: DotSizes) -> bool:
+        """Whether products with one left operand pay as one of this size."""
+        threaded = self.threaded_dot if whole.rows > 1 else self.threaded_vector
+        if 0 < threaded <= whole.multiplications:
+            return True
+        small = whole.contracted * whole.columns <= self.merged_dot
+        return small and whole.rows <= self.merged_rows
+
+    def joins(self, parts: Iterable[DotSizes]) -> bool:
+        """Whether a sum of products pays as one: not if all are written as sums."""
+        return any(part.multiplications > self.small_sum for part in parts)
+
+    @property
+    def takes_out_rows(self) -> bool:
+        """Whether rows written into zeros are summed by one scatter after the loop.
+
+        Added in place they cost one row a step, where a scatter starts threads.
+        """
+        return not self.batch_start
+
+    def takes_out_inner_product(self, product: Any, length: int) -> bool:
+        """Whether the sum over all elements of a product pays as one of all steps."""
+        least, most = self.inner_product
+        inside = least <= product.outvars[0].aval.size <= most
+        return inside and length * _INNER_PRODUCT >= self.batch_start
+
+    def takes_out_products(self, count: int, new: int, length: int) -> bool:
+        """Whether so many products in one sum pay for storing `new` more rows."""
+        many = count >= self.products_a_row * max(1, new)
+        return many and length * count * _PRODUCT_OF_MANY >= self.batch_start
+
+    def pays_as_sum(
+        self, equation: Any, length: int, new_bytes: int, budget: int
+    ) -> bool:
+        """Whether a product summed over time pays as one contraction.
+
+        Args:
+            equation: The product, whose operands both change with time.
+            length: The number of steps.
+            new_bytes: Bytes of the stacks it needs that would not exist anyway.
+            budget: The memory budget.
+        """
+        sizes = dot_sizes(equation)
+        elements = sizes.batch * sizes.rows * sizes.columns
+        saved = ADDED_ELEMENT * elements + MULTIPLICATION * sizes.multiplications
+        if length * saved < self.batch_start:
+            return False
+        if new_bytes and 0 < self.full_rows <= sizes.contracted:
+            return False
+        if elements >= self.smallest_outer_product:
+            return new_bytes <= budget
+        matrix = min(sizes.rows, sizes.contracted, sizes.columns) > 1
+        return matrix and sizes.multiplications > 1024 and new_bytes <= budget

@@ -1,0 +1,150 @@
+"""How many steps one iteration of a loop should do, as part of the cost model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jscan._jax.operations import (
+    INDEXED,
+    MOVES_DATA,
+    RANDOM,
+    REDUCTIONS,
+    SHAPES_ONLY,
+    TRANSCENDENTAL,
+    dot_sizes,
+    is_elementwise,
+)
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """What one step does and touches.
+
+    Attributes:
+        work: Its equations, but for those that pick a number of a constant array.
+        touched: Bytes of all operands and results.
+        rows_read: Sequences it reads a row of.
+        rows_written: Stacks it writes a row of.
+        scalar: Whether all of it is single numbers.
+    """
+
+    work: Sequence[Any]
+    touched: int
+    rows_read: int
+    rows_written: int
+    scalar: bool
+
+
+class Unrolling(Protocol):
+    """When a kind of compiler gains by several steps an iteration."""
+
+    @property
+    def shortest(self) -> int:
+        """Steps from which a loop is worth it."""
+        ...
+
+    def steps(self, step: StepSize) -> tuple[int, str]:
+        """Steps an iteration, 1 for a loop that stays as it is, and why."""
+        ...
+
+
+@dataclass(frozen=True)
+class NativeLoops:
+    """For a compiler that makes one function of a loop as long as its body is small.
+
+    Numbers stay in registers, so that a body of numbers may do more than one of arrays;
+    each row read or written is a separate instruction in either. Beyond these limits a
+    step took up to a hundred times as long.
+
+    Attributes:
+        shortest: Steps from which a loop is worth it.
+        factor: Steps an iteration.
+        numbers: Bytes that a step on single numbers may touch.
+        rows: Rows that such an iteration may read and write.
+        high_factor: Steps an iteration of the smallest ones.
+        high_numbers: Bytes that a step of those may touch.
+        arrays: Bytes that a step on arrays may touch.
+        without_rows: The same if it reads and writes no rows.
+    """
+
+    shortest: int
+    factor: int
+    numbers: int
+    rows: int
+    high_factor: int
+    high_numbers: int
+    arrays: int
+    without_rows: int
+
+    def steps(self, step: StepSize) -> tuple[int, str]:
+        """Few steps of elementwise arithmetic that touch few bytes."""
+        names = [e.primitive.name for e in step.work]
+        if not all(
+            is_elementwise(e) or e.primitive.name in SHAPES_ONLY for e in step.work
+        ):
+            return 1, "a step does more than elementwise arithmetic"
+        slow = next((name for name in names if name in TRANSCENDENTAL), None)
+        if slow is not None:
+            return 1, f"a step does {slow}, which outweighs a round"
+        rows = step.rows_read + step.rows_written
+        if not rows:
+            limit = self.without_rows
+        else:
+            limit = self.numbers if step.scalar else self.arrays
+        if step.touched > limit:
+            return 1, f"a step touches {step.touched} bytes, which is not tiny"
+        if rows * self.factor > self.rows:
+            return 1, f"a step reads and writes {rows} rows, too many to do several"
+        smallest = step.scalar and step.touched <= self.high_numbers
+        many = smallest and rows * self.high_factor <= self.rows
+        factor = self.high_factor if many else self.factor
+        return factor, f"a step touches {step.touched} bytes: {factor} per iteration"
+
+
+@dataclass(frozen=True)
+class Launches:
+    """For a device whose loops cost some microseconds an iteration, whatever they do.
+
+    There an iteration starts a few kernels, and steps next to each other are fused.
+    The price is compiling, which grows with the operations of an iteration.
+
+    Attributes:
+        shortest: Steps from which a loop is worth it.
+        factor: Most steps an iteration.
+        operations: Operations that an iteration may have.
+        largest_dot: Multiplications of a product that takes as long as an iteration.
+    """
+
+    shortest: int
+    factor: int
+    operations: int
+    largest_dot: int
+
+    def steps(self, step: StepSize) -> tuple[int, str]:
+        """As many steps as compile fast, if none of them is long itself."""
+        for equation in step.work:
+            if not self._is_short(equation):
+                name = equation.primitive.name
+                return 1, f"a step does {name}, beside which an iteration costs little"
+        operations = max(1, sum(map(_operations, step.work)))
+        factor = 1
+        while 2 * factor <= self.factor and 2 * factor * operations <= self.operations:
+            factor *= 2
+        if factor == 1:
+            return 1, f"a step is {operations} operations, too many to repeat"
+        return factor, f"a step is {operations} operations: {factor} per iteration"
+
+    def _is_short(self, equation: Any) -> bool:
+        name = equation.primitive.name
+        if name == "dot_general":
+            return dot_sizes(equation).multiplications <= self.largest_dot
+        known = TRANSCENDENTAL | MOVES_DATA | REDUCTIONS | INDEXED | RANDOM
+        return is_elementwise(equation) or name in known or name.startswith("scatter")
+
+
+def _operations(equation: Any) -> int:
+    """About how many elementwise operations take as long to compile."""
+    name = equation.primitive.name
+    if name == "dot_general":
+        return 8
+    return 32 if name in RANDOM else 1

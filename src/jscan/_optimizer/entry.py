@@ -1,0 +1,140 @@
+"""The entry points, for traced programs: `rewrite` them, or `report` on it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jscan._jax.jaxprs import avals_of, open_jaxpr
+from jscan._jax.marks import lowering_rule, marked
+from jscan._jax.names import eval_jaxpr
+from jscan._optimizer.analysis.index import has_loops
+from jscan._optimizer.analysis.placement import (
+    explicit_axes,
+    is_split_when_compiled,
+    known_mesh,
+)
+from jscan._optimizer.analysis.size import measure
+from jscan._optimizer.costs.machines import is_measured
+from jscan._optimizer.options import Options
+from jscan._optimizer.program.session import Session
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.names import loop_name
+from jscan._optimizer.reports.report import LoopReport, Report
+from jscan._optimizer.switches import debugging, enabled, failure
+
+
+def rewrite(
+    closed_jaxpr: Any,
+    *,
+    platform: str,
+    options: Options | None = None,
+    is_split: bool = False,
+) -> Any:
+    """Rewrite the loops of a traced program.
+
+    Never raises for a program it does not understand: that part, or the whole, comes
+    back as it was (`JSCAN_DEBUG=1` raises instead).
+
+    Args:
+        closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
+        platform: Where it will run: `"cpu"`, `"cuda"`, ...
+        options: Passes and memory budget; `None` for the defaults.
+        is_split: Whether the compiler splits its arrays over devices.
+
+    Returns:
+        A program with the same inputs and outputs, weak types included.
+    """
+    context = Context(options or Options(), platform, is_split=is_split)
+    session = Session(context)
+    return _rewrite(closed_jaxpr, session)[0]
+
+
+def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
+    """The rewritten program, and why it is the old one if it is."""
+    opened, _ = open_jaxpr(closed_jaxpr)
+    if not enabled():
+        return closed_jaxpr, "the optimizer is switched off by JSCAN_OPTIMIZE=0"
+    if lowering_rule() is None:
+        return closed_jaxpr, "this version of JAX lowers programs in another way"
+    if session.context.options.unasked and not is_measured(session.context.platform):
+        return closed_jaxpr, f"on {session.context.platform} its gains are unknown"
+    if not has_loops(opened):
+        return closed_jaxpr, None
+    if session.context.is_split and known_mesh(opened) is None:
+        return closed_jaxpr, (
+            "the compiler splits its arrays over devices, on a mesh that only "
+            "in_shardings or out_shardings name; jax.set_mesh tells it in time"
+        )
+    axes = explicit_axes(opened)
+    if axes:
+        return closed_jaxpr, (
+            f"its arrays lie on mesh axes of the type Explicit ({', '.join(axes)}), "
+            "where each new operation would have to say how its result is split; "
+            "with axes of the type Auto, or in jax.shard_map, loops are rewritten"
+        )
+    try:
+        return session.rewritten(closed_jaxpr), None
+    except Exception as error:
+        if debugging():
+            raise
+        return closed_jaxpr, failure(error)
+
+
+def report(
+    closed_jaxpr: Any,
+    *,
+    platform: str,
+    options: Options,
+    operands: Sequence[Any] | None = None,
+) -> Report:
+    """What `rewrite` does to the loops of a traced program, and what not, and why.
+
+    ``"merge"`` also works across loops: one that is written twice runs once, and small
+    ones of the same length run as one. ``"save_memory"`` keeps the last rows of a loop,
+    or their sum, mean, maximum, minimum or logsumexp, where nothing else is read.
+
+    Args:
+        closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
+        platform: Where it will run.
+        options: Passes and memory budget.
+        operands: Its inputs, where their placement matters; else types will do.
+
+    Returns:
+        The report. The program is compiled twice, to ask XLA for its temporary memory,
+        and not run.
+    """
+    opened, _ = open_jaxpr(closed_jaxpr)
+    given = avals_of(opened.invars) if operands is None else operands
+    before = _compiled(closed_jaxpr, given)
+    split = is_split_when_compiled(before)
+    session = Session(Context(options, platform, is_split=split))
+    new, failed = _rewrite(closed_jaxpr, session)
+    loops = tuple(
+        LoopReport(
+            name=loop_name(first.scope, position),
+            steps=first.length,
+            notes=after.notes,
+            before=measure(first),
+            after=measure(after, first.length),
+        )
+        for position, (_, first, after) in enumerate(session.records.values(), 1)
+    )
+    old_bytes, new_bytes = map(_temporary_bytes, (before, _compiled(new, given)))
+    if old_bytes is None or new_bytes is None:
+        return Report(loops, None, failed)
+    return Report(loops, (old_bytes, new_bytes), failed)
+
+
+def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:
+    opened, constants = open_jaxpr(closed_jaxpr)
+
+    def run(*values: Any) -> list[Any]:
+        return eval_jaxpr(opened, constants, *values)
+
+    return jax.jit(marked(run, None)).lower(*operands).compile()  # as it is
+
+
+def _temporary_bytes(compiled: Any) -> int | None:
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else int(analysis.temp_size_in_bytes)

@@ -1,0 +1,1 @@
+"""Sums over the steps are taken once, behind the loop, or in place."""

@@ -1,0 +1,178 @@
+"""Which rows of an earlier loop a later one can compute again, and from what."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.equations import renamed, unique_variables
+from jscan._jax.jaxprs import (
+    Atom,
+    Literal,
+    Var,
+    is_variable,
+    number_of_bytes,
+    variable_like,
+)
+from jscan._jax.operations import CHEAPER_THAN_A_ROW
+from jscan._optimizer.analysis.index import Flat
+from jscan._optimizer.record.loop import Loop, Stack
+
+LONGEST = 12
+"""Operations in which a row is computed again."""
+
+_WIDE = 32
+"""Elements from which a row that is not stored gains, though another one is read."""
+
+Reader = Callable[[Any], Loop]
+"""Gives the record of a loop, with operands in place of values."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """Rows that a loop computes itself.
+
+    Attributes:
+        gone: The loop's variables that are no longer read from outside.
+        read: Variables it reads instead, with the operand outside.
+        fixed: The same for what does not change from step to step.
+        equations: What computes the rows, at the beginning of a step.
+    """
+
+    gone: tuple[Any, ...]
+    read: Mapping[Any, Any]
+    fixed: Mapping[Any, Any]
+    equations: tuple[Any, ...]
+
+    def __or__(self, other: "Again") -> "Again":
+        """Both, for rows of which no two are the same."""
+        return Again(
+            self.gone + other.gone,
+            {**self.read, **other.read},
+            {**self.fixed, **other.fixed},
+            self.equations + other.equations,
+        )
+
+
+NOTHING = Again((), {}, {}, ())
+
+
+class Search:
+    """What `loop` can compute again of the rows of one earlier loop."""
+
+    def __init__(
+        self, loop: Loop, equation: Any, earlier: Any, flat: Flat, read: Reader
+    ) -> None:
+        self.loop = loop
+        self.earlier = read(earlier)
+        self.producers = {v: e for e in self.earlier.equations for v in e.outvars}
+        # Rows stored for this loop alone, in the order in which they are made.
+        stacks = {
+            name: result.atom
+            for name, result in self.earlier.results.items()
+            if isinstance(result, Stack) and is_variable(result.atom)
+            # Not what another loop has just ceased to read.
+            if name in flat.readers
+        }
+        alone = {
+            v
+            for v in stacks
+            if flat.readers.get(v) == (equation,) and equation.invars.count(v) == 1
+        }
+        order = {v: i for i, v in enumerate(self.producers)}
+        self.candidates = sorted(
+            (v for v, o in loop.sequences.items() if o in alone),
+            key=lambda v: order.get(stacks[loop.sequences[v]], -1),
+        )
+        self.stacks = stacks
+        # What can be had: by variable of the earlier loop, the operand outside.
+        self.rows = {a: v for v, a in stacks.items()}
+        self.rows |= {
+            v: operand
+            for v, operand in self.earlier.sequences.items()
+            if is_variable(operand)
+        }
+        self.constants = {
+            v: operand
+            for v, operand in self.earlier.constants.items()
+            if isinstance(operand, Var)
+        }
+
+    def run(self) -> Again:
+        """Take out what pays, the rows made first first."""
+        here = {outer: v for v, outer in self.loop.sequences.items()}
+        names: dict[Any, Any] = {}
+        gone: list[Any] = []
+        read: dict[Any, Any] = {}
+        fixed: dict[Any, Any] = {}
+        equations: list[Any] = []
+        for variable in self.candidates:
+            outer = self.loop.sequences[variable]
+            atom = self.stacks[outer]
+            work = self._work(atom, names)
+            if work is None:
+                continue
+            leaves = [
+                v
+                for v in unique_variables(a for e in work for a in e.invars)
+                if v not in {o for e in work for o in e.outvars} and v not in names
+            ]
+            new = [v for v in leaves if v in self.rows and self.rows[v] not in here]
+            if not _gains(variable, new):
+                continue
+            for leaf in leaves:
+                if leaf in self.rows and self.rows[leaf] in here:
+                    names[leaf] = here[self.rows[leaf]]
+                    continue
+                names[leaf] = variable_like(leaf)
+                if leaf in self.rows:
+                    here[self.rows[leaf]] = names[leaf]
+                    read[names[leaf]] = self.rows[leaf]
+                else:
+                    fixed[names[leaf]] = self.constants[leaf]
+            equations += renamed(work, names, {atom: variable})
+            gone.append(variable)
+            del here[outer]
+        return Again(tuple(gone), read, fixed, tuple(equations))
+
+    def _work(self, atom: Atom, names: Mapping[Any, Any]) -> list[Any] | None:
+        """The operations that give a row again; `None` if that is not cheap."""
+        if atom not in self.producers or atom in names:
+            return None
+        found: list[Any] = []
+        pending, seen = [atom], {atom}
+        while pending:
+            producer = self.producers[pending.pop()]
+            if (
+                producer.primitive.name not in CHEAPER_THAN_A_ROW
+                or len(producer.outvars) != 1
+            ):
+                return None
+            found.append(producer)
+            for operand in unique_variables(producer.invars):
+                if operand in seen or self._at_hand(operand, atom, names):
+                    continue
+                if operand not in self.producers or len(found) >= LONGEST:
+                    return None
+                seen.add(operand)
+                pending.append(operand)
+        kept = set(map(id, found))
+        return [e for e in self.earlier.equations if id(e) in kept]
+
+    def _at_hand(self, operand: Any, atom: Atom, names: Mapping[Any, Any]) -> bool:
+        if operand in names:
+            return True
+        if operand in self.constants:
+            return number_of_bytes(operand) <= number_of_bytes(atom)
+        return operand in self.rows
+
+
+def _gains(row: Any, read: Sequence[Any]) -> bool:
+    """Whether computing a row again gains when these rows have to be read for it."""
+    saved = number_of_bytes(row) - sum(map(number_of_bytes, read))
+    # For a few numbers, reading others instead gains less than the work takes.
+    return saved > 0 or (saved == 0 and row.aval.size >= _WIDE)
+
+
+def is_operand(value: Any) -> bool:
+    """Whether a value of a record is an operand, not a constant of the step."""
+    return isinstance(value, Var | Literal)

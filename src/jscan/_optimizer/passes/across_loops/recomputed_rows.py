@@ -1,0 +1,150 @@
+"""save_memory, across loops: rows that a later loop can compute again are not stored.
+
+The derivative of a loop reads what its forward loop kept: for a gate ``s`` both ``s``
+and ``s * (1 - s)``. The second is two multiplications away from the first, which costs
+less than writing a row in one loop and reading it in another. Rows that are made
+between loops (`_absorb.py`) are treated alike.
+
+This happens before the walk through the program, as `_siblings.py` does: the later loop
+is written again to read fewer rows, and the earlier one then has fewer to hand out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jscan._jax.equations import splice, unique_variables
+from jscan._jax.jaxprs import is_variable
+from jscan._jax.scans import is_scan
+from jscan._optimizer.analysis.index import Flat, index
+from jscan._optimizer.passes.across_loops.absorbed_rows import absorbed
+from jscan._optimizer.passes.across_loops.recompute_search import (
+    NOTHING,
+    Again,
+    Reader,
+    Search,
+    is_operand,
+)
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.loop import Carry, Loop, Note, has_effects
+from jscan._optimizer.switches import debugging, failure
+from jscan._optimizer.writing.loops import emit
+
+NAME = "save_memory"
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A program whose loops read fewer rows.
+
+    Attributes:
+        flat: The program.
+        notes: For loops that were written again (by `id`), or could not be: what to
+            report.
+    """
+
+    flat: Flat
+    notes: Mapping[int, Note]
+
+
+def recompute(flat: Flat, read: Reader, context: Context) -> Recomputed:
+    """Let loops compute again what an earlier loop stored for them alone.
+
+    Args:
+        flat: The program.
+        read: Gives the record of a loop, with operands in place of values.
+        context: Options and platform.
+    """
+    notes: dict[int, Note] = {}
+    loops = [e for e in flat.equations if is_scan(e)]
+    if NAME not in context.options.passes:
+        loops = []
+    for equation in loops:
+        try:
+            again, made = _plan(equation, flat, read)
+            if not (again.gone or made.gone):
+                continue
+            new = _written_again(equation, read(equation), again | made, context)
+        except Exception as error:
+            if debugging():
+                raise
+            notes[id(equation)] = Note(NAME, fired=False, text=failure(error))
+            continue
+        (loop,) = (e for e in new if is_scan(e))
+        text = "; ".join(filter(None, (_stored_less(again), _made_here(made))))
+        notes[id(loop)] = Note(NAME, fired=True, text=text)
+        here = flat.equations.index(equation)
+        others = flat.equations
+        flat = index([*others[:here], *new, *others[here + 1 :]], flat.outputs)
+    return Recomputed(flat, notes)
+
+
+def _stored_less(again: Again) -> str:
+    return _of_rows(again, "computed again, not stored")
+
+
+def _made_here(made: Again) -> str:
+    return _of_rows(made, "made in the step that reads them")
+
+
+def _of_rows(again: Again, what: str) -> str:
+    rows = ", ".join(sorted({v.aval.str_short() for v in again.gone}))
+    return f"{len(again.gone)} row(s) a step, {rows}: {what}" if rows else ""
+
+
+def _plan(equation: Any, flat: Flat, read: Reader) -> tuple[Again, Again]:
+    """What one loop can compute again of earlier loops' rows, and what itself."""
+    loop = read(equation)
+    if loop.length < 2 or has_effects(loop) or loop.recomputes:
+        return NOTHING, NOTHING
+    made = (flat.producers.get(v) for v in unique_variables(equation.invars))
+    earlier = {id(e): e for e in made if e and is_scan(e) and _alike(e, equation)}
+    again = NOTHING
+    for other in earlier.values():
+        again |= Search(loop, equation, other, flat, read).run()
+    return again, absorbed(loop, equation, flat)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return one.params["length"] == other.params["length"]
+
+
+def _written_again(
+    equation: Any, loop: Loop, again: Again, context: Context
+) -> list[Any]:
+    """The equations of a loop that computes some of its rows itself."""
+    loop = replace(
+        loop,
+        sequences={
+            **{v: o for v, o in loop.sequences.items() if v not in again.gone},
+            **again.read,
+        },
+        constants={**loop.constants, **again.fixed},
+        equations=(*again.equations, *loop.equations),
+    )
+    initials = [carry.initial for carry in loop.carries]
+    values = [*loop.sequences.values(), *loop.constants.values(), *initials]
+    operands = unique_variables(a for a in values if is_operand(a))
+    outputs = list(loop.results)
+
+    def run(*arrays: Any) -> list[Any]:
+        value = dict(zip(operands, arrays, strict=True))
+
+        def of(operand: Any) -> Any:
+            if not is_operand(operand):
+                return operand  # a constant of the step's program
+            return value[operand] if is_variable(operand) else operand.val
+
+        given = replace(
+            loop,
+            sequences={v: of(o) for v, o in loop.sequences.items()},
+            constants={v: of(o) for v, o in loop.constants.items()},
+            carries=tuple(
+                Carry(c.variable, c.update, of(c.initial)) for c in loop.carries
+            ),
+            memo={},  # or it would keep what it finds about these values
+        )
+        results = emit(given, context)
+        return [results[v] for v in outputs]
+
+    return splice(run, operands, equation, outputs)

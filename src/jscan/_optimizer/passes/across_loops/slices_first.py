@@ -1,0 +1,99 @@
+"""Slices of a loop's rows, in front of what only moves their axes.
+
+A batch-major network writes `ys.swapaxes(0, 1)[:, -1]`. Here that becomes the same
+operation on `ys[-1]`, so that the passes see that one row is read.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jscan._jax.equations import needed
+from jscan._jax.jaxprs import Atom, is_variable, variable_like
+from jscan._jax.names import primitives
+from jscan._jax.scans import is_scan
+from jscan._optimizer.analysis.axes import moved_axes
+
+
+def slices_first(equations: Sequence[Any], outputs: Sequence[Atom]) -> list[Any]:
+    """The equations of a program with slices pushed towards the loops they read.
+
+    A slice takes as many rounds as things move its rows.
+    """
+    current, changed = list(equations), True
+    while changed:
+        pushed = _push_once(current, outputs)
+        changed = len(pushed) > len(current)
+        current = needed(pushed, outputs)  # without what moved all rows
+    return current
+
+
+def _push_once(equations: Sequence[Any], outputs: Sequence[Atom]) -> list[Any]:
+    movers = _movers_of_rows(equations)
+    for equation in equations:
+        if equation.primitive is not primitives.slice_p:
+            for atom in filter(is_variable, equation.invars):
+                movers.pop(atom, None)
+    for atom in filter(is_variable, outputs):
+        movers.pop(atom, None)
+    result: list[Any] = []
+    for equation in equations:
+        pushed = None
+        if equation.primitive is primitives.slice_p and equation.invars[0] in movers:
+            mover, axis = movers[equation.invars[0]]
+            pushed = _pushed(mover, equation) if _is_few(equation, axis) else None
+        result += pushed or [equation]
+    return result
+
+
+def _movers_of_rows(equations: Sequence[Any]) -> dict[Any, tuple[Any, int]]:
+    """By result: what moves a loop's rows, and which axis of the result is time."""
+    time: dict[Any, int] = {}
+    movers: dict[Any, tuple[Any, int]] = {}
+    for equation in equations:
+        if is_scan(equation):
+            time.update(dict.fromkeys(equation.outvars, 0))
+            continue
+        operand = next(filter(is_variable, equation.invars), None)
+        axes = moved_axes(equation) if operand in time else None
+        if axes is not None and time[operand] in axes:
+            result, axis = equation.outvars[0], axes.index(time[operand])
+            movers[result], time[result] = (equation, axis), axis
+    return movers
+
+
+def _is_few(cut: Any, axis: int) -> bool:
+    """Whether a slice leaves out half of the rows or more: else little is gained."""
+    (operand,), (part,) = cut.invars, cut.outvars
+    return 2 * part.aval.shape[axis] <= operand.aval.shape[axis]
+
+
+def _pushed(mover: Any, cut: Any) -> list[Any] | None:
+    """`slice(move(x))` as `move(slice(x))`: two equations."""
+    axes = moved_axes(mover)
+    strides = cut.params["strides"] or (1,) * len(axes or ())
+    operand = mover.invars[0]
+    starts, limits = [0] * operand.aval.ndim, list(operand.aval.shape)
+    steps, shape = [1] * operand.aval.ndim, list(operand.aval.shape)
+    sizes = cut.outvars[0].aval.shape
+    for to, at in enumerate(axes or ()):
+        if at is not None:
+            starts[at] = cut.params["start_indices"][to]
+            limits[at] = cut.params["limit_indices"][to]
+            steps[at], shape[at] = strides[to], sizes[to]
+        elif sizes[to] != 1:
+            return None  # nothing is left of a new axis
+    part = variable_like(operand, shape)
+    first = cut.replace(
+        invars=[operand],
+        outvars=[part],
+        params={
+            "start_indices": tuple(starts),
+            "limit_indices": tuple(limits),
+            "strides": None if set(steps) == {1} else tuple(steps),
+        },
+    )
+    parameters = dict(mover.params)
+    for name in ("new_sizes", "shape"):
+        if name in parameters:
+            parameters[name] = tuple(sizes)
+    return [first, mover.replace(invars=[part], outvars=cut.outvars, params=parameters)]

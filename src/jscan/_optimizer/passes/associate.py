@@ -1,0 +1,165 @@
+"""associate (opt-in): a linear recurrence is an associative scan over time.
+
+A carry with ``c_next = a_t * c + b_t`` element by element, where neither `a_t` nor
+`b_t` depends on the state, composes: two steps are one step of the same form. So all
+states come from ``jax.lax.associative_scan`` in about log(T) batched operations.
+Rounding changes more than in the other passes, infinite coefficients may become NaN,
+and on a CPU with few cores it is slower than the loop: it runs only if asked for.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._jax.equations import evaluate, free_variables, needed
+from jscan._jax.jaxprs import is_variable, stack_bytes
+from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
+from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.loop import Carry, Loop
+from jscan._optimizer.writing.batches import batched
+
+NAME = "associate"
+
+_SUMS = frozenset({"add", "add_any", "sub", "neg"})
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Replace every carry that is linear in itself by rows known beforehand."""
+    for carry in loop.carries:
+        path = _path(loop, carry)
+        why = _why_not(loop, context, carry, path)
+        if why is None:
+            loop = _replaced(loop, context, carry, path)
+        else:
+            name = carry.variable.aval.str_short()
+            loop = loop.refused(NAME, f"the state {name} stays: {why}")
+    return drop_unused(loop)
+
+
+def suggest(loop: Loop, context: Context) -> Loop:
+    """Name the states that the pass would solve, where it is not asked for and pays."""
+    if not context.machine.associates:
+        return loop
+    for carry in loop.carries:
+        path = _path(loop, carry)
+        if _why_not(loop, context, carry, path) is None:
+            name = carry.variable.aval.str_short()
+            text = (
+                f"not asked for: the state {name} is a linear recurrence, of which it "
+                "makes a few operations on all steps, rounded in another order"
+            )
+            loop = loop.refused(NAME, text)
+    return loop
+
+
+def _path(loop: Loop, carry: Carry) -> list[Any]:
+    """The equations of a step that a carry's next value needs."""
+    return needed(
+        [e for e in loop.equations if not e.effects],
+        [carry.update] if is_variable(carry.update) else [],
+    )
+
+
+def _why_not(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> str | None:
+    """The reason why a carry is not a linear recurrence of its own, if so."""
+    variable = carry.variable
+    states = {c.variable for c in loop.carries} & set(free_variables(path))
+    if not jnp.issubdtype(variable.aval.dtype, jnp.inexact):
+        return "it is not a floating point number"
+    if states != {variable}:
+        return "it depends on other state, or not on itself"
+    if not all(batchable(e, loop.length) for e in path):
+        return "its update cannot be batched"
+    if stack_bytes([variable] * 3, loop.length) > context.budget:
+        return "its rows do not fit the memory budget"
+    dependence = Dependence(loop)
+    for equation in path:
+        moves = dependence.level_of(equation) is Level.STATE
+        if moves and not _is_linear(equation, dependence, variable):
+            return f"{equation.primitive.name} is not linear in it"
+    return None
+
+
+def _is_linear(equation: Any, dependence: Dependence, variable: Any) -> bool:
+    """Whether an equation of the update is linear in the state, element by element."""
+    name, operands = equation.primitive.name, equation.invars
+    moving = [dependence.level(a) is Level.STATE for a in operands]
+    same = [
+        equation.outvars[0],
+        *(a for a, m in zip(operands, moving, strict=True) if m),
+    ]
+    if any(
+        a.aval.shape != variable.aval.shape or a.aval.dtype != variable.aval.dtype
+        for a in same
+    ):
+        return False
+    if name in _SUMS:
+        return True
+    if name == "mul":
+        return sum(moving) == 1
+    return name == "div" and moving == [True, False]
+
+
+def _replaced(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> Loop:
+    variable = carry.variable
+    factors, offsets = _coefficients(loop, context, carry, path)
+    initial = jax.lax.convert_element_type(carry.initial, variable.aval.dtype)
+    rows = _states(initial, factors, offsets, loop.reverse)
+    if loop.reverse:
+        before, final = jnp.concatenate([rows[1:], initial[None]]), rows[0]
+    else:
+        before, final = jnp.concatenate([initial[None], rows[:-1]]), rows[-1]
+    loop = replace(
+        loop,
+        carries=tuple(c for c in loop.carries if c is not carry),
+        sequences={**loop.sequences, variable: before, carry.update: rows},
+        equations=tuple(e for e in loop.equations if carry.update not in e.outvars),
+        results=resolve_finals(loop.results, {variable: final}),
+    )
+    return loop.fired(NAME, "a linear recurrence is an associative scan over time")
+
+
+def _coefficients(
+    loop: Loop, context: Context, carry: Carry, path: list[Any]
+) -> tuple[Any, Any]:
+    """Rows `[T, ...]` of the factor and the offset of the update."""
+    dependence = Dependence(loop)
+    fixed = [e for e in path if dependence.level_of(e) < Level.STATE]
+    moving = [e for e in path if dependence.level_of(e) is Level.STATE]
+    inputs = [v for v in free_variables(moving) if v is not carry.variable]
+    values = batched(
+        fixed, inputs, loop.constants, loop.sequences, loop.length, context
+    )
+    aval = carry.variable.aval
+    zero, one = jnp.zeros(aval.shape, aval.dtype), jnp.ones(aval.shape, aval.dtype)
+
+    def step(*operands: Any) -> tuple[Any, Any]:
+        known = dict(zip(inputs, operands, strict=True))
+
+        def update(state: Any) -> Any:
+            return evaluate(moving, {**known, carry.variable: state}, [carry.update])[0]
+
+        # Linear and element by element: its derivative is the factor.
+        return jax.jvp(update, (zero,), (one,))
+
+    if values:
+        offsets, factors = jax.vmap(step)(*values)
+        return factors, offsets
+    offset, factor = step()
+    shape = (loop.length, *aval.shape)
+    return jnp.broadcast_to(factor, shape), jnp.broadcast_to(offset, shape)
+
+
+def _states(initial: Any, factors: Any, offsets: Any, reverse: bool) -> Any:
+    """Rows of the state after each step."""
+
+    def compose(first: Any, second: Any) -> Any:
+        return first[0] * second[0], second[0] * first[1] + second[1]
+
+    factors, offsets = jax.lax.associative_scan(
+        compose, (factors, offsets), reverse=reverse
+    )
+    return factors * initial[None] + offsets

@@ -1,0 +1,80 @@
+"""Move work on constants before the loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from jscan._jax.equations import evaluate, free_variables
+from jscan._jax.jaxprs import fills_with_zero
+from jscan._jax.operations import is_cut, is_elementwise, is_expensive, picks_a_number
+from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.passes.hoist.sequences import NAME
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.loop import Loop
+
+
+def hoist_constants(loop: Loop, context: Context) -> Loop:
+    """Evaluate once what depends on constants alone."""
+    del context
+    dependence = Dependence(loop)
+    fixed = [
+        e
+        for e in loop.equations
+        if dependence.level_of(e) is Level.CONSTANT and not e.effects
+    ]
+    if not fixed:
+        return loop
+    zeros = {e.outvars[0] for e in fixed if fills_with_zero(e)}
+    kept = [e for e in loop.equations if dependence.level_of(e) > Level.CONSTANT]
+    pieces = {e.outvars[0]: e for e in fixed if picks_a_number(e) or is_cut(e)}
+    read = {*dependence.read_outside(), *loop.wanted_rows()}
+    read.update(free_variables([*kept, *loop.after, *pieces.values()]))
+    wanted = [v for e in fixed for v in e.outvars if v in read]
+    values = evaluate(fixed, loop.constants, wanted)
+    loop = replace(
+        loop,
+        equations=tuple(kept),
+        constants={**loop.constants, **dict(zip(wanted, values, strict=True))},
+        zeros=loop.zeros | zeros,
+        pieces={**loop.pieces, **pieces},
+    )
+    moved = sum(is_expensive(e) for e in fixed)
+    if moved:
+        text = f"{moved} operation(s) on constants alone are done once"
+        loop = loop.fired(NAME, text)
+    return loop
+
+
+def return_pieces(loop: Loop, context: Context) -> Loop:
+    """Read pieces of a constant array in the step again, where that costs nothing.
+
+    Hoisting them helps other passes see constants, but each would be one more thing
+    the loop carries along, and one more kernel to compile before it. A step reads a
+    number of an array just as fast, and elementwise work a part of it. Parts of arrays
+    return only to steps with a product, which XLA does not make one function of.
+    """
+    del context
+    parts = _parts_read_elementwise(loop)
+    returned: dict[Any, Any] = {}
+    wanted = [v for v in free_variables(loop.equations) if v.aval.size == 1]
+    wanted += parts
+    while wanted:
+        picks = [loop.pieces[v] for v in wanted if v in loop.pieces]
+        returned = {**{e.outvars[0]: e for e in picks}, **returned}
+        wanted = [v for v in free_variables(picks) if v not in loop.constants]
+    sources = set(free_variables(returned.values()))
+    if not sources <= loop.constants.keys():
+        return loop
+    return replace(loop, equations=(*returned.values(), *loop.equations))
+
+
+def _parts_read_elementwise(loop: Loop) -> list[Any]:
+    """The cut constants that elementwise work alone reads, beside a product."""
+    if all(e.primitive.name != "dot_general" for e in loop.equations):
+        return []
+    others = [e for e in loop.equations if not is_elementwise(e)]
+    elsewhere = {*Dependence(loop).read_outside(), *loop.wanted_rows()}
+    elsewhere.update(free_variables([*others, *loop.after]))
+    read = free_variables(e for e in loop.equations if is_elementwise(e))
+    return [v for v in read if v in loop.pieces and v not in elsewhere]

@@ -1,0 +1,1 @@
+"""Nothing is carried, read or computed twice, or in vain."""

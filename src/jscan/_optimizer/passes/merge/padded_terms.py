@@ -1,0 +1,232 @@
+"""merge, terms padded with zeros: the parts of an array are put side by side.
+
+The derivative of reading ``s[0]``, ``s[1]``, ... in a step is a sum of arrays as large
+as `s`, each all zeros but for one row: n rows cost n passes over n rows. Parts that do
+not overlap stand side by side in one array instead. If all of them are one operation
+on other numbers, as ``w[0] * g``, ``w[1] * g``, ... are, it is done once, as
+``w[:, None] * g``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._jax.equations import apply, splice
+from jscan._jax.jaxprs import Atom
+from jscan._jax.names import primitives
+from jscan._jax.operations import is_elementwise
+from jscan._optimizer.analysis.axes import adds_first_axis
+from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.analysis.linearity import is_zero
+from jscan._optimizer.analysis.sum_trees import Sums, add_up
+from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.loop import Loop
+
+NAME = "merge"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An operand that covers the places from `start` to `end` of an axis."""
+
+    operand: Any
+    axis: int
+    start: int
+    end: int
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Write each sum with two and more padded terms as a sum of fewer arrays."""
+    del context
+    sums = Sums(Dependence(loop))
+    replaced: dict[int, list[Any]] = {}
+    before = after = 0
+    for addition in sums.whole:
+        parts, others = _parts(addition, sums)
+        layers = _layers(parts)
+        if len(layers) < len(parts):
+            replaced[id(addition)] = _written(addition, layers, others, sums)
+            before, after = before + len(parts), after + len(layers)
+    if not replaced:
+        return loop
+    equations: list[Any] = []
+    for equation in loop.equations:
+        equations += replaced.get(id(equation), [equation])
+    loop = replace(loop, equations=tuple(equations))
+    text = f"{before} terms padded with zeros became {after}, their parts side by side"
+    return drop_unused(loop.fired(NAME, text))
+
+
+def _parts(addition: Any, sums: Sums) -> tuple[list[_Part], list[Any]]:
+    """The padded terms along one axis, and all other terms."""
+    found = [(term, _part(term, sums)) for term in sums.terms(addition)]
+    axes = [part.axis for _, part in found if part is not None]
+    axis = max(axes, key=axes.count, default=None)
+    parts = [part for _, part in found if part is not None and part.axis == axis]
+    others = [term for term, part in found if part is None or part.axis != axis]
+    return parts, others
+
+
+def _part(term: Any, sums: Sums) -> _Part | None:
+    """A term as the part of it that is not padding, if it is padded on one axis."""
+    pad = sums.producer(term)
+    if pad is None or pad.primitive is not primitives.pad_p:
+        return None
+    operand, filling = pad.invars
+    padding = pad.params["padding_config"]
+    padded = [axis for axis, sides in enumerate(padding) if any(sides)]
+    if len(padded) != 1 or not sums.is_read_once(term):
+        return None
+    if not is_zero(filling, sums.dependence, sums.dependence.loop):
+        return None
+    (axis,), shape = padded, operand.aval.shape
+    low, high, interior = map(int, padding[axis])
+    if min(low, high) < 0 or (interior and shape[axis] > 1) or not operand.aval.size:
+        return None
+    return _Part(operand, axis, low, low + shape[axis])
+
+
+def _layers(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """The parts in as few groups as it takes for no two of one to overlap.
+
+    Parts of one size come together, which are more often one operation.
+    """
+    layers: list[list[_Part]] = []
+    for part in sorted(parts, key=lambda part: (part.end - part.start, part.start)):
+        for layer in layers:
+            if all(p.end <= part.start or part.end <= p.start for p in layer):
+                layer.append(part)
+                break
+        else:
+            layers.append([part])
+    return [sorted(layer, key=lambda part: part.start) for layer in layers]
+
+
+def _written(
+    addition: Any,
+    layers: Sequence[Sequence[_Part]],
+    others: Sequence[Atom],
+    sums: Sums,
+) -> list[Any]:
+    """Equations for the sum of the layers and of all other terms."""
+    size = addition.outvars[0].aval.shape[layers[0][0].axis]
+    makers = [_maker(layer, size, sums) for layer in layers]
+    operands = [*others]
+    for maker in makers:
+        operands += maker.operands
+
+    def total(*values: jax.Array) -> jax.Array:
+        rest = iter(values[len(others) :])
+        arrays = [maker.make(*islice(rest, len(maker.operands))) for maker in makers]
+        return add_up(*values[: len(others)], *arrays)
+
+    return splice(total, operands, addition)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """How the array of one layer is made of operands of the step."""
+
+    operands: list[Atom]
+    make: Callable[..., jax.Array]
+
+
+def _maker(layer: Sequence[_Part], size: int, sums: Sums) -> _Maker:
+    parts = _one_operation(layer, sums) or _parts_in_order(layer)
+
+    def make(*values: jax.Array) -> jax.Array:
+        (start, axis), end = (layer[0].start, layer[0].axis), layer[-1].end
+        whole = parts.make(*values)
+        padding = [(0, 0, 0)] * whole.ndim
+        padding[axis] = (start, size - end, 0)
+        zero = jnp.zeros((), whole.dtype)
+        return jax.lax.pad(whole, zero, padding) if any(padding[axis]) else whole
+
+    return replace(parts, make=make)
+
+
+def _parts_in_order(layer: Sequence[_Part]) -> _Maker:
+    """The parts one after the other, with zeros between them."""
+
+    def make(*values: jax.Array) -> jax.Array:
+        rows: list[jax.Array] = []
+        axis, end = layer[0].axis, layer[0].start
+        for part, value in zip(layer, values, strict=True):
+            if part.start > end:
+                shape = list(value.shape)
+                shape[axis] = part.start - end
+                rows.append(jnp.zeros(shape, value.dtype))
+            rows.append(value)
+            end = part.end
+        return jax.lax.concatenate(rows, axis) if len(rows) > 1 else rows[0]
+
+    return _Maker([part.operand for part in layer], make)
+
+
+def _one_operation(layer: Sequence[_Part], sums: Sums) -> _Maker | None:
+    """Rows ``operation(number, row)`` that differ in constant numbers alone."""
+    made = [_row_made(part, sums) for part in layer]
+    rows = [row for row in made if row is not None]
+    adjacent = all(a.end == b.start for a, b in pairwise(layer))
+    if len(rows) < len(layer) or len(rows) < 2 or not adjacent:
+        return None
+    first = rows[0]
+    if not all(_is_alike(row, first) for row in rows):
+        return None
+    columns = list(zip(*(row.invars for row in rows), strict=True))
+    numbers = [_are_numbers(column, sums.dependence) for column in columns]
+    same = [all(atom is column[0] for atom in column) for column in columns]
+    if not all(a or b for a, b in zip(numbers, same, strict=True)):
+        return None
+    operands = [
+        atom
+        for column, alike in zip(columns, same, strict=True)
+        for atom in (column[:1] if alike else column)
+    ]
+    shape = (len(rows), *first.outvars[0].aval.shape)
+
+    def make(*values: jax.Array) -> jax.Array:
+        rest, whole = iter(values), []
+        for alike in same:
+            if alike:
+                value = next(rest)
+            else:
+                value = jnp.stack(list(islice(rest, len(rows))))
+                value = value.reshape(-1, *[1] * (len(shape) - 1))
+            whole.append(jnp.broadcast_to(value, shape))
+        return apply(first, *whole)
+
+    return _Maker(operands, make)
+
+
+def _row_made(part: _Part, sums: Sums) -> Any | None:
+    """The elementwise operation that makes a part of one row, read by nothing else."""
+    row = sums.producer(part.operand)
+    if part.axis != 0 or row is None or not adds_first_axis(row):
+        return None
+    inner = row.invars[0]
+    operation = sums.producer(inner)
+    if operation is None or not is_elementwise(operation):
+        return None
+    once = sums.is_read_once(inner) and sums.is_read_once(part.operand)
+    return operation if once else None
+
+
+def _is_alike(row: Any, first: Any) -> bool:
+    return (
+        row.primitive is first.primitive
+        and str(row.params) == str(first.params)
+        and [a.aval.dtype for a in row.invars] == [a.aval.dtype for a in first.invars]
+    )
+
+
+def _are_numbers(atoms: Sequence[Atom], dependence: Dependence) -> bool:
+    """Whether operands are single numbers that are the same at each step."""
+    return all(
+        a.aval.shape == () and dependence.level(a) is Level.CONSTANT for a in atoms
+    )

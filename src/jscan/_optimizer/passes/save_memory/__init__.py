@@ -1,0 +1,1 @@
+"""Rows that nobody reads, or few of, are not stacked."""

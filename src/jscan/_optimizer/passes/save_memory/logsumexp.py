@@ -1,0 +1,208 @@
+"""save_memory, third rule: the logsumexp of rows over time is kept, not the rows.
+
+`jax.nn.logsumexp` finds the maximum of the rows, and then sums their exponentials
+relative to it. The loop does both at once: it carries the maximum so far and the sum
+relative to *that*, which is scaled anew where the maximum grows. What the program does
+with maximum and sum afterwards (the logarithm, the case of no finite row) stays as it
+is written, so infinities and NaN come out as they did.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._jax.equation_keys import equation_key, value_key
+from jscan._jax.equations import needed, splice, unique_variables
+from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, stack_bytes, variable_like
+from jscan._optimizer.costs.machine import LONGEST_ROUNDING, keeps_logsumexp_rows
+from jscan._optimizer.passes.save_memory.last_row import NAME, stays_stacked
+from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.inlining import inline_calls, is_plain_call
+from jscan._optimizer.record.loop import Carry, Final, Loop, Stack
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The equations of a logsumexp that read rows.
+
+    Attributes:
+        peak: The maximum over time.
+        total: The sum of exponentials.
+        equations: All equations from the rows to the sum.
+        axes: Which axes of the rows are reduced.
+    """
+
+    peak: Any
+    total: Any
+    equations: tuple[Any, ...]
+    axes: tuple[int, ...]
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Carry what the logsumexp of a stacked output needs."""
+    for name, result in list(loop.results.items()):
+        readers = context.consumers.get(name)
+        if not isinstance(result, Stack) or not readers:
+            continue
+        found = _find(name, readers, context)
+        if found is None:
+            continue
+        why = _refusal(loop, name, result, found, context)
+        if why is None:
+            loop = _carry(loop, name, result, found)
+        else:
+            loop = loop.refused(NAME, f"the rows of a logsumexp are kept: {why}")
+    return drop_unused(loop)
+
+
+def _find(rows: Any, readers: Sequence[Any], context: Context) -> _Found | None:
+    """The logsumexp over time that reads the rows, if there is one."""
+    maxima = [e for e in readers if e.primitive.name == "reduce_max"]
+    for maximum in maxima:
+        axes = tuple(maximum.params["axes"])
+        for keepdims in (False, True):
+            if 0 in axes and (found := _match(rows, maximum, keepdims, context)):
+                return found
+    return None
+
+
+def _template(rows: Any, axes: tuple[int, ...], keepdims: bool) -> tuple[Any, list]:
+    """The variable of the rows and the equations up to the sum, as JAX writes them."""
+
+    def logsumexp(x: Any) -> Any:
+        return jax.nn.logsumexp(x, axis=axes, keepdims=keepdims)
+
+    aval = jax.ShapeDtypeStruct(rows.aval.shape, rows.aval.dtype)
+    jaxpr, _ = open_jaxpr(jax.make_jaxpr(logsumexp)(aval))
+    equations, _ = inline_calls(jaxpr.eqns, is_plain_call)
+    sums = [e for e in equations if e.primitive.name == "reduce_sum"]
+    return jaxpr.invars[0], needed(equations, sums[0].outvars) if sums else []
+
+
+def _match(rows: Any, maximum: Any, keepdims: bool, context: Context) -> _Found | None:
+    """Follow the readers of the rows along the equations of the template.
+
+    Comparing with what JAX itself writes needs no knowledge of its version.
+    """
+    axes = tuple(maximum.params["axes"])
+    start, template = _template(rows, axes, keepdims)
+    names: dict[Any, Any] = {start: rows}
+    here: list[Any] = []
+    for wanted in template:
+        known = [v for v in unique_variables(wanted.invars) if v in names]
+        if not known:
+            continue  # a constant: compared where it is read
+        readers = context.consumers.get(names[known[0]]) or ()
+        if not here:
+            readers = (maximum,)
+        key = _key(wanted, template, names.get)
+        alike = [e for e in readers if _key(e, (), lambda v: v, context) == key]
+        if len(alike) != 1:
+            return None
+        here += alike
+        names.update(zip(wanted.outvars, alike[0].outvars, strict=True))
+    if not here:
+        return None
+    return _Found(maximum, here[-1], tuple(here), axes)
+
+
+def _key(
+    equation: Any,
+    around: Sequence[Any],
+    name: Callable[[Any], Any],
+    context: Context | None = None,
+) -> Any:
+    """What the equation does to which variables of the program, as a key."""
+    producers = {v: e for e in around for v in e.outvars}
+    if context is not None:
+        producers = context.producers
+
+    def operand(atom: Atom) -> Any:
+        if not is_variable(atom):
+            return (value_key(atom), atom.aval.dtype)
+        producer = producers.get(atom)
+        if producer is not None and not any(map(is_variable, producer.invars)):
+            return equation_key(producer, operand)
+        return id(name(atom))
+
+    return equation_key(equation, operand)
+
+
+def _refusal(
+    loop: Loop, name: Any, result: Stack, found: _Found, context: Context
+) -> str | None:
+    """Why the rows are stored all the same, if so."""
+    ids = {id(e) for e in found.equations}
+    inside = {name, *(v for e in found.equations for v in e.outvars)}
+    inside -= set(found.total.outvars)
+    shift = {v for e in found.equations[:-1] if _is_shift(e) for v in e.outvars}
+    for variable in inside - shift:
+        readers = context.consumers.get(variable)
+        if readers is None or any(id(e) not in ids for e in readers):
+            return "they, or what is made of them, are read otherwise too"
+    if not jnp.issubdtype(result.atom.aval.dtype, jnp.floating):
+        return "they are not real numbers"
+    why = stays_stacked(loop, result.atom, context)
+    if why is not None:
+        return why
+    rounding = loop.length * float(jnp.finfo(found.total.outvars[0].aval.dtype).eps)
+    if rounding > LONGEST_ROUNDING:
+        return f"the rounding of {loop.length} sums in a row would add up"
+    size = stack_bytes([result.atom], loop.length)
+    return keeps_logsumexp_rows(loop.equations, size, context.budget)
+
+
+def _is_shift(equation: Any) -> bool:
+    """Whether it makes the maximum into a constant, which anything may then read."""
+    return equation.primitive.name in ("stop_gradient", "broadcast_in_dim")
+
+
+def _carry(loop: Loop, name: Any, result: Stack, found: _Found) -> Loop:
+    (peak,), (total,) = found.peak.outvars, found.total.outvars
+    axes = tuple(axis - 1 for axis in found.axes if axis)
+    variables = [variable_like(peak), variable_like(total)]
+    updates = [variable_like(peak), variable_like(total)]
+    starts = [
+        jnp.full(peak.aval.shape, -jnp.inf, peak.aval.dtype),
+        jnp.zeros(total.aval.shape, total.aval.dtype),
+    ]
+
+    def step(peak: Any, total: Any, row: Any) -> tuple[Any, Any]:
+        return _step(peak, total, row, axes)
+
+    equations = splice(step, [*variables, result.atom], found.peak, updates)
+    results = {k: v for k, v in loop.results.items() if k is not name}
+    results[peak] = Final(variables[0])
+    results[total] = Final(variables[1])
+    carries = map(Carry, variables, updates, starts)
+    text = f"logsumexp of {result.atom.aval.str_short()} over time is kept, not rows"
+    return replace(
+        loop,
+        carries=(*loop.carries, *carries),
+        equations=(*loop.equations, *equations),
+        results=results,
+    ).fired(NAME, text)
+
+
+def _step(peak: Any, total: Any, row: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    """One more row: the maximum so far, and the sum of exponentials relative to it.
+
+    As in `jax.nn.logsumexp`, the maximum is a constant to derivatives, and zero takes
+    its place in the exponent where it is not finite.
+    """
+    kept_axes = [axis for axis in range(row.ndim) if axis not in axes]
+    top = jax.lax.max(peak, jnp.max(row, axes) if axes else row)
+    top = jax.lax.stop_gradient(top)
+    shift = jax.lax.select(jax.lax.is_finite(top), top, jax.lax.full_like(top, 0))
+    # Equal infinities have no difference; nothing is to be scaled there. The type is
+    # that of the sum: for 16-bit rows the rounding of the scales would add up.
+    grown = jax.lax.convert_element_type(peak - top, total.dtype)
+    scale = jax.lax.exp(grown)
+    scale = jax.lax.select(peak == top, jax.lax.full_like(scale, 1), scale)
+    terms = jax.lax.exp(row - jax.lax.broadcast_in_dim(shift, row.shape, kept_axes))
+    terms = jax.lax.convert_element_type(terms, total.dtype)
+    return top, total * scale + (jnp.sum(terms, axes) if axes else terms)

@@ -1,0 +1,86 @@
+"""save_memory, across a derivative: what a loop stores for its backward loop.
+
+For a gate ``s`` JAX stores both ``s`` and its derivative ``s * (1 - s)``, a row each.
+The second is two multiplications away from the first, which costs less than writing a
+row in one loop and reading it in another. Which rows the backward loop reads is settled
+where JAX splits a loop, before the optimizer sees it, so the step says it in JAX's own
+words: a `jax.checkpoint` whose policy stores everything but cheap arithmetic.
+
+Where no derivative is taken, such a step is what it was.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jscan._jax.equations import with_body
+from jscan._jax.jaxprs import holds, is_jaxpr, open_jaxpr, trace
+from jscan._jax.names import eval_jaxpr, primitives
+from jscan._jax.scans import is_scan
+from jscan._optimizer.analysis.index import has_loops
+from jscan._optimizer.costs.machines import is_measured
+from jscan._optimizer.options import Options
+from jscan._optimizer.passes.save_memory.last_row import NAME
+from jscan._optimizer.record.inlining import is_plain_call, stores_all_but_cheap
+from jscan._optimizer.switches import debugging, enabled
+
+_GATES = frozenset({"logistic", "tanh"})
+"""What JAX stores the derivative of, beside the value it is made of."""
+
+
+def storing_less(closed_jaxpr: Any, options: Options) -> Any:
+    """A program whose loops will store less for a derivative, if one is taken.
+
+    Never raises (but with `JSCAN_DEBUG=1`): what is not understood stays as it is.
+    """
+    unknown = options.unasked and not is_measured(jax.default_backend())
+    if unknown or NAME not in options.passes or not enabled():
+        return closed_jaxpr
+    try:
+        return _changed(closed_jaxpr)
+    except Exception:
+        if debugging():
+            raise
+        return closed_jaxpr
+
+
+def _changed(closed_jaxpr: Any) -> Any:
+    opened, _ = open_jaxpr(closed_jaxpr)
+    if not has_loops(opened):
+        return closed_jaxpr
+    equations = [_equation(equation) for equation in opened.eqns]
+    if all(new is old for new, old in zip(equations, opened.eqns, strict=True)):
+        return closed_jaxpr
+    return with_body(closed_jaxpr, equations, opened.outvars)
+
+
+def _equation(equation: Any) -> Any:
+    if not (is_scan(equation) or is_plain_call(equation)):
+        return equation
+    body = equation.params["jaxpr"]
+    new = _changed(body)
+    if is_scan(equation) and new is body and _has_gates(body):
+        new = _checkpointed(body)
+    if new is body:
+        return equation
+    return equation.replace(params={**equation.params, "jaxpr": new})
+
+
+def _has_gates(body: Any) -> bool:
+    """Whether a step has rows that pay, and nothing that may not be run again."""
+    equations = open_jaxpr(body)[0].eqns
+    if any(e.effects or e.primitive is primitives.remat_p for e in equations):
+        return False
+    return any(holds(equation, _GATES) for equation in equations)
+
+
+def _checkpointed(body: Any) -> Any:
+    opened, constants = open_jaxpr(body)
+
+    def step(*operands: Any) -> Sequence[Any]:
+        return eval_jaxpr(opened, constants, *operands)
+
+    step = jax.checkpoint(step, policy=stores_all_but_cheap, prevent_cse=False)
+    new = trace(step, [v.aval for v in opened.invars])
+    return new if is_jaxpr(new) else body

@@ -1,0 +1,144 @@
+"""sink: work that only outputs need is done after the loop, for all steps at once.
+
+What the work reads is stacked instead of what it computes, so it pays for work that
+batches well and whose operands are not much larger than its result. Operations that
+read rows stacked anyway follow for free; reductions of the state stay, since their
+results are small and their operands are not.
+"""
+
+from typing import Any
+
+from jscan._jax.jaxprs import is_variable, number_of_bytes, stack_bytes
+from jscan._jax.operations import is_expensive
+from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
+from jscan._optimizer.analysis.size import intermediates
+from jscan._optimizer.costs.machine import RECOMPUTED, TOO_LITTLE
+from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.loop import Loop
+
+NAME = "sink"
+
+_LARGEST_GROWTH = 2
+"""Bytes that may be stacked for each byte that no longer is."""
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Choose the equations that leave, and record them as run after the loop."""
+    if not loop.carries:
+        return loop  # without state, vectorise has decided
+    dependence = Dependence(loop)
+    core = {id(e) for e in dependence.core()}
+    rest = [e for e in loop.equations if id(e) not in core]
+    if not rest:
+        return loop
+    if loop.recomputes:
+        return loop.refused(NAME, f"what only outputs need stays: {RECOMPUTED}")
+    chosen = [
+        e
+        for e in rest
+        if dependence.level_of(e) is Level.SEQUENCE
+        and all(batchable(u, loop.length) for u in dependence.upstream([e], rest))
+    ]
+    size = stack_bytes(intermediates(loop, chosen), loop.length)
+    if size > context.budget:
+        loop = loop.refused(NAME, f"work on sequences would hold {size} bytes at once")
+        chosen = []
+    machine = context.machine
+    roots = [e for e in rest if machine.gains_batched(e) and e not in chosen]
+    for root in roots:
+        group = dependence.downstream([root], rest)
+        blocker = next((e for e in group if not batchable(e, loop.length)), None)
+        if blocker is not None:
+            name = blocker.primitive.name
+            loop = loop.refused(
+                NAME, f"{root.primitive.name} feeds {name}, which stays"
+            )
+            continue
+        group = _with_sequence_work(dependence, [*chosen, *group], loop)
+        why = _refusal(loop, context, chosen, group)
+        if why is None:
+            chosen = group
+        else:
+            loop = loop.refused(NAME, f"{root.primitive.name} stays: {why}")
+    if chosen and not machine.pays_batched(chosen, loop.length):
+        return loop.refused(NAME, f"what only outputs need stays: {TOO_LITTLE}")
+    if machine.batch_start and not any(map(machine.gains_batched, chosen)):
+        return loop  # cheap work alone gains nothing by another pass over memory
+    chosen = _with_free_riders(loop, dependence, chosen, rest)
+    if not chosen:
+        return loop
+    moved = sum(is_expensive(e) for e in chosen) or len(chosen)
+    loop = loop.with_after(chosen)
+    return drop_unused(
+        loop.fired(NAME, f"{moved} operation(s) that only outputs need run after it")
+    )
+
+
+def _with_sequence_work(
+    dependence: Dependence, group: list[Any], loop: Loop
+) -> list[Any]:
+    """The group and the sequence work it reads, which can be done again for free."""
+    inputs = [
+        dependence.producers[v]
+        for e in group
+        for v in e.invars
+        if is_variable(v)
+        and v in dependence.producers
+        and dependence.level(v) is Level.SEQUENCE
+    ]
+    sequence_work = [
+        e
+        for e in dependence.upstream(inputs, loop.equations)
+        if dependence.level_of(e) < Level.STATE
+    ]
+    if not all(batchable(e, loop.length) for e in sequence_work):
+        sequence_work = []
+    ids = {id(e) for e in (*group, *sequence_work)}
+    return [e for e in loop.equations if id(e) in ids]
+
+
+def _refusal(
+    loop: Loop, context: Context, chosen: list[Any], group: list[Any]
+) -> str | None:
+    before = set(loop.with_after(chosen).stacked())
+    after = set(loop.with_after(group).stacked())
+    new = stack_bytes(list(after - before), loop.length)
+    saved = stack_bytes(list(before - after), loop.length)
+    if new > _LARGEST_GROWTH * saved:
+        return f"it would stack {new} bytes instead of {saved}"
+    if new - saved > context.budget:
+        return f"it would add {new - saved} bytes, over the memory budget"
+    return None
+
+
+def _with_free_riders(
+    loop: Loop, dependence: Dependence, chosen: list[Any], rest: list[Any]
+) -> list[Any]:
+    """Add cheap work on rows that are stacked anyway, from the outputs inwards."""
+    stacked = set(loop.with_after(chosen).stacked())
+    gone = {id(e) for e in chosen}
+    for equation in reversed(rest):
+        users = [u for v in equation.outvars for u in dependence.users.get(v, [])]
+        stays = any(id(u) not in gone for u in users)
+        if id(equation) in gone or stays or not batchable(equation, loop.length):
+            continue
+        changing = {
+            v
+            for v in equation.invars
+            if is_variable(v) and dependence.level(v) is Level.STATE
+        }
+        sequence = {
+            v
+            for v in equation.invars
+            if is_variable(v)
+            and dependence.level(v) is Level.SEQUENCE
+            and v not in loop.sequences
+        }
+        outputs = {v for v in equation.outvars if v in stacked}
+        new = sum(map(number_of_bytes, (changing | sequence) - stacked))
+        saved = sum(map(number_of_bytes, outputs))
+        if saved and new <= saved:
+            gone.add(id(equation))
+            stacked = (stacked - outputs) | changing | sequence
+    return [e for e in loop.equations if id(e) in gone]

@@ -1,0 +1,57 @@
+"""unroll: a small step is repeated several times in the loop's body.
+
+Decided last, and at lowering only: differentiation keeps the factor, and a backward
+step is so much larger that an unrolled one can fall out of the form XLA's CPU
+compiler turns into a single function. What is small, `_unrolling.py` says.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from jscan._jax.jaxprs import is_variable, number_of_bytes
+from jscan._jax.operations import is_cut, picks_a_number
+from jscan._optimizer.costs.unrolling import StepSize
+from jscan._optimizer.record.context import Context
+from jscan._optimizer.record.loop import Loop
+
+NAME = "unroll"
+
+
+def run(loop: Loop, context: Context) -> Loop:
+    """Choose the factor from the size of the step."""
+    unrolling = context.machine.unrolling
+    if unrolling is None or loop.unroll != 1 or not loop.equations:
+        return loop
+    if loop.length < unrolling.shortest:
+        return loop.refused(NAME, f"{loop.length} steps are too few")
+    factor, why = unrolling.steps(_size(loop, _work(loop)))
+    if factor == 1:
+        return loop.refused(NAME, why)
+    return replace(loop, unroll=factor).fired(NAME, why)
+
+
+def _work(loop: Loop) -> list[Any]:
+    """A step without reading pieces of constant arrays, which is part of their use."""
+    known, work = set(loop.constants), []
+    for equation in loop.equations:
+        operand = equation.invars[0] if equation.invars else None
+        piece = picks_a_number(equation) or is_cut(equation)
+        if piece and is_variable(operand) and operand in known:
+            known.update(equation.outvars)
+        else:
+            work.append(equation)
+    return work
+
+
+def _size(loop: Loop, work: list[Any]) -> StepSize:
+    stacked = loop.stacked()
+    operands = [atom for e in work for atom in (*e.invars, *e.outvars)]
+    read = {atom for atom in operands if is_variable(atom)}
+    counters = loop.counters or {}
+    return StepSize(
+        work=work,
+        touched=sum(map(number_of_bytes, [*operands, *stacked])),
+        rows_read=sum(v in read and v not in counters for v in loop.sequences),
+        rows_written=len(stacked),
+        scalar=all(atom.aval.size == 1 for atom in [*operands, *stacked]),
+    )

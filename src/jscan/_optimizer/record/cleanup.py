@@ -1,0 +1,100 @@
+"""Keep a record tidy: drop what nobody reads, put one variable for another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from jscan._jax.equations import free_variables, needed, unique_variables
+from jscan._jax.jaxprs import Atom, is_variable
+from jscan._optimizer.record.loop import (
+    Applied,
+    Final,
+    Known,
+    Loop,
+    Result,
+    Row,
+    Stack,
+    Total,
+    final_variables,
+    unknown,
+)
+
+
+def drop_unused(loop: Loop) -> Loop:
+    """Drop carries, sequences and equations that no result needs."""
+    live = {v for result in loop.results.values() for v in final_variables(result)}
+    stacked = loop.stacked()
+    while True:
+        roots = [c.update for c in loop.carries if c.variable in live] + stacked
+        equations = needed(loop.equations, roots)
+        read = {*free_variables(equations), *unique_variables(roots)}
+        more = live | {c.variable for c in loop.carries if c.variable in read}
+        if more == live:
+            break
+        live = more
+    carries = tuple(c for c in loop.carries if c.variable in live)
+    known = loop.constants.keys() | loop.sequences.keys()
+    after = needed(unknown(loop.after, known), loop.wanted_rows())
+    read.update(free_variables(after), loop.wanted_rows())
+    return replace(
+        loop,
+        carries=carries,
+        equations=tuple(equations),
+        after=tuple(after),
+        sequences={v: x for v, x in loop.sequences.items() if v in read},
+        counters={v: c for v, c in (loop.counters or {}).items() if v in read},
+    )
+
+
+def resolve_finals(
+    results: Mapping[Any, Result], values: Mapping[Any, Any]
+) -> dict[Any, Result]:
+    """The results, with the last values of some carries known."""
+    return {name: _resolve(result, values) for name, result in results.items()}
+
+
+def _resolve(result: Result, values: Mapping[Any, Any]) -> Result:
+    match result:
+        case Final(variable) if variable in values:
+            return Known(values[variable])
+        case Applied(equation, operand):
+            return Applied(equation, _resolve(operand, values))
+        case Row(operand):
+            return Row(_resolve(operand, values))
+        case _:
+            return result
+
+
+def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
+    """Replace variables by other operands wherever the loop reads them."""
+
+    def new(atom: Atom) -> Atom:
+        return names.get(atom, atom) if is_variable(atom) else atom
+
+    def change(equation: Any) -> Any:
+        return equation.replace(invars=[new(atom) for atom in equation.invars])
+
+    def change_result(result: Result) -> Result:
+        match result:
+            case Final(variable):
+                return Final(new(variable))
+            case Stack(atom):
+                return Stack(new(atom))
+            case Total(initial, terms):
+                return Total(initial, tuple(map(new, terms)))
+            case Applied(equation, operand):
+                return Applied(equation, change_result(operand))
+            case Row(operand):
+                return Row(change_result(operand))
+            case _:
+                return result
+
+    return replace(
+        loop,
+        carries=tuple(replace(c, update=new(c.update)) for c in loop.carries),
+        equations=tuple(map(change, loop.equations)),
+        after=tuple(map(change, loop.after)),
+        results={name: change_result(r) for name, r in loop.results.items()},
+    )

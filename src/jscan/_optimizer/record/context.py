@@ -1,0 +1,59 @@
+"""What a rule is told about its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from jscan._optimizer.costs.machine import Machine
+from jscan._optimizer.costs.machines import machine_for
+from jscan._optimizer.options import Options
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass sees besides its loop.
+
+    Attributes:
+        options: The caller's choices.
+        platform: Where the program will run (`"cpu"`, `"cuda"`, ...).
+        consumers: For each variable of the program around the loop, the equations
+            that read it, or `None` if the program returns it.
+        producers: The equation that makes each variable of that program.
+        run: Runs a program with its loops optimized.
+        finish: Runs all passes on a part of a loop, and then the part.
+        scopes: Names of what is around the program that is being rewritten.
+        is_split: The compiler splits arrays over devices, nobody knows how: a rewrite
+            must not join, cut or fold an axis that may be split, or devices would
+            have to exchange what each of them has.
+    """
+
+    options: Options
+    platform: str
+    consumers: Mapping[Any, tuple[Any, ...] | None] = field(default_factory=dict)
+    producers: Mapping[Any, Any] = field(default_factory=dict)
+    run: Callable[..., list[Any]] | None = None
+    finish: Callable[[Any], dict[Any, Any]] | None = None
+    scopes: list[str] = field(default_factory=list)
+    is_split: bool = False
+
+    @contextmanager
+    def inside(self, scope: str) -> Iterator[None]:
+        """While a program is rewritten that something of this name holds."""
+        self.scopes.append(scope)
+        try:
+            yield
+        finally:
+            self.scopes.pop()
+
+    @property
+    def machine(self) -> Machine:
+        """The cost constants of the platform."""
+        return machine_for(self.platform)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that one rewrite of one loop may add."""
+        return self.options.memory_budget

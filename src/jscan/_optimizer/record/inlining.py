@@ -1,0 +1,115 @@
+"""Open calls: put the equations of a program where it is called."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jscan._jax.equations import renamed
+from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, sub_programs
+from jscan._jax.marks import is_plain
+from jscan._jax.names import primitives
+from jscan._jax.operations import CHEAPER_THAN_A_ROW
+
+
+def inline_calls(
+    equations: Sequence[Any], wanted: Callable[[Any], bool]
+) -> tuple[list[Any], dict[Any, Atom]]:
+    """Replace calls by their bodies where `wanted(equation)`, drop casts to self.
+
+    Returns the flat equations and a map from variables of the old list that are
+    no longer defined to the operands that now hold their value.
+    """
+    names: dict[Any, Atom] = {}
+    flat: list[Any] = []
+    for equation in equations:
+        operands = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
+        equation = equation.replace(invars=operands)
+        if _only_changes_weakness(equation):
+            names[equation.outvars[0]] = operands[0]
+            continue
+        if not wanted(equation):
+            flat.append(equation)
+            continue
+        body, _ = open_jaxpr(next(sub_programs(equation)))
+        inner_names = dict(zip(body.invars, operands, strict=True))
+        stack = equation.source_info.name_stack
+        # The body's variables are shared between calls of one function: rename.
+        copies = renamed(body.eqns, inner_names, {})
+        copies = [
+            copy.replace(
+                source_info=copy.source_info.replace(
+                    name_stack=stack + copy.source_info.name_stack
+                )
+            )
+            for copy in copies
+        ]
+        inlined, more = inline_calls(copies, wanted)
+        flat += inlined
+        for old, new in zip(equation.outvars, body.outvars, strict=True):
+            value = inner_names.get(new, new) if is_variable(new) else new
+            names[old] = more.get(value, value) if is_variable(value) else value
+    return flat, names
+
+
+def _only_changes_weakness(equation: Any) -> bool:
+    """A conversion between a type and its weak form: types are inferred again."""
+    if equation.primitive is not primitives.convert_element_type_p:
+        return False
+    (operand,) = equation.invars
+    return (
+        is_variable(operand)
+        and operand.aval.dtype == equation.params["new_dtype"]
+        and equation.params.get("sharding") is None
+    )
+
+
+def stores_all_but_cheap(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy of `jax.checkpoint`, ours (`_stored.py`).
+
+    Comparisons are stored: a row of flags is small.
+    """
+    return primitive.name not in CHEAPER_THAN_A_ROW or primitive.name in _FLAGS
+
+
+_FLAGS = frozenset({"eq", "ne", "ge", "gt", "le", "lt"})
+
+
+def is_recomputation(equation: Any) -> bool:
+    """A user's `remat` of which the derivative has been taken.
+
+    In a loop's body it may be opened: the body runs the recomputation at every step
+    in any case. Elsewhere it keeps XLA from reusing what was to be computed again.
+    """
+    return (
+        equation.primitive is primitives.remat_p
+        and bool(equation.params.get("differentiated"))
+        and not is_our_recomputation(equation)
+    )
+
+
+def is_our_recomputation(equation: Any) -> bool:
+    """A step that stores less for its derivative: nothing else depends on it."""
+    policy = equation.params.get("policy")
+    return equation.primitive is primitives.remat_p and policy is stores_all_but_cheap
+
+
+def is_plain_call(equation: Any) -> bool:
+    """A `jit` call that only groups equations: no constants, placement or options."""
+    if equation.primitive is not primitives.jit_p or is_plain(equation):
+        return False
+    parameters = equation.params
+    placed = [
+        *parameters.get("in_shardings", ()),
+        *parameters.get("out_shardings", ()),
+    ]
+    return (
+        not open_jaxpr(parameters["jaxpr"])[1]
+        and all(type(item).__name__ == "UnspecifiedValue" for item in placed)
+        and not parameters.get("compiler_options_kvs")
+    )
+
+
+def is_call_with_rule(equation: Any) -> bool:
+    """A function with a derivative rule of its own: once that is of no use, a call."""
+    if equation.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):
+        return False
+    return not open_jaxpr(equation.params["call_jaxpr"])[1]

@@ -1,0 +1,254 @@
+"""The record of one loop that every pass reads and returns changed.
+
+A loop of length T runs `equations` once a step. Its variables are *constants* (one
+value), *sequences* (one row a step) and *carries* (handed from step to step).
+`after` holds equations that were moved out behind the loop, where they run once,
+batched over time. `results` says how each value the program wants is obtained.
+
+Work moved in front of the loop is evaluated when the pass runs (the whole rewrite is
+traced), and its value bound as a constant or a sequence; `hoisted` remembers it for
+the report alone.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jscan._jax.equations import free_variables, in_order, needed, unique_variables
+from jscan._jax.jaxprs import Atom, is_variable
+
+
+@dataclass(frozen=True)
+class Note:
+    """One decision of one pass: whether it fired, and why in a plain sentence."""
+
+    pass_name: str
+    fired: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Carry:
+    """State of a loop: its variable in a step, its next value, its first value."""
+
+    variable: Any
+    update: Atom
+    initial: Any
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A carry that adds a constant integer at each step.
+
+    Its rows are known without running the loop, so passes see it as a sequence;
+    inside the loop it is cheaper as a carry, and is written as one.
+    """
+
+    initial: Any
+    increment: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where a variable lies in the last axis of one that joins several."""
+
+    whole: Any
+    start: int
+
+
+@dataclass(frozen=True)
+class Final:
+    """Result: the last value of a carry."""
+
+    variable: Any
+
+
+@dataclass(frozen=True)
+class Known:
+    """Result: a value known without running the loop."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Result: the rows of an operand at every step, shape `[T, ...]`."""
+
+    atom: Atom
+
+
+@dataclass(frozen=True)
+class Total:
+    """Result: an initial value plus the sum over time of some operands."""
+
+    initial: Any
+    terms: tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Result: an equation of the program around the loop, on another result."""
+
+    equation: Any
+    operand: "Result"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Result: one row `[1, ...]` made of a value without a time axis."""
+
+    operand: "Result"
+
+
+Result: TypeAlias = Final | Known | Stack | Total | Applied | Row
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop. Frozen: a pass returns a changed copy."""
+
+    scope: str
+    length: int
+    reverse: bool
+    unroll: int
+    constants: Mapping[Any, Any]
+    sequences: Mapping[Any, Any]
+    carries: tuple[Carry, ...]
+    equations: tuple[Any, ...]
+    results: Mapping[Any, Result]
+    after: tuple[Any, ...] = ()
+    hoisted: tuple[Any, ...] = ()
+    counters: Mapping[Any, Counter] | None = None
+    zeros: frozenset[Any] = frozenset()
+    pieces: Mapping[Any, Any] = field(default_factory=dict)
+    joined: Mapping[Any, Piece] = field(default_factory=dict)
+    recomputes: bool = False
+    chunk: int | None = None
+    notes: tuple[Note, ...] = ()
+    # What was found out about the copies of this loop: see `Dependence`.
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def fired(self, pass_name: str, text: str) -> "Loop":
+        """The loop with the note that a pass did something."""
+        return self.noted(Note(pass_name, True, text))
+
+    def refused(self, pass_name: str, text: str) -> "Loop":
+        """The loop with the note that a pass left something alone, and why."""
+        return self.noted(Note(pass_name, False, text))
+
+    def noted(self, note: Note) -> "Loop":
+        """The loop with one more note."""
+        if note in self.notes:
+            return self
+        return replace(self, notes=(*self.notes, note))
+
+    def with_after(self, chosen: Iterable[Any]) -> "Loop":
+        """The loop with equations of the step copied behind it.
+
+        What then no longer has a reader inside is dropped by `merge.drop_unused`; an
+        equation needed on both sides is done twice.
+        """
+        ids = {id(e) for e in chosen} - {id(e) for e in self.after}
+        new = [e for e in self.equations if id(e) in ids]
+        return replace(self, after=tuple(in_order([*new, *self.after])))
+
+    def wanted_rows(self) -> list[Any]:
+        """Variables of which the results need a value per step."""
+        atoms: list[Atom] = []
+        for result in self.results.values():
+            atoms += _row_atoms(result)
+        return unique_variables(atoms)
+
+    def stacked(self) -> list[Any]:
+        """Variables the loop must hand out a row a step for.
+
+        These are the wanted rows and the operands of the work behind the loop,
+        without those that exist as constants or sequences anyway.
+        """
+        known = self.constants.keys() | self.sequences.keys()
+        behind = needed(unknown(self.after, known), self.wanted_rows())
+        made = {v for equation in behind for v in equation.outvars}
+        outside = [*self.wanted_rows(), *free_variables(behind)]
+        return [v for v in dict.fromkeys(outside) if v not in known and v not in made]
+
+    def value(self, atom: Atom) -> Any:
+        """The value of a constant or literal."""
+        return self.constants[atom] if is_variable(atom) else atom.val
+
+    def without_values(self) -> "Loop":
+        """The loop for a report, which must not keep the values of a trace alive."""
+        return replace(
+            self,
+            constants=dict.fromkeys(self.constants),
+            sequences=dict.fromkeys(self.sequences),
+            carries=tuple(replace(carry, initial=None) for carry in self.carries),
+            results={name: _shape_of(r) for name, r in self.results.items()},
+            counters=None,
+            memo={},
+        )
+
+
+def _shape_of(result: Result) -> Result:
+    match result:
+        case Known():
+            return Known(None)
+        case Total(_, terms):
+            return Total(None, terms)
+        case Applied(equation, operand):
+            return Applied(equation, _shape_of(operand))
+        case Row(operand):
+            return Row(_shape_of(operand))
+        case _:
+            return result
+
+
+def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
+    """The equations without those whose results are known anyway."""
+    return [e for e in equations if not all(v in known for v in e.outvars)]
+
+
+def _row_atoms(result: Result) -> list[Atom]:
+    match result:
+        case Stack(atom):
+            return [atom]
+        case Total(_, terms):
+            return list(terms)
+        case Applied(_, operand) | Row(operand):
+            return _row_atoms(operand)
+        case _:
+            return []
+
+
+def final_variables(result: Result) -> list[Any]:
+    """Carries whose last value the result reads."""
+    match result:
+        case Final(variable):
+            return [variable]
+        case Applied(_, operand) | Row(operand):
+            return final_variables(operand)
+        case _:
+            return []
+
+
+def without_work(loop: Loop) -> Loop:
+    """The loop when another one does its work: nothing is left but its notes."""
+    return replace(
+        loop, constants={}, sequences={}, carries=(), equations=(), results={}
+    )
+
+
+def has_effects(loop: Loop) -> bool:
+    """Whether a step prints, calls back, or reads or writes a reference."""
+    return any(equation.effects for equation in loop.equations)
+
+
+def strong(carry: Carry) -> Any:
+    """The initial value with the carry's type, not a weak one."""
+    dtype = carry.variable.aval.dtype
+    value = carry.initial
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return value
+    return jax.lax.convert_element_type(value, dtype)

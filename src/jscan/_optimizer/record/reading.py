@@ -1,0 +1,107 @@
+"""Reads a scan equation into the record of its loop."""
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from jscan._jax.jaxprs import Atom, is_variable
+from jscan._jax.scans import read_scan
+from jscan._optimizer.record.inlining import (
+    inline_calls,
+    is_call_with_rule,
+    is_our_recomputation,
+    is_plain_call,
+    is_recomputation,
+)
+from jscan._optimizer.record.loop import Carry, Final, Loop, Result, Stack
+
+
+def read_loop(
+    equation: Any,
+    operands: list[Any],
+    wanted: set[Any],
+    zeros: list[bool],
+) -> Loop:
+    """Read a scan equation into the record.
+
+    Args:
+        equation: The scan equation.
+        operands: Values of its operands.
+        wanted: The equation's output variables that the program reads.
+        zeros: Which operands are known to be all zeros.
+
+    Returns:
+        The loop with one result for every wanted variable.
+    """
+    scan = read_scan(equation)
+    inputs, first = scan.body.invars, scan.num_constants
+    last = first + scan.num_carry
+    constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
+    constants.update(zip(inputs[:first], operands[:first], strict=True))
+
+    step = _read_step(scan.body)
+    updates = step.outputs
+    carries = tuple(
+        Carry(variable, update, initial)
+        for variable, update, initial in zip(
+            inputs[first:last],
+            updates[: scan.num_carry],
+            operands[first:last],
+            strict=True,
+        )
+    )
+    recipes: list[Result] = [Final(carry.variable) for carry in carries]
+    recipes += [Stack(atom) for atom in updates[scan.num_carry :]]
+    return Loop(
+        scope=str(equation.source_info.name_stack),
+        length=scan.length,
+        reverse=scan.reverse,
+        unroll=scan.unroll,
+        constants=constants,
+        sequences=dict(zip(inputs[last:], operands[last:], strict=True)),
+        carries=carries,
+        equations=step.equations,
+        results={
+            variable: recipe
+            for variable, recipe in zip(equation.outvars, recipes, strict=True)
+            if variable in wanted
+        },
+        zeros=frozenset(
+            v for v, zero in zip(inputs[:first], zeros[:first], strict=True) if zero
+        ),
+        recomputes=step.recomputes,
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The program of a step, its calls opened."""
+
+    equations: tuple[Any, ...]
+    outputs: tuple[Atom, ...]
+    recomputes: bool
+
+
+# A rewrite reads each loop several times, and opening calls is what takes long of it.
+_steps: WeakKeyDictionary[Any, _Step] = WeakKeyDictionary()
+
+
+def _read_step(body: Any) -> _Step:
+    if body not in _steps:
+        _steps[body] = _open_step(body)
+    return _steps[body]
+
+
+def _open_step(body: Any) -> _Step:
+    def opens(e: Any) -> bool:
+        return is_plain_call(e) or is_call_with_rule(e) or is_our_recomputation(e)
+
+    equations, names = inline_calls(body.eqns, opens)
+    recomputes = any(map(is_recomputation, equations))
+    equations, more = inline_calls(equations, lambda e: opens(e) or is_recomputation(e))
+
+    def current(atom: Atom) -> Atom:
+        atom = names.get(atom, atom) if is_variable(atom) else atom
+        return more.get(atom, atom) if is_variable(atom) else atom
+
+    return _Step(tuple(equations), tuple(map(current, body.outvars)), recomputes)

@@ -1,0 +1,22 @@
+"""Switches of the environment, and the line that says what failed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def debugging() -> bool:
+    """Whether errors of the optimizer are raised instead of reported."""
+    return os.environ.get("JSCAN_DEBUG", "0") not in ("", "0")
+
+
+def enabled() -> bool:
+    """Whether `JSCAN_OPTIMIZE` leaves the optimizer on."""
+    return os.environ.get("JSCAN_OPTIMIZE", "1") != "0"
+
+
+def failure(error: Any) -> str:
+    """One line that says what went wrong inside the optimizer."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"failed and was skipped ({type(error).__name__}: {lines[0][:200]})"

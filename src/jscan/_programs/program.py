@@ -1,0 +1,100 @@
+"""A `Program`: a traced computation without hidden inputs, compared by its structure.
+
+Two programs traced from two different lambdas are equal when they compute the same
+thing in the same way. This is what lets an eager call with a fresh lambda find the
+executable of the last one. Everything derived from a program (its derivative, its
+batched form, its executable) is looked up by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jscan._base.types import Leaf
+from jscan._jax.closed import open_jaxpr, run_jaxpr
+from jscan._jax.names import ClosedJaxpr
+from jscan._jax.structure import KeyWriter
+
+CACHE_SIZE = 512  # entries of every cache of traced computations
+
+
+class Program:
+    """A closed jaxpr without constants, hashable and comparable by structure.
+
+    Attributes:
+        jaxpr: The computation; every input is explicit.
+        run_key: Equal for programs that compute the same values. Equal programs
+            also have the same derivative rules, and the same names for their loops.
+    """
+
+    __slots__ = ("__weakref__", "_hash", "_names", "_rules", "jaxpr", "run_key")
+
+    def __init__(self, jaxpr: Any) -> None:
+        if jaxpr.consts:
+            raise AssertionError("a Program has no hidden inputs")
+        writer = KeyWriter()
+        self.jaxpr = jaxpr
+        self.run_key = writer.jaxpr_key(jaxpr)
+        self._rules = tuple(writer.rules)
+        self._names = tuple(writer.names)
+        self._hash = hash((self.run_key, self._names))
+
+    @classmethod
+    def trace(cls, fun: Callable[..., Any], *inputs: Any) -> Program:
+        """Trace `fun`, which must use nothing but its arguments."""
+        return cls(jax.make_jaxpr(fun)(*inputs))
+
+    @classmethod
+    def close(cls, jaxpr: Any) -> tuple[Program, tuple[Leaf, ...]]:
+        """Turn the constants of a closed jaxpr into leading inputs.
+
+        Returns:
+            The program, and the values of its new leading inputs.
+        """
+        captured = tuple(jaxpr.consts)
+        if not captured:
+            return cls(jaxpr), ()
+        captured = tuple(
+            leaf if isinstance(leaf, jax.Array | jax.Ref) else jax.numpy.asarray(leaf)
+            for leaf in captured
+        )
+        body = open_jaxpr(jaxpr)
+        names = ("",) * len(body.constvars) + tuple(body.debug_info.arg_names or ())
+        explicit = body.replace(
+            constvars=(),
+            invars=[*body.constvars, *body.invars],
+            debug_info=body.debug_info._replace(arg_names=names),
+        )
+        return cls(ClosedJaxpr(explicit, ())), captured
+
+    def __call__(self, *inputs: Leaf) -> list[Leaf]:
+        """Run the computation on flat inputs; under a trace, in-line."""
+        return run_jaxpr(self.jaxpr, *inputs)
+
+    @property
+    def in_avals(self) -> list[Any]:
+        """Abstract values of the inputs."""
+        return list(self.jaxpr.in_avals)
+
+    @property
+    def out_avals(self) -> list[Any]:
+        """Abstract values of the outputs."""
+        return list(self.jaxpr.out_avals)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Program)
+            and self._hash == other._hash
+            and self.run_key == other.run_key
+            and self._names == other._names
+            and self._rules == other._rules
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"Program({len(open_jaxpr(self.jaxpr).eqns)} equations)"

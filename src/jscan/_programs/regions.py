@@ -1,0 +1,143 @@
+"""Run a computation as a region: a `jax.jit` that the optimizer rewrites.
+
+JAX differentiates, batches, shards and checks it by its own rules, forward and
+backward, and keeps the marked name by which the optimizer knows it where it is lowered
+(`optimize/_marks.py`). What is to be run is looked up by its structure, so that an
+eager call with a fresh lambda finds the executable, and JAX the derivative, of the last
+one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+import jax
+
+from jscan._base.types import Leaf
+from jscan._jax.closed import run_jaxpr
+from jscan._jax.traces import is_staging
+from jscan._jax.types import is_traced
+from jscan._optimizer import Options, enabled, has_loops, marked, storing_less
+from jscan._programs.program import CACHE_SIZE, Program
+
+UNASKED = Options(unasked=True)
+
+PLAIN = None
+
+
+class Computation(Protocol):
+    """What a region computes.
+
+    Attributes:
+        run_key: Equal for computations of the same values; equal computations also
+            have the same derivative rules.
+    """
+
+    @property
+    def run_key(self) -> Hashable:
+        """By which it is looked up."""
+        ...
+
+    def __call__(self, *inputs: Leaf) -> list[Leaf]:
+        """Its results."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+def usual_options(optimized: bool) -> Options | None:
+    """How a loop of ours is rewritten where the user says no more than its mode.
+
+    Returns:
+        All passes that keep rounding close; `None` if the loop is never rewritten.
+    """
+    return UNASKED if optimized and enabled() else None
+
+
+def run_region(
+    computation: Computation, inputs: Sequence[Leaf], options: Options | None
+) -> list[Leaf]:
+    """Compute flat results of flat inputs.
+
+    Args:
+        computation: What is computed.
+        inputs: Its inputs.
+        options: How it is rewritten when it is lowered; `None`: not at all.
+    """
+    if is_staging():
+        return _region(computation, options)(*inputs)
+    if any(map(is_traced, inputs)):
+        return _entry(computation, options)(*inputs)
+    return executable(computation, options)(*inputs)
+
+
+def executable(
+    computation: Computation, options: Options | None
+) -> Callable[..., list[Leaf]]:
+    """The jitted computation, shared by all that compute the same."""
+    return _entry(_ByValue(computation), options)
+
+
+def evaluate_rewritten(
+    closed_jaxpr: Any, inputs: Sequence[Leaf], options: Options | None
+) -> list[Leaf]:
+    """The results of a traced program, whose loops are rewritten.
+
+    Args:
+        closed_jaxpr: The program.
+        inputs: Its inputs, arrays all.
+        options: How its loops are rewritten; `None`: as each of them says itself.
+    """
+    program, captured = Program.close(closed_jaxpr)
+    inputs = [*captured, *inputs]
+    if options is None or not has_loops(closed_jaxpr):
+        return program(*inputs)
+    return run_region(program, inputs, options)
+
+
+class _ByValue:
+    """A computation that compares by what it computes, derivative rules aside."""
+
+    __slots__ = ("computation", "run_key")
+
+    def __init__(self, computation: Computation) -> None:
+        self.computation = computation
+        self.run_key = computation.run_key
+
+    def __call__(self, *inputs: Leaf) -> list[Leaf]:
+        return self.computation(*inputs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByValue) and self.run_key == other.run_key
+
+    def __hash__(self) -> int:
+        return hash(self.run_key)
+
+
+@functools.lru_cache(maxsize=CACHE_SIZE)
+def _region(
+    computation: Computation, options: Options | None
+) -> Callable[..., list[Leaf]]:
+    def region(*inputs: Leaf) -> list[Leaf]:
+        if options is None:
+            return computation(*inputs)
+        written = jax.make_jaxpr(computation)(*map(jax.typeof, inputs))
+        program = storing_less(written, options)
+        return run_jaxpr(program, *inputs)
+
+    label = "jscan_loop" if options is UNASKED else "jscan_optimize"
+    return marked(region, options, label)
+
+
+@functools.lru_cache(maxsize=CACHE_SIZE)
+def _entry(
+    computation: Computation, options: Options | None
+) -> Callable[..., list[Leaf]]:
+    """A region in a `jit` of its own: JAX lowers only inner ones by a rule."""
+
+    def jscan(*inputs: Leaf) -> list[Leaf]:
+        return _region(computation, options)(*inputs)
+
+    return jax.jit(jscan)

@@ -1,0 +1,202 @@
+"""Operators for objects that stand for an array: shared variables and draws."""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jscan._base.errors import (
+    ScanAttributeError,
+    ScanValueError,
+    Subject,
+    explain_error,
+)
+from jscan._base.types import is_array, is_number
+
+# JAX's functions that ask for the type of an argument and refuse foreign objects.
+_REFUSING = ("shaped_abstractify", "typeof")
+
+
+def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: ArrayLike, other: Any) -> Any:
+        return function(self.value, _unwrapped(other))
+
+    return method
+
+
+def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: ArrayLike, other: Any) -> Any:
+        return function(_unwrapped(other), self.value)
+
+    return method
+
+
+def _unary(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def method(self: ArrayLike) -> Any:
+        return function(self.value)
+
+    return method
+
+
+def _unwrapped(other: Any) -> Any:
+    return other.value if isinstance(other, ArrayLike) else other
+
+
+# What arrays of NumPy and of JAX both have, besides what is defined here.
+METHODS = {
+    name
+    for name in {*dir(jax.Array)} & {*dir(np.ndarray)} | {"at", "tolist"}
+    if not name.startswith("_")
+}
+
+
+class ArrayLike:
+    """Arithmetic, comparison, indexing, `@` and the methods of arrays, on `value`.
+
+    ``==`` and ``!=`` compare the value with numbers and arrays. Variables and draws
+    are keys of dicts: between two of them, ``==`` and `hash` go by identity.
+    """
+
+    # NumPy arrays on the left leave the operator to this class.
+    __array_ufunc__ = None
+
+    @property
+    def value(self) -> Any:
+        """The array this object stands for, where the caller stands."""
+        raise NotImplementedError
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        raise ScanAttributeError(
+            explain_error(
+                Subject(type(self).__name__),
+                f"{self.label}.value = ...",
+                needed="a value that is only read",
+                came=f"{new!r:.60}",
+                fix=f"call {self.label}.set_value(...) on a shared variable, or return "
+                f"{{{self.label}: new}} from the step or function; draw a sample anew",
+            )
+        )
+
+    @property
+    def label(self) -> str:
+        """How error texts call the object in code: ``W`` or ``variable``."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the value."""
+        return self.value.shape
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the value."""
+        return self.value.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the value."""
+        return math.prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Rank of the value."""
+        return len(self.shape)
+
+    @property
+    def T(self) -> jax.Array:
+        """The value transposed."""
+        return self.value.T
+
+    @property
+    def __jax_array__(self) -> Callable[[], Any]:
+        """For the parts of JAX that convert foreign objects.
+
+        Most of `jax.numpy`, and `jax.jit`, refuse them, with a text that does not say
+        what to do here. Those ask for this attribute first, so it can be said.
+        """
+        if sys._getframe(1).f_code.co_name in _REFUSING:
+            raise ScanValueError(
+                f"{self!r} was handed to a JAX function, which takes arrays only. "
+                f"Fix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
+            )
+        return lambda: self.value
+
+    def __getattr__(self, name: str) -> Any:
+        if name in METHODS:
+            return getattr(self.value, name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise ScanAttributeError(
+            explain_error(
+                Subject(type(self).__name__),
+                f"the attribute {name!r}",
+                needed="one of the object, or a method of arrays",
+                came="neither",
+                fix=f"what the array has is on .value: {self.label}.value.{name}",
+            )
+        )
+
+    def __eq__(self, other: Any) -> Any:
+        if isinstance(other, ArrayLike):
+            return self is other
+        if is_number(other) or is_array(other):
+            return self.value == other
+        return NotImplemented
+
+    def __ne__(self, other: Any) -> Any:
+        if isinstance(other, ArrayLike):
+            return self is not other
+        if is_number(other) or is_array(other):
+            return self.value != other
+        return NotImplemented
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value, dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.value[_unwrapped(index)]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __index__(self) -> int:
+        return operator.index(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    __hash__ = object.__hash__
+    __add__, __radd__ = _binary(operator.add), _reflected(operator.add)
+    __sub__, __rsub__ = _binary(operator.sub), _reflected(operator.sub)
+    __mul__, __rmul__ = _binary(operator.mul), _reflected(operator.mul)
+    __pow__, __rpow__ = _binary(operator.pow), _reflected(operator.pow)
+    __mod__, __rmod__ = _binary(operator.mod), _reflected(operator.mod)
+    __and__, __rand__ = _binary(operator.and_), _reflected(operator.and_)
+    __or__, __ror__ = _binary(operator.or_), _reflected(operator.or_)
+    __xor__, __rxor__ = _binary(operator.xor), _reflected(operator.xor)
+    __matmul__ = _binary(operator.matmul)
+    __rmatmul__ = _reflected(operator.matmul)
+    __truediv__ = _binary(operator.truediv)
+    __rtruediv__ = _reflected(operator.truediv)
+    __floordiv__ = _binary(operator.floordiv)
+    __rfloordiv__ = _reflected(operator.floordiv)
+    __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
+    __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
+    __neg__, __pos__ = _unary(operator.neg), _unary(operator.pos)
+    __abs__, __invert__ = _unary(operator.abs), _unary(operator.invert)

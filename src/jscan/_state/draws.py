@@ -1,0 +1,123 @@
+"""`Draw`: a random sample that belongs to the place where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.turns import Turn, to_update
+from jscan._state import frames
+from jscan._state.array_likes import ArrayLike
+from jscan._state.frames import sampling_frame
+from jscan._state.streams import IMPLEMENTATION, Position, Stream, take
+
+
+class Draw(ArrayLike):
+    """One random draw, which is sampled where it is used.
+
+    Used in a step, made there or outside, it is a fresh sample at every step, and one
+    sample however often the step reads it. Passed through ``non_sequences`` it is one
+    sample for the whole loop. In a `function` it is fresh at every call. Outside of
+    all these it is one sample, fixed when it is first used.
+
+    It acts as an array in arithmetic; functions of `jax.numpy` need ``draw.value``.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        distribution: Callable[..., Any],
+        dtype: Any,
+        size: tuple[int, ...] | None,
+        parameters: dict[str, Any],
+        batch_rank: dict[str, int],
+    ) -> None:
+        self.stream = stream
+        self.distribution = distribution
+        self.requested_dtype = dtype
+        self.size_given = size
+        self.parameters = parameters
+        self.batch_rank = batch_rank  # of parameters that are vectors: trailing axes
+        self._place: Position | None = None  # at top level: in the stream,
+        self._fixed: Any = None  # and the sample there
+
+    @ArrayLike.value.getter
+    def value(self) -> jax.Array:
+        """The sample where the caller stands, ``[*size, ...]``."""
+        frame = frames.current()
+        if frame is None:
+            if self._fixed is None:
+                sample = self._sample(self._position())
+                with Turn(to_update((self,))):  # the first one stays
+                    self._fixed = sample if self._fixed is None else self._fixed
+            return self._fixed
+        frames.value_of(self.stream)  # refuses a use where JAX would freeze it
+        if self not in frame.samples:
+            frame.samples[self] = self._sample(self._position())
+        return frame.samples[self]
+
+    @property
+    def label(self) -> str:
+        """How errors call the draw in code."""
+        return "draw"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the sample; asking for it does not draw."""
+        return self._type().shape
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the sample; asking for it does not draw."""
+        return self._type().dtype
+
+    def __repr__(self) -> str:
+        return f"<Draw {self.distribution.__name__} from {self.stream!r}>"
+
+    def _position(self) -> Position:
+        """The draw's place in the stream, one per step or call of a function."""
+        frame = sampling_frame()
+        if frame is None:
+            with Turn(to_update((self.stream,))):
+                if self._place is None:
+                    self._place = take(self.stream, 1)
+                return self._place
+        if self not in frame.positions:
+            frame.positions[self] = take(self.stream, 1)
+        return frame.positions[self]
+
+    def _sample(self, position: Position) -> jax.Array:
+        return self._compute(position.sample_key(), self._resolved())
+
+    def _type(self) -> Any:
+        key = jax.eval_shape(lambda: jax.random.key(0, impl=IMPLEMENTATION))
+        return jax.eval_shape(self._compute, key, self._resolved())
+
+    def _resolved(self) -> dict[str, Any]:
+        """Parameters as they are worth here."""
+        return {
+            name: value.value if isinstance(value, ArrayLike) else value
+            for name, value in self.parameters.items()
+        }
+
+    def _compute(self, key: Any, parameters: dict[str, Any]) -> jax.Array:
+        arrays = {
+            name: None if value is None else jnp.asarray(value)
+            for name, value in parameters.items()
+        }
+        shape = self.size_given
+        if shape is None:
+            shape = jnp.broadcast_shapes(
+                *(
+                    array.shape[: array.ndim - self.batch_rank.get(name, 0)]
+                    for name, array in arrays.items()
+                    if array is not None and self.batch_rank.get(name, 0) >= 0
+                )
+            )
+        dtype = self.requested_dtype
+        if dtype is None:
+            dtype = arrays["a" if "a" in arrays else "rows"].dtype  # type: ignore[union-attr]
+        return self.distribution(key, shape, dtype, **arrays)

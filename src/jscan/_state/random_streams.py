@@ -1,0 +1,341 @@
+"""`RandomStreams`: random draws that are fresh at every step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._jax.types import is_traced
+from jscan._state import distributions, frames
+from jscan._state.draws import Draw
+from jscan._state.streams import IMPLEMENTATION, Position, Stream
+
+_SUBJECT = Subject("RandomStreams")
+
+
+class RandomStreams:
+    """A source of random draws; each is a `Draw`, sampled where it is used.
+
+    The numbers depend on the seed and on how many draws came before, and on nothing
+    else: not on unrolling, checkpoints, early stop, `jit` or the backend. They differ
+    from those of Theano's generators. A loop of ``T`` steps with ``d`` draws moves the
+    stream on by ``T*d``; the loop's `updates` report it, and it happens whether or not
+    they are used. (Inside a step of an outer loop, a loop that stops early moves it by
+    its bound.) A stream has ``2**32`` draws.
+
+    Make it outside of the steps that draw from it: one made in a step would start again
+    at every step, and is refused.
+
+    Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for
+    different ones make a stream from each lane's key: ``RandomStreams(key)``. Samples
+    are differentiable in ``low``, ``high``, ``avg`` and ``std``.
+
+    Parameters may be arrays, shared variables or other draws. Without `size` the
+    sample has the shape of its parameters; `ndim`, where given, must be its rank.
+    Whole numbers have JAX's default integer type, others its default float type.
+
+    Args:
+        seed: An integer, or a JAX random key (also a traced one); None: from the
+            operating system.
+
+    Source: Theano 0.9, ``shared_randomstreams.RandomStreams``; works in `jit`
+    (`function`), `grad`, `jvp`, `vmap` and `hessian`.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> rng = jscan.RandomStreams(1)
+        >>> noise = rng.normal()
+        >>> walk, _ = jscan.scan(lambda s: s + noise, outputs_info=0., n_steps=100)
+        >>> len(set(jnp.diff(walk).tolist())) > 90  # fresh at every step
+        True
+    """
+
+    def __init__(self, seed: Any = None) -> None:
+        _refuse_in_a_step()
+        self.state = Stream(_first_position(seed), "RandomStreams")
+
+    def seed(self, seed: Any = None) -> None:
+        """Start again from a seed."""
+        self.state.set_value(_first_position(seed))
+
+    def uniform(
+        self,
+        size: Any = None,
+        low: Any = 0.0,
+        high: Any = 1.0,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Evenly on ``[low, high)``."""
+        return self._draw(
+            distributions.uniform, size, ndim, dtype, float, low=low, high=high
+        )
+
+    def normal(
+        self,
+        size: Any = None,
+        avg: Any = 0.0,
+        std: Any = 1.0,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Gaussian with mean `avg` and standard deviation `std`."""
+        return self._draw(
+            distributions.normal, size, ndim, dtype, float, avg=avg, std=std
+        )
+
+    def bernoulli(
+        self, size: Any = None, p: Any = 0.5, ndim: int | None = None, dtype: Any = None
+    ) -> Draw:
+        """One with probability `p`, else zero."""
+        return self._draw(distributions.bernoulli, size, ndim, dtype, int, p=p)
+
+    def binomial(
+        self,
+        size: Any = None,
+        n: Any = 1,
+        p: Any = 0.5,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Number of successes among `n` trials of probability `p`."""
+        if isinstance(n, int) and n == 1:  # the usual case, and much cheaper
+            return self._draw(distributions.bernoulli, size, ndim, dtype, int, p=p)
+        return self._draw(distributions.binomial, size, ndim, dtype, int, n=n, p=p)
+
+    def multinomial(
+        self,
+        size: Any = None,
+        n: Any = 1,
+        pvals: Any = (0.5, 0.5),
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Counts ``[*size, k]`` of `n` trials over ``pvals[..., k]``."""
+        return self._draw(
+            distributions.multinomial,
+            size,
+            ndim,
+            dtype,
+            int,
+            {"pvals": 1},
+            n=n,
+            pvals=pvals,
+        )
+
+    def poisson(
+        self,
+        size: Any = None,
+        lam: Any = 1.0,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Number of events at the rate `lam`."""
+        return self._draw(distributions.poisson, size, ndim, dtype, int, lam=lam)
+
+    def random_integers(
+        self,
+        size: Any = None,
+        low: Any = 0,
+        high: Any = 1,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Whole numbers from `low` to `high`, both included."""
+        return self._draw(
+            distributions.random_integers, size, ndim, dtype, int, low=low, high=high
+        )
+
+    def choice(
+        self,
+        size: Any = None,
+        a: Any = 2,
+        replace: bool = True,
+        p: Any = None,
+        ndim: int | None = None,
+        dtype: Any = None,
+    ) -> Draw:
+        """Elements of the vector `a` (a number: of ``arange(a)``).
+
+        Args:
+            size: Shape of the sample; None: one element.
+            a: What to choose from.
+            replace: False: no element twice in one sample.
+            p: Probability of every element; None: all alike.
+            ndim: Rank of the sample, to check `size`.
+            dtype: Dtype of the sample; None: that of `a`.
+        """
+        if isinstance(a, int | np.integer):
+            a = jnp.arange(a, dtype=jnp.result_type(int))
+        size = () if size is None else size
+        return self._draw(
+            _Choice(bool(replace)),
+            size,
+            ndim,
+            dtype,
+            None,
+            {"a": -1, "p": -1},
+            a=a,
+            p=p,
+        )
+
+    def permutation(
+        self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: Any = None
+    ) -> Draw:
+        """Orders ``[*size, n]`` of the numbers below `n`."""
+        size = () if size is None else size
+        return self._draw(_Permutation(operator.index(n)), size, ndim, dtype, int)
+
+    def shuffle_row_elements(self, input: Any) -> Draw:
+        """``input[..., k]`` with every row in an order of its own."""
+        return self._draw(
+            distributions.shuffle_row_elements, None, None, None, None, rows=input
+        )
+
+    def _draw(
+        self,
+        distribution: Callable[..., Any],
+        size: Any,
+        ndim: int | None,
+        dtype: Any,
+        kind: type | None,
+        batch_rank: dict[str, int] | None = None,
+        **parameters: Any,
+    ) -> Draw:
+        if dtype is None and kind is not None:
+            dtype = jnp.result_type(kind)
+        shape = _shape(size)
+        draw = Draw(
+            self.state, distribution, dtype, shape, parameters, batch_rank or {}
+        )
+        if ndim is not None and ndim != draw.ndim - _vector_rank(distribution):
+            raise ScanValueError(
+                explain_error(
+                    _SUBJECT,
+                    "ndim",
+                    needed=f"the rank of the sample, {draw.ndim}",
+                    came=str(ndim),
+                    fix="leave ndim out, or make it agree with size",
+                )
+            )
+        return draw
+
+
+MRG_RandomStreams = RandomStreams
+
+
+class _Choice:
+    """`choice` with its Python option, under the name of the distribution."""
+
+    __name__ = "choice"
+
+    def __init__(self, replace: bool) -> None:
+        self.replace = replace
+
+    def __call__(self, key: Any, shape: Any, dtype: Any, a: Any, p: Any) -> Any:
+        return distributions.choice(key, shape, dtype, a, p, replace=self.replace)
+
+
+class _Permutation:
+    """`permutation` of so many elements."""
+
+    __name__ = "permutation"
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self, key: Any, shape: Any, dtype: Any) -> Any:
+        return distributions.permutation(key, shape, dtype, n=self.n)
+
+
+def _refuse_in_a_step() -> None:
+    """A stream made in a step has no place that passes from step to step."""
+    frame = frames.current()
+    while frame is not None:
+        if frame.scope is frames.Scope.STEP:
+            raise ScanValueError(
+                explain_error(
+                    _SUBJECT,
+                    "a stream made in a step",
+                    needed="one that exists before the loop, which each step moves on",
+                    came="one that would give every step the same numbers",
+                    fix="call RandomStreams outside of the step; with a key of each "
+                    "step's own, draw by jax.random",
+                )
+            )
+        frame = frame.parent
+
+
+def _vector_rank(distribution: Any) -> int:
+    """Axes that a sample has beyond `size`."""
+    return int(distribution.__name__ in ("multinomial", "permutation"))
+
+
+def _first_position(seed: Any) -> Position:
+    """The start of the stream of a seed or key."""
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        key = jax.random.key(int(seed), impl=IMPLEMENTATION)
+    elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_key(seed):
+        key = seed
+    elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_integer(seed):
+        key = jax.random.key(seed, impl=IMPLEMENTATION)
+    else:
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "seed",
+                needed="an integer or one JAX random key",
+                came=f"{seed!r:.60} of type {type(seed).__name__}",
+                fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
+            )
+        )
+    data = jax.random.key_data(key)
+    if data.shape != (2,):
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "seed",
+                needed=f"a key of the implementation {IMPLEMENTATION}",
+                came=f"one of {jax.random.key_impl(key)}",
+                fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
+            )
+        )
+    return Position(data, jnp.zeros((), jnp.uint32))
+
+
+def _is_key(seed: jax.Array) -> bool:
+    return jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
+
+
+def _is_integer(seed: jax.Array) -> bool:
+    return jnp.issubdtype(seed.dtype, jnp.integer)
+
+
+def _shape(size: Any) -> tuple[int, ...] | None:
+    """`size` as a shape: an int, a sequence of ints, or None."""
+    if size is None:
+        return None
+    try:
+        items = (size,) if not isinstance(size, tuple | list) else size
+        if isinstance(size, np.ndarray):
+            items = size.tolist()
+        return tuple(operator.index(item) for item in items)
+    except TypeError as error:
+        traced = any(map(is_traced, jax.tree.leaves(size)))
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "size",
+                needed="an integer or a tuple of integers",
+                came="a traced value" if traced else repr(size),
+                fix="sizes are part of the program: pass a Python int",
+            )
+        ) from error

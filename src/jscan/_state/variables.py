@@ -1,0 +1,277 @@
+"""State that lives between calls: shared variables."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.kinds import fix_of_kind
+from jscan._base.turns import Claim, Turn, to_update
+from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
+from jscan._jax.types import is_traced
+from jscan._state import donation, frames
+from jscan._state.array_likes import ArrayLike
+
+
+class SharedVariable(ArrayLike):
+    """A value with identity: read anywhere, updated by what a step or function returns.
+
+    Make one with `shared`. Arithmetic, comparison, indexing, ``@`` and the methods of
+    arrays work on the variable and give arrays; functions of `jax.numpy` need
+    ``variable.value``. Between variables ``==`` and `hash` go by identity, so that
+    they can be keys of `Updates`.
+
+    Inside a step or a `function`, `value` is the traced value there: before the update
+    that the step or function returns. Inside plain `jax.jit` reading a variable is an
+    error, because JAX would keep the value of the first call.
+
+    Variables pickle with their name and value. `function` and `set_value` may be called
+    from several threads, and be interrupted: all of an update is stored or nothing.
+
+    Example:
+        >>> import jscan
+        >>> counter = jscan.shared(0, name="counter")
+        >>> int(counter.value), int(counter + 1)
+        (0, 1)
+        >>> counter.set_value(5)
+        >>> counter.get_value()
+        array(5, dtype=int32)
+    """
+
+    def __init__(
+        self, value: PyTree, name: str | None = None, borrow: bool = False
+    ) -> None:
+        self.name = name
+        leaves = jax.tree.leaves(value, is_leaf=_is_variable)
+        if is_nothing(value) or not all(map(_is_storable, leaves)):
+            wrong = next((leaf for leaf in leaves if not _is_storable(leaf)), value)
+            raise ScanTypeError(
+                explain_error(
+                    self.subject,
+                    "value",
+                    needed="an array, a number, a random key or a pytree of them",
+                    came=f"{wrong!r:.60} of type {type(wrong).__name__}",
+                    fix="take the variable's .value"
+                    if isinstance(wrong, SharedVariable)
+                    else fix_of_kind(wrong),
+                )
+            )
+        donation.check_alive(value, self.subject, "value")
+        self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
+        self._prepare()
+        # A variable made inside a trace belongs to it and ends with it.
+        self.home = frames.staging_trace()
+        self.birth = frames.current()
+
+    def _prepare(self) -> None:
+        """What pickling does not keep: where the variable was made."""
+        self.home: Any = None
+        self.birth: frames.Frame | None = None
+
+    @ArrayLike.value.getter
+    def value(self) -> PyTree:
+        """The current value: stored outside, traced inside a step or a function."""
+        value = frames.value_of(self)
+        if frames.current() is None and donation.is_gone(value):
+            with self.turn_to_read():  # a call may be about to store the next one
+                value = self.stored
+            donation.check_alive(value, self.subject, "its stored value")
+        return value
+
+    def turn_to_read(self) -> Turn:
+        """Keeps away those who would overwrite the value in place."""
+        return Turn(Claim(frozenset((self,))))
+
+    @property
+    def subject(self) -> Subject:
+        """How errors begin: ``shared variable 'W'``."""
+        return Subject(f"shared variable {self.name!r}" if self.name else "shared")
+
+    @property
+    def label(self) -> str:
+        """How errors call the variable in code."""
+        return self.name or "variable"
+
+    def get_value(self, borrow: bool = False) -> PyTree:
+        """The stored value in NumPy arrays.
+
+        Args:
+            borrow: True: the arrays may be read-only views of the stored ones.
+
+        Returns:
+            A tree of NumPy arrays (random keys stay JAX arrays); by default copies.
+
+        Raises:
+            ScanValueError: Inside a trace, where there is no value yet.
+        """
+        with self.turn_to_read():
+            value = self.value
+            if any(map(is_traced, jax.tree.leaves(value))):
+                raise_traced(self, "get_value")
+            return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
+
+    def set_value(self, value: PyTree, borrow: bool = False) -> None:
+        """Store a new value; calls of compiled functions see it without retracing.
+
+        Args:
+            value: A value of the same tree, dtypes and ranks; shapes may change.
+            borrow: True: a JAX array is stored itself, not a copy of it.
+
+        Raises:
+            ScanTypeError: Another tree, dtype or rank.
+            ScanValueError: Inside a trace; return an update there.
+        """
+        if frames.staging_trace() is not self.home or frames.current():
+            raise_traced(self, "set_value")
+        with Turn(to_update((self,))):
+            leaves = check_value(self, value, self.subject, "set_value")
+            leaves = [strong(leaf, copy=not borrow) for leaf in leaves]
+            self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
+
+    def merged(self, value: PyTree) -> PyTree:
+        """What to store when `Updates.apply` was given `value`."""
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self.turn_to_read():
+            value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
+        return {"name": self.name, "value": value}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.name = state["name"]
+        self.stored = jax.tree.map(strong, state["value"])
+        self._prepare()
+
+    def __repr__(self) -> str:
+        return f"<SharedVariable {self.name or 'unnamed'}>"
+
+
+def shared(
+    value: PyTree, name: str | None = None, borrow: bool = False
+) -> SharedVariable:
+    """Make a shared variable.
+
+    Args:
+        value: An array, a number, a random key or a pytree of them.
+        name: Used in errors and reports.
+        borrow: True: a JAX array is stored itself; by default a copy is.
+
+    Returns:
+        The variable. Python numbers are stored with JAX's default types.
+
+    Raises:
+        ScanTypeError: `value` is or holds something else.
+
+    Works in every transform: a step, a `function`, `jscan.grad`; not in plain
+    `jax.jit`. Source: Theano 0.9, ``theano.shared``.
+
+    Example:
+        >>> import jscan
+        >>> jscan.shared(1.0, name="scale")
+        <SharedVariable scale>
+    """
+    return SharedVariable(value, name, borrow)
+
+
+def strong(leaf: Any, copy: bool = True) -> jax.Array:
+    """An array of the leaf's own dtype: stored numbers do not stay weakly typed."""
+    array = jnp.array(leaf) if copy else jnp.asarray(leaf)
+    if jax.typeof(array).weak_type:
+        return jax.lax.convert_element_type(array, array.dtype)
+    return array
+
+
+def check_value(
+    variable: SharedVariable,
+    value: Any,
+    owner: str | None,
+    place: str,
+    *,
+    same_shape: bool = False,
+) -> list[Leaf]:
+    """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
+
+    Args:
+        variable: Whose value is to change.
+        value: The new one; Python numbers take the variable's dtype.
+        owner: Who asks, for the error text: a loop's name or a `Subject`.
+        place: Where the value came from, for the error text.
+        same_shape: True inside loops, whose carry cannot change its shape.
+    """
+    if isinstance(value, SharedVariable):
+        value = value.value
+    donation.check_alive(value, owner, place)
+    old, tree = jax.tree.flatten(frames.value_of(variable))
+    new, new_tree = jax.tree.flatten(value)
+    if tree != new_tree:
+        raise ScanTypeError(
+            explain_error(
+                owner,
+                place,
+                needed=f"a value of the variable's tree, {tree}",
+                came=str(new_tree),
+                fix="give the whole tree, with every entry",
+            )
+        )
+    leaves = []
+    for before, after in zip(old, new, strict=True):
+        if not _is_storable(after) and not isinstance(after, ArrayLike):
+            raise _misfit(before, after, owner, place, fix_of_kind(after))
+        after = jnp.asarray(after)
+        if after.dtype != before.dtype and jax.typeof(after).weak_type:
+            with jax.numpy_dtype_promotion("standard"):
+                after = after.astype(jnp.result_type(after, before))
+        fits = after.shape == before.shape or (
+            after.ndim == before.ndim and not same_shape
+        )
+        if not fits or after.dtype != before.dtype:
+            fix = f"convert it with .astype({str(before.dtype)!r})"
+            if not fits:
+                keeps = "of the same shape" if same_shape else "with as many axes"
+                fix = f"give a value {keeps}, or make another variable for it"
+            raise _misfit(before, after, owner, place, fix)
+        leaves.append(strong(after, copy=False))
+    return leaves
+
+
+def raise_traced(variable: SharedVariable, method: str) -> NoReturn:
+    """Refuse a method that needs stored values, inside a trace."""
+    raise ScanTypeError(
+        explain_error(
+            variable.subject,
+            method,
+            needed="a call outside of steps, compiled functions and jax.jit",
+            came="a call while they are traced",
+            fix=f"read {variable.label}.value there, and return "
+            f"{{{variable.label}: new_value}} to update",
+        )
+    )
+
+
+def _misfit(
+    before: Leaf, after: Any, owner: str | None, place: str, fix: str
+) -> ScanTypeError:
+    return ScanTypeError(
+        explain_error(
+            owner, place, needed=type_text(before), came=type_text(after), fix=fix
+        )
+    )
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, SharedVariable)
+
+
+def _is_storable(leaf: Any) -> bool:
+    return is_array(leaf) or is_number(leaf)
+
+
+def _as_numpy(leaf: Leaf, copy: bool) -> Any:
+    """A NumPy array, where the leaf has such a form (random keys do not)."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        return leaf
+    return np.array(leaf) if copy else np.asarray(leaf)

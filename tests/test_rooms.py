@@ -1,0 +1,94 @@
+"""The house rule: a room imports from rooms below it, never beside or above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "jscan"
+
+# From the roof down; rooms in one set stand side by side and do not see each other.
+FLOORS = [
+    {"__main__"},
+    {"_tour"},
+    {"__init__"},
+    {"_scan"},
+    {"_execution", "_functions"},
+    {"_frontend"},
+    {"_loops", "_state"},
+    {"_programs"},
+    {"_optimizer"},
+    {"_jax"},
+    {"_base", "data"},
+]
+OPTIMIZER = [
+    {"__init__"},
+    {"lowering"},
+    {"entry"},
+    {"program"},
+    {"pipeline"},
+    {"passes"},
+    {"writing", "reports"},
+    {"analysis"},
+    {"record"},
+    {"options"},
+    {"costs", "switches"},
+]
+# Only this room may name them: what JAX may change without notice.
+JAX_INSIDES = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Every module that a file imports, TYPE_CHECKING and functions included."""
+    found = []
+    base = ["jscan", *path.relative_to(PACKAGE).with_suffix("").parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = base[: -node.level] if node.level else []
+            module = ".".join([*start, *filter(None, [node.module])])
+            found += [(node.lineno, f"{module}.{a.name}") for a in node.names]
+    return found
+
+
+def floor_of(module: str, floors: list[set[str]], depth: int) -> tuple[int, str] | None:
+    parts = module.split(".")
+    room = parts[depth] if len(parts) > depth else "__init__"
+    for floor, rooms in enumerate(floors):
+        if room in rooms:
+            return floor, room
+    return None
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path):
+    here = ".".join(["jscan", *path.relative_to(PACKAGE).with_suffix("").parts])
+    for line, module in imports(path):
+        if module.startswith(JAX_INSIDES):
+            assert "._jax." in here, f"{path}:{line}: {module} belongs into _jax/"
+        if not module.startswith("jscan."):
+            continue
+        for floors, depth in ((FLOORS, 1), (OPTIMIZER, 2)):
+            if depth == 2 and (here + module).count("jscan._optimizer") != 2:
+                continue
+            mine, theirs = (
+                floor_of(here, floors, depth),
+                floor_of(module, floors, depth),
+            )
+            if mine and theirs and mine[1] != theirs[1]:
+                assert theirs[0] > mine[0], (
+                    f"{path}:{line}: {mine[1]} imports {theirs[1]}"
+                )
+
+
+def test_pass_families_do_not_see_each_other():
+    for path in (PACKAGE / "_optimizer" / "passes").rglob("*.py"):
+        family = path.relative_to(PACKAGE / "_optimizer" / "passes").parts[0]
+        for line, module in imports(path):
+            if ".passes." in module:
+                other = module.split(".passes.")[1].split(".")[0]
+                assert other == family.removesuffix(".py"), f"{path}:{line}: {module}"
