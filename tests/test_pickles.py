@@ -90,7 +90,8 @@ def test_values(through: Any):
         ("count", float(COUNT.value) + 3.0)
     ]
     assert (again.n_steps, again.mask.tolist()) == (3, [True] * 3)
-    assert str(through(report())) == str(report())
+    found = report()
+    assert str(through(found)) == str(found)
     assert through(profile()).loops["loop"].steps == 3
     one, other = through((rng, draw))
     assert other.stream is one.state

@@ -1,15 +1,17 @@
 """The pipeline: order, switches, failures, and what must survive a rewrite."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan._optimizer import PASS_NAMES, make_options, rewrite
+from jscan._optimizer import PASS_NAMES, RULE_NAMES, make_options, rewrite, rules
 from jscan._optimizer import pipeline as pipeline
 from jscan._optimizer.program import walk as programs
+from jscan._optimizer.record.loop import Note
 from optimize.loops import assert_same, check, loop_lengths, lowered, operations
 
 X = jax.random.normal(jax.random.key(6), (6, 4, 32))
@@ -60,10 +62,64 @@ def test_deterministic():
     assert len(texts) == 1
 
 
-def test_every_step_is_named_and_gives_a_reason():
-    """The names of the pipeline are the public ones."""
-    assert {step.name for step in pipeline.STEPS} <= set(PASS_NAMES)
-    assert all(step.reason for step in pipeline.STEPS)
+def test_every_rule_is_named_and_gives_a_reason():
+    """The names of the registry are the public ones."""
+    every = [*rules.PROGRAM_RULES, *rules.LOOP_RULES, *rules.DERIVATIVE_RULES]
+    assert all(rule.reason for rule in every)
+    assert {rule.family for rule in every} == set(PASS_NAMES)
+    assert {rule.name for rule in every} == set(RULE_NAMES)
+    files = Path(rules.__file__).parent / "passes"
+    folders = {path.name for path in files.iterdir() if path.name[0] != "_"}
+    assert {f.removesuffix(".py") for f in folders} - {"across_loops"} == {*PASS_NAMES}
+
+
+@pytest.mark.parametrize("name", RULE_NAMES)
+def test_a_single_rule_can_be_asked_for(name):
+    """The notes are its own, and the numbers are right."""
+    found = explain(jax.grad(loss), passes=[name])(W, X)
+    assert {note.rule for loop in found.loops for note in loop.notes} <= {name}
+    assert set(found.seconds) <= {name, "associate"}  # which only suggests
+    new = optimize(jax.grad(loss), passes=[name])(W, X)
+    assert_same(new, jax.grad(loss)(W, X), 1e-4)
+
+
+def test_what_was_not_asked_for_is_not_reported():
+    """Rules tidy up behind themselves; only `merge` says that it removed a state."""
+
+    def last(x):
+        step = lambda c, v: ((c[0] + v, c[1] * v), c[1])
+        return jax.lax.scan(step, (x[0], x[0]), x)[1][-1]
+
+    assert explain(last, passes=["save_memory"])(X).loops[0].fired == ("save_memory",)
+    assert "merge" in explain(last)(X).loops[0].fired
+
+
+def test_a_report_keeps_every_reason():
+    notes = [Note("hoist", False, text, f"hoist.{text}") for text in ("one", "two")]
+    (loop,) = explain(cell)(W, X).loops
+    assert replace(loop, notes=tuple(notes)).refused == {"hoist": "one; two"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda loop: {"constants": {}}, "which nothing gives"),
+        (lambda loop: {"equations": loop.equations[::-1]}, "which nothing gives"),
+        (lambda loop: {"equations": loop.equations * 2}, "is computed twice"),
+        (lambda loop: {"carries": ()}, "which nothing gives"),
+        (lambda loop: {"carries": loop.carries * 2}, "is given twice"),
+    ],
+    ids=["constant", "order", "twice", "state", "states"],
+)
+def test_a_rule_that_breaks_a_record_is_caught(monkeypatch, change, says):
+    """With `JSCAN_DEBUG=1`, under which these tests run."""
+    broken = lambda loop, _: replace(loop, **change(loop))
+    rule = rules.LOOP_RULES[0]
+    wrong = (replace(rule, run=broken), *rules.LOOP_RULES[1:])
+    monkeypatch.setattr(pipeline, "LOOP_RULES", wrong)
+    monkeypatch.setenv("JSCAN_DEBUG", "1")
+    with pytest.raises(AssertionError, match=rf"{rule.name}: .*{says}"):
+        rewrite(jax.make_jaxpr(cell)(W, X), platform="cpu")
 
 
 def test_options_are_checked():
@@ -94,13 +150,13 @@ def broken(*_, **__):
 def test_a_failing_pass_is_skipped_and_reported(monkeypatch):
     """The other passes run, the numbers are right, the report has the error."""
     monkeypatch.delenv("JSCAN_DEBUG", raising=False)
-    steps = [
-        replace(step, run=broken) if step.name == "hoist" else step
-        for step in pipeline.STEPS
+    some = [
+        replace(rule, run=broken) if rule.name == "hoist.sequences" else rule
+        for rule in rules.LOOP_RULES
     ]
-    monkeypatch.setattr(pipeline, "STEPS", tuple(steps))
-    text = str(explain(cell)(W, X))
-    assert "hoist: failed and was skipped (RuntimeError: a pass that cannot)" in text
+    monkeypatch.setattr(pipeline, "LOOP_RULES", tuple(some))
+    failed = "failed and was skipped (RuntimeError: a pass that cannot)"
+    assert f"hoist.sequences: {failed}" in str(explain(cell)(W, X))
     check(cell, W, X, tolerance=1e-4)
 
 

@@ -41,7 +41,7 @@ def test_names_figures_and_reasons():
 def test_text_and_html():
     """Both hold the reasons; names are escaped."""
     report = explain(loss)(W, X)
-    assert "+ hoist: dot_general on sequences alone" in str(report)
+    assert "+ hoist.sequences: dot_general on sequences alone" in str(report)
     assert "temporary memory of the program" in repr(report)
     page = report._repr_html_()
     assert "cell &lt;1&gt;" in page

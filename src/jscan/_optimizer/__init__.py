@@ -8,16 +8,19 @@ from jscan._jax.equations import evaluate
 from jscan._jax.marks import is_marked, marked
 from jscan._optimizer.analysis.index import has_loops
 from jscan._optimizer.analysis.size import flops
+from jscan._optimizer.choices import make_options
 from jscan._optimizer.entry import report, rewrite
 from jscan._optimizer.lowering import rewritten
-from jscan._optimizer.options import PASS_NAMES, Options, make_options
-from jscan._optimizer.passes.save_memory.residuals import storing_less
+from jscan._optimizer.options import Options
+from jscan._optimizer.pipeline import storing_less
 from jscan._optimizer.record.names import STRETCHES
 from jscan._optimizer.reports.report import LoopReport, Report
+from jscan._optimizer.rules import PASS_NAMES, RULE_NAMES
 from jscan._optimizer.switches import enabled
 
 __all__ = [
     "PASS_NAMES",
+    "RULE_NAMES",
     "STRETCHES",
     "LoopReport",
     "Options",

@@ -21,7 +21,7 @@ from jscan._optimizer.program.session import Session
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.names import loop_name
 from jscan._optimizer.reports.report import LoopReport, Report
-from jscan._optimizer.switches import debugging, enabled, failure
+from jscan._optimizer.switches import attempt, enabled, failure
 
 
 def rewrite(
@@ -73,12 +73,10 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
             "where each new operation would have to say how its result is split; "
             "with axes of the type Auto, or in jax.shard_map, loops are rewritten"
         )
-    try:
-        return session.rewritten(closed_jaxpr), None
-    except Exception as error:
-        if debugging():
-            raise
-        return closed_jaxpr, failure(error)
+    return attempt(
+        lambda: (session.rewritten(closed_jaxpr), None),
+        lambda error: (closed_jaxpr, failure(error)),
+    )
 
 
 def report(
@@ -121,9 +119,10 @@ def report(
         for position, (_, first, after) in enumerate(session.records.values(), 1)
     )
     old_bytes, new_bytes = map(_temporary_bytes, (before, _compiled(new, given)))
-    if old_bytes is None or new_bytes is None:
-        return Report(loops, None, failed)
-    return Report(loops, (old_bytes, new_bytes), failed)
+    memory = None
+    if old_bytes is not None and new_bytes is not None:
+        memory = old_bytes, new_bytes
+    return Report(loops, memory, failed, dict(session.context.seconds))
 
 
 def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:

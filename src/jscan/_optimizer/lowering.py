@@ -44,7 +44,7 @@ def rewritten(
         mesh: The mesh that was set where it was traced.
         is_split: Whether the compiler splits its arrays over devices.
     """
-    if options is None or not options.passes:
+    if options is None or options.passes == frozenset():
         return jaxpr
     with jax.sharding.use_abstract_mesh(mesh):
         return rewrite(jaxpr, platform=platform, options=options, is_split=is_split)

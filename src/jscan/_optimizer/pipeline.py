@@ -1,200 +1,91 @@
-"""The one ordered list of passes, each with the reason for its position."""
+"""Run rules, in order, each one guarded."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+import jax
 
 from jscan._optimizer.costs.machine import EXCHANGED
-from jscan._optimizer.passes import associate, sink, unroll, vectorise
-from jscan._optimizer.passes.accumulate import in_place, sums_out
-from jscan._optimizer.passes.hoist import (
-    constants,
-    cut_rows,
-    sequences,
-    split_products,
-    whole_rows,
-)
-from jscan._optimizer.passes.merge import padded_terms, repeats
-from jscan._optimizer.passes.save_memory import few_rows, last_row, logsumexp
-from jscan._optimizer.passes.small_dots import lags, tiny, weights
+from jscan._optimizer.costs.machines import is_measured
+from jscan._optimizer.options import Options
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
-from jscan._optimizer.switches import debugging, failure
+from jscan._optimizer.record.rule import Rule
+from jscan._optimizer.record.verifying import verify
+from jscan._optimizer.rules import DERIVATIVE_RULES, LOOP_RULES
+from jscan._optimizer.switches import attempt, debugging, enabled, failure
 
 
-@dataclass(frozen=True)
-class Step:
-    """One position in the pipeline.
+class Subject(Protocol):
+    """What rules change: the record of a loop, or the list of a whole program."""
 
-    Attributes:
-        name: The pass it belongs to, by which it is switched on and off.
-        run: Takes the loop and its surroundings, returns the changed loop.
-        reason: Why it stands here.
-        otherwise: What runs in its place where the pass was not asked for.
-        mixes: It joins, cuts or folds axes: devices that hold parts of them would have
-            to exchange what they have.
+    def refused(self, text: str) -> Any:
+        """With a note that the rule at work left it alone."""
+        ...
+
+    def signed(self, rule: str) -> Any:
+        """With the new notes signed."""
+        ...
+
+
+S = TypeVar("S", bound=Subject)
+
+
+def run_rules(rules: Iterable[Rule], subject: S, context: Context) -> S:
+    """Run the rules that are asked for, in order.
+
+    A rule that fails is skipped: what it was to change stays as it was, and a note says
+    so. With `JSCAN_DEBUG=1` the error is raised, and every record is verified.
     """
-
-    name: str
-    run: Callable[[Loop, Context], Loop]
-    reason: str
-    otherwise: Callable[[Loop, Context], Loop] | None = None
-    mixes: bool = False
-
-
-STEPS = (
-    Step(
-        "merge",
-        repeats.run,
-        "first: what is unread, constant or double only hides things from the others",
-    ),
-    Step(
-        "merge",
-        padded_terms.run,
-        "before accumulate: of a sum of padded terms it would store each",
-    ),
-    Step(
-        "associate",
-        associate.run,
-        "before all that looks at state: what it solves is state no longer",
-        associate.suggest,
-        mixes=True,
-    ),
-    Step(
-        "save_memory",
-        last_row.run,
-        "before anything asks which rows are stacked: it decides which are wanted",
-    ),
-    Step(
-        "save_memory",
-        logsumexp.run,
-        "beside the rule for other reductions; not before a derivative, which would "
-        "store more for a running logsumexp than for rows",
-    ),
-    Step(
-        "save_memory",
-        few_rows.run,
-        "after the rule that keeps single rows: it cuts the loop into parts",
-        mixes=True,
-    ),
-    Step(
-        "hoist",
-        constants.hoist_constants,
-        "before the passes that ask whether a weight is constant: its preparation "
-        "(a reshape, a transpose) may happen in the step",
-    ),
-    Step(
-        "vectorise",
-        vectorise.run,
-        "before sink and hoist, which would take the same loop apart piece by piece",
-    ),
-    Step(
-        "hoist",
-        split_products.run,
-        "before accumulate and hoist: it separates sequence work from state work",
-        mixes=True,
-    ),
-    Step(
-        "hoist",
-        cut_rows.run,
-        "beside it, for rows that were computed before the loop",
-        mixes=True,
-    ),
-    Step(
-        "hoist",
-        constants.hoist_constants,
-        "again: cutting the weights made new work on constants",
-    ),
-    Step(
-        "accumulate",
-        sums_out.run,
-        "before sink: the sums it takes out decide which rows are stacked anyway",
-    ),
-    Step(
-        "accumulate",
-        in_place.run,
-        "for the sums that stay in the loop",
-    ),
-    Step(
-        "vectorise",
-        vectorise.run,
-        "again: a loop whose carries were all sums carries nothing now",
-    ),
-    Step(
-        "sink",
-        sink.run,
-        "before hoist: what leaves behind the loop need not be hoisted before it",
-    ),
-    Step(
-        "hoist",
-        sequences.hoist_sequences,
-        "after the passes that remove work altogether",
-    ),
-    Step(
-        "small_dots",
-        lags.run,
-        "after the sums over time, which ask for products one by one",
-    ),
-    Step(
-        "small_dots",
-        weights.store_transposed,
-        "only for the products that stay in the loop after all moves",
-    ),
-    Step(
-        "small_dots",
-        weights.run,
-        "after what is transposed was, or matrices would not lie side by side",
-        mixes=True,
-    ),
-    Step(
-        "small_dots",
-        tiny.run,
-        "after products were put together: some are too large then",
-    ),
-    Step(
-        "hoist",
-        constants.return_pieces,
-        "after all that asks what is constant",
-    ),
-    Step(
-        "hoist",
-        whole_rows.run,
-        "after all that looks at what is computed of rows",
-    ),
-    Step(
-        "unroll",
-        unroll.run,
-        "last: it depends on the size of the final step",
-    ),
-)
+    for rule in rules:
+        subject = _guarded(rule, subject, context)
+    return subject
 
 
 def run_passes(loop: Loop, context: Context) -> Loop:
-    """Run every pass that is switched on, in order.
-
-    A pass that fails is skipped: the loop stays as it was before it, and a note says
-    so. With `JSCAN_DEBUG=1` the error is raised.
-    """
+    """Run all rules for a loop."""
     if loop.length < 2:
-        return loop.refused(
-            "pipeline", f"a loop of {loop.length} step(s) is left alone"
-        )
-    for step in STEPS:
-        asked = step.name in context.options.passes
-        run = step.run if asked else step.otherwise
-        if run is None:
-            continue
-        try:
-            new = run(loop, context)
-            loop = _unmixed(loop, new) if step.mixes and context.is_split else new
-        except Exception as error:
-            if debugging():
-                raise
-            loop = loop.refused(step.name, failure(error))
-    return loop
+        text = f"a loop of {loop.length} step(s) is left alone"
+        return loop.refused(text).signed("pipeline")
+    return run_rules(LOOP_RULES, loop, context)
 
 
-def _unmixed(loop: Loop, changed: Loop) -> Loop:
+def storing_less(closed_jaxpr: Any, options: Options) -> Any:
+    """A program whose loops will store less for a derivative, if one is taken."""
+    if not enabled() or (options.unasked and not is_measured(jax.default_backend())):
+        return closed_jaxpr
+    runs = [rule.chosen(options) for rule in DERIVATIVE_RULES]
+    return functools.reduce(_changed, filter(None, runs), closed_jaxpr)
+
+
+def _changed(program: Any, run: Callable[[Any], Any]) -> Any:
+    return attempt(lambda: run(program), lambda _: program)
+
+
+def _guarded(rule: Rule, subject: S, context: Context) -> S:
+    run = rule.chosen(context.options)
+    if run is None:
+        return subject
+    start = time.perf_counter()
+    new: Any = attempt(
+        lambda: run(subject, context),
+        lambda error: subject.refused(failure(error)),
+    )
+    context.seconds[rule.name] += time.perf_counter() - start
+    if rule.mixes and context.is_split:
+        new = _unmixed(subject, new)
+    new = new.signed(rule.name)
+    if isinstance(subject, Loop) and debugging():
+        verify(new, rule.name)
+    return new
+
+
+def _unmixed(loop: Any, changed: Any) -> Any:
     """The loop as it was, which says what was not done to it."""
     for note in changed.notes[len(loop.notes) :]:
-        loop = loop.refused(note.pass_name, f"{EXCHANGED}: {note.text}")
+        loop = loop.refused(f"{EXCHANGED}: {note.text}")
     return loop

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def debugging() -> bool:
@@ -20,3 +23,21 @@ def failure(error: Any) -> str:
     """One line that says what went wrong inside the optimizer."""
     lines = str(error).strip().splitlines() or [""]
     return f"failed and was skipped ({type(error).__name__}: {lines[0][:200]})"
+
+
+def attempt(
+    work: Callable[[], T], otherwise: Callable[[Exception], T], *, must: bool = False
+) -> T:
+    """The work's result; where it fails, what is done otherwise.
+
+    Args:
+        work: What may fail.
+        otherwise: Takes the error.
+        must: Errors are raised; with `JSCAN_DEBUG=1` they always are.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if must or debugging():
+            raise
+        return otherwise(error)

@@ -1,16 +1,22 @@
 """A program as one flat list of equations, and who reads what in it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
+from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
-from jscan._optimizer.record.loop import Loop
+from jscan._optimizer.record.loop import Loop, Note
 from jscan._optimizer.record.reading import read_loop
 
 _LOOP = frozenset({"scan"})
+
+Group: TypeAlias = tuple[Any, ...]
+"""Loops to run as one; or one equation of any kind."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Flat:
             nobody reads is missing.
         producers: The equation that makes a variable.
         zeros: Variables that are known to be all zeros.
+        groups: Which of the equations run as one; `None`: each alone.
+        notes: What rules say of a loop, by its results.
     """
 
     equations: tuple[Any, ...]
@@ -31,6 +39,33 @@ class Flat:
     readers: Mapping[Any, tuple[Any, ...] | None]
     producers: Mapping[Any, Any]
     zeros: frozenset[Any]
+    groups: tuple[Group, ...] | None = None
+    notes: Mapping[tuple[Any, ...], tuple[Note, ...]] = field(default_factory=dict)
+
+    def with_equations(self, equations: Sequence[Any]) -> Flat:
+        """The same program, computed by other equations."""
+        return replace(index(equations, self.outputs), notes=self.notes)
+
+    def noted(self, loop: Any, note: Note) -> Flat:
+        """The program with a note of one of its loops."""
+        name = tuple(loop.outvars)
+        return replace(self, notes={**self.notes, name: (*self.notes_of(loop), note)})
+
+    def notes_of(self, loop: Any) -> tuple[Note, ...]:
+        """The notes of one of its loops."""
+        return self.notes.get(tuple(loop.outvars), ())
+
+    def refused(self, text: str) -> Flat:
+        """The program with a note that the rule at work left all its loops alone."""
+        flat = self
+        for loop in filter(is_scan, self.equations):
+            flat = flat.noted(loop, Note("", False, text))
+        return flat
+
+    def signed(self, rule: str) -> Flat:
+        """The program, whose new notes are those of this rule."""
+        notes = {k: tuple(n.signed(rule) for n in v) for k, v in self.notes.items()}
+        return replace(self, notes=notes)
 
 
 def flatten(jaxpr: Any, opens: Callable[[Any], bool]) -> Flat:

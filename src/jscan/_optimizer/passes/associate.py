@@ -21,8 +21,6 @@ from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Loop
 from jscan._optimizer.writing.batches import batched
 
-NAME = "associate"
-
 _SUMS = frozenset({"add", "add_any", "sub", "neg"})
 
 
@@ -35,7 +33,7 @@ def run(loop: Loop, context: Context) -> Loop:
             loop = _replaced(loop, context, carry, path)
         else:
             name = carry.variable.aval.str_short()
-            loop = loop.refused(NAME, f"the state {name} stays: {why}")
+            loop = loop.refused(f"the state {name} stays: {why}")
     return drop_unused(loop)
 
 
@@ -51,7 +49,7 @@ def suggest(loop: Loop, context: Context) -> Loop:
                 f"not asked for: the state {name} is a linear recurrence, of which it "
                 "makes a few operations on all steps, rounded in another order"
             )
-            loop = loop.refused(NAME, text)
+            loop = loop.refused(text)
     return loop
 
 
@@ -119,7 +117,7 @@ def _replaced(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> Lo
         equations=tuple(e for e in loop.equations if carry.update not in e.outvars),
         results=resolve_finals(loop.results, {variable: final}),
     )
-    return loop.fired(NAME, "a linear recurrence is an associative scan over time")
+    return loop.fired("a linear recurrence is an associative scan over time")
 
 
 def _coefficients(

@@ -17,8 +17,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "sink"
-
 _LARGEST_GROWTH = 2
 """Bytes that may be stacked for each byte that no longer is."""
 
@@ -33,7 +31,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not rest:
         return loop
     if loop.recomputes:
-        return loop.refused(NAME, f"what only outputs need stays: {RECOMPUTED}")
+        return loop.refused(f"what only outputs need stays: {RECOMPUTED}")
     chosen = [
         e
         for e in rest
@@ -42,7 +40,7 @@ def run(loop: Loop, context: Context) -> Loop:
     ]
     size = stack_bytes(intermediates(loop, chosen), loop.length)
     if size > context.budget:
-        loop = loop.refused(NAME, f"work on sequences would hold {size} bytes at once")
+        loop = loop.refused(f"work on sequences would hold {size} bytes at once")
         chosen = []
     machine = context.machine
     roots = [e for e in rest if machine.gains_batched(e) and e not in chosen]
@@ -51,18 +49,16 @@ def run(loop: Loop, context: Context) -> Loop:
         blocker = next((e for e in group if not batchable(e, loop.length)), None)
         if blocker is not None:
             name = blocker.primitive.name
-            loop = loop.refused(
-                NAME, f"{root.primitive.name} feeds {name}, which stays"
-            )
+            loop = loop.refused(f"{root.primitive.name} feeds {name}, which stays")
             continue
         group = _with_sequence_work(dependence, [*chosen, *group], loop)
         why = _refusal(loop, context, chosen, group)
         if why is None:
             chosen = group
         else:
-            loop = loop.refused(NAME, f"{root.primitive.name} stays: {why}")
+            loop = loop.refused(f"{root.primitive.name} stays: {why}")
     if chosen and not machine.pays_batched(chosen, loop.length):
-        return loop.refused(NAME, f"what only outputs need stays: {TOO_LITTLE}")
+        return loop.refused(f"what only outputs need stays: {TOO_LITTLE}")
     if machine.batch_start and not any(map(machine.gains_batched, chosen)):
         return loop  # cheap work alone gains nothing by another pass over memory
     chosen = _with_free_riders(loop, dependence, chosen, rest)
@@ -71,7 +67,7 @@ def run(loop: Loop, context: Context) -> Loop:
     moved = sum(is_expensive(e) for e in chosen) or len(chosen)
     loop = loop.with_after(chosen)
     return drop_unused(
-        loop.fired(NAME, f"{moved} operation(s) that only outputs need run after it")
+        loop.fired(f"{moved} operation(s) that only outputs need run after it")
     )
 
 

@@ -14,8 +14,6 @@ from jscan._optimizer.costs.unrolling import StepSize
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "unroll"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Choose the factor from the size of the step."""
@@ -23,11 +21,11 @@ def run(loop: Loop, context: Context) -> Loop:
     if unrolling is None or loop.unroll != 1 or not loop.equations:
         return loop
     if loop.length < unrolling.shortest:
-        return loop.refused(NAME, f"{loop.length} steps are too few")
+        return loop.refused(f"{loop.length} steps are too few")
     factor, why = unrolling.steps(_size(loop, _work(loop)))
     if factor == 1:
-        return loop.refused(NAME, why)
-    return replace(loop, unroll=factor).fired(NAME, why)
+        return loop.refused(why)
+    return replace(loop, unroll=factor).fired(why)
 
 
 def _work(loop: Loop) -> list[Any]:

@@ -15,38 +15,35 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, has_effects
 
-NAME = "vectorise"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Move the whole step behind the loop, if nothing ties the steps together."""
     if loop.carries or not loop.equations:
         return loop
     if has_effects(loop):
-        return loop.refused(NAME, "a step has an effect, whose order must not change")
+        return loop.refused("a step has an effect, whose order must not change")
     blocker = next((e for e in loop.equations if not batchable(e, loop.length)), None)
     if blocker is not None:
         name = blocker.primitive.name
         return loop.refused(
-            NAME, f"{name} in the step: batched, it might compute what no step computes"
+            f"{name} in the step: batched, it might compute what no step computes"
         )
     read = {*free_variables(loop.equations)} & loop.sequences.keys()
     rows = [*read, *loop.wanted_rows()]
     if not context.machine.pays_as_map(loop.equations, rows, loop.length):
-        return loop.refused(NAME, f"{loop.length} steps take less than a batch saves")
+        return loop.refused(f"{loop.length} steps take less than a batch saves")
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None
     if step_bytes * loop.length > context.budget:
         if context.is_split:
-            return loop.refused(NAME, f"{EXCHANGED}: the steps would run in chunks")
+            return loop.refused(f"{EXCHANGED}: the steps would run in chunks")
         chunk = min(context.budget, context.machine.chunk_bytes) // step_bytes
         if chunk < 2:
             return loop.refused(
-                NAME,
                 f"one step alone fills the memory of a batch ({step_bytes} bytes)",
             )
     loop = replace(loop.with_after(loop.equations), equations=(), chunk=chunk)
     how = "at once" if chunk is None else f"in chunks of {chunk} steps"
     return drop_unused(
-        loop.fired(NAME, f"no state is carried: {loop.length} steps run {how}")
+        loop.fired(f"no state is carried: {loop.length} steps run {how}")
     )

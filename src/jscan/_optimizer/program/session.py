@@ -16,12 +16,13 @@ from jscan._jax.jaxprs import (
     trace,
 )
 from jscan._jax.scans import is_scan
-from jscan._optimizer.analysis.index import flattened, loop_in
-from jscan._optimizer.passes.across_loops.recomputed_rows import recompute
+from jscan._optimizer.analysis.index import flattened
+from jscan._optimizer.pipeline import run_rules
 from jscan._optimizer.program.walk import Walk
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, Note
 from jscan._optimizer.record.names import STRETCHES
+from jscan._optimizer.rules import RECOMPUTED_ROWS
 from jscan._optimizer.switches import failure
 
 
@@ -46,7 +47,7 @@ class Session:
 
     def failed(self, equation: Any, loop: Loop, error: Exception) -> None:
         """Say in the report that a loop runs as it was."""
-        record = loop.refused("pipeline", failure(error))
+        record = loop.refused(failure(error)).signed("pipeline")
         self.record(equation, record, record)
 
     def _add(self, note: Note, equation: Any) -> None:
@@ -90,13 +91,13 @@ class Session:
         flat = flattened(open_jaxpr(jaxpr)[0])
         if sum(map(is_scan, flat.equations)) < 2:
             return jaxpr
-        again = recompute(flat, lambda e: loop_in(flat, e), self.context)
-        if not any(note.fired for note in again.notes.values()):
+        again = run_rules((RECOMPUTED_ROWS,), flat, self.context)
+        if again.equations == flat.equations:
             return jaxpr
-        for equation in filter(is_scan, again.flat.equations):
-            if id(equation) in again.notes:
-                self._add(again.notes[id(equation)], equation)
-        new = with_body(jaxpr, again.flat.equations, again.flat.outputs)
+        for equation in filter(is_scan, again.equations):
+            for note in again.notes_of(equation):
+                self._add(note, equation)
+        new = with_body(jaxpr, again.equations, again.outputs)
         return without_dead_code(new)
 
     def rewritten_like(self, jaxpr: Any) -> Any:

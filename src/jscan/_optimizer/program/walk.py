@@ -24,21 +24,15 @@ from jscan._jax.jaxprs import (
 )
 from jscan._jax.names import eval_jaxpr
 from jscan._jax.scans import is_scan
-from jscan._optimizer.analysis.index import flattened, holds_loop, index, loop_in
+from jscan._optimizer.analysis.index import Group, flattened, holds_loop, loop_in
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
-from jscan._optimizer.passes.across_loops.recomputed_rows import recompute
-from jscan._optimizer.passes.across_loops.siblings import (
-    Group,
-    group,
-    join,
-    without_unneeded,
-)
-from jscan._optimizer.passes.across_loops.slices_first import slices_first
-from jscan._optimizer.pipeline import run_passes
+from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
+from jscan._optimizer.pipeline import run_passes, run_rules
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, without_work
-from jscan._optimizer.record.names import scope_name
-from jscan._optimizer.switches import debugging
+from jscan._optimizer.record.names import called
+from jscan._optimizer.rules import PROGRAM_RULES
+from jscan._optimizer.switches import attempt
 from jscan._optimizer.writing.loops import emit
 
 if TYPE_CHECKING:
@@ -65,21 +59,13 @@ class Walk:
         self.session = session
         self.values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
         self.values.update(zip(jaxpr.invars, operands, strict=True))
-        flat = flattened(jaxpr)
-        self.flat = index(slices_first(flat.equations, flat.outputs), flat.outputs)
-        self.again = recompute(self.flat, self._operands_of, self._context())
-        self.flat = self.again.flat
-        self.siblings = group(
-            self.flat.equations, self._operands_of, _called, self._context()
-        )
-        if any(len(group) > 1 for group in self.siblings.groups):
-            together = [e for group in self.siblings.groups for e in group]
-            self.flat = index(together, self.flat.outputs)
+        self.flat = run_rules(PROGRAM_RULES, flattened(jaxpr), session.context)
         self.pending: list[Any] = []
 
     def run(self) -> list[Any]:
         """The results of the program."""
-        groups = without_unneeded(self.siblings.groups, (), self.flat.outputs)
+        alone = [(equation,) for equation in self.flat.equations]
+        groups = without_unneeded(self.flat.groups or alone, (), self.flat.outputs)
         while groups:
             here, *groups = groups
             if is_scan(here[0]):
@@ -119,15 +105,14 @@ class Walk:
     def opened(self, equation: Any) -> None:
         """Run an equation whose inner programs hold loops."""
         operands = [self.value(atom) for atom in equation.invars]
-        try:
+
+        def run() -> None:
             with self._context().inside(str(equation.source_info.name_stack)):
                 values = self._run_opened(equation, operands)
-        except Exception:
-            if debugging() or equation.effects:
-                raise
-            self.pending.append(equation)
-            return
-        self.values.update(zip(equation.outvars, values, strict=True))
+            self.values.update(zip(equation.outvars, values, strict=True))
+
+        as_it_is = self.pending.append
+        attempt(run, lambda _: as_it_is(equation), must=bool(equation.effects))
 
     def _run_opened(self, equation: Any, operands: list[Any]) -> list[Any]:
         session = self.session
@@ -168,35 +153,26 @@ class Walk:
 
     def loops(self, group: Group) -> None:
         """Run loops as one, rewritten; as they are if that fails."""
-        try:
-            values = self._rewritten(group)
-        except Exception as error:
-            # An effect may already have been traced: give up on the whole program.
-            if debugging() or any(equation.effects for equation in group):
-                raise
+
+        def as_they_are(error: Exception) -> dict[Any, Any]:
             for equation in group:
                 self.session.failed(equation, self._loop(equation), error)
             self.pending += group
-            return
+            return {}
+
+        # An effect may already have been traced: then the whole program is given up.
+        traced = any(equation.effects for equation in group)
+        values = attempt(lambda: self._rewritten(group), as_they_are, must=traced)
         self.values.update(values)
 
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""
-        loop = self._read(equation, [self.value(atom) for atom in equation.invars])
+        values = [self.value(atom) for atom in equation.invars]
+        loop = loop_in(self.flat, equation, values)
         if self.session.context.is_split:
             rows = {v: whole_in_time(x) for v, x in loop.sequences.items()}
             loop = replace(loop, sequences=rows)
-        note = self.again.notes.get(id(equation))
-        loop = replace(loop, notes=(note,)) if note else loop
-        why = self.siblings.apart.get(id(equation))
-        return loop if why is None else loop.refused("merge", why)
-
-    def _operands_of(self, equation: Any) -> Loop:
-        """The record of a loop, with operands in place of values."""
-        return self._read(equation, equation.invars)
-
-    def _read(self, equation: Any, operands: Sequence[Any]) -> Loop:
-        return loop_in(self.flat, equation, operands)
+        return loop.noted(*self.flat.notes_of(equation))
 
     def _context(self) -> Context:
         """What the passes see around a loop of this program."""
@@ -233,16 +209,11 @@ class Walk:
         """The first loop of a group does the work of all."""
         first, *others = group
         if others:
-            names = " and ".join(map(_called, others))
+            names = " and ".join(map(called, others))
             text = f"merged with {names}, whose work its steps do too"
-            after = after.fired("merge", text)
+            after = after.fired(text).signed("merge.siblings")
         self.session.record(first, before[0], after)
         for equation, loop in zip(others, before[1:], strict=True):
-            gone = without_work(loop).fired("merge", f"merged with {_called(first)}")
+            gone = without_work(loop).fired(f"merged with {called(first)}")
+            gone = gone.signed("merge.siblings")
             self.session.record(equation, loop, gone)
-
-
-def _called(equation: Any) -> str:
-    """A loop's name in a sentence about another loop."""
-    name = scope_name(str(equation.source_info.name_stack))
-    return repr(name) if name else f"another loop of {equation.params['length']} steps"

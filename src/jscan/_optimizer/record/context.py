@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Context:
         run: Runs a program with its loops optimized.
         finish: Runs all passes on a part of a loop, and then the part.
         scopes: Names of what is around the program that is being rewritten.
+        seconds: What each rule has taken so far.
         is_split: The compiler splits arrays over devices, nobody knows how: a rewrite
             must not join, cut or fold an axis that may be split, or devices would
             have to exchange what each of them has.
@@ -37,6 +39,7 @@ class Context:
     run: Callable[..., list[Any]] | None = None
     finish: Callable[[Any], dict[Any, Any]] | None = None
     scopes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     is_split: bool = False
 
     @contextmanager

@@ -23,11 +23,24 @@ from jscan._jax.jaxprs import Atom, is_variable
 
 @dataclass(frozen=True)
 class Note:
-    """One decision of one pass: whether it fired, and why in a plain sentence."""
+    """One decision of one rule: whether it fired, and why in a plain sentence.
+
+    Attributes:
+        pass_name: The rule's family, by which it is switched on and off.
+        fired: Whether the rule changed the loop.
+        text: What was done, or why not.
+        rule: The rule; who notes something need not know its own name.
+    """
 
     pass_name: str
     fired: bool
     text: str
+    rule: str = ""
+
+    def signed(self, rule: str) -> "Note":
+        """The note with the name of its rule."""
+        family = rule.partition(".")[0]
+        return self if self.rule else replace(self, pass_name=family, rule=rule)
 
 
 @dataclass(frozen=True)
@@ -131,24 +144,27 @@ class Loop:
     # What was found out about the copies of this loop: see `Dependence`.
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def fired(self, pass_name: str, text: str) -> "Loop":
-        """The loop with the note that a pass did something."""
-        return self.noted(Note(pass_name, True, text))
+    def fired(self, text: str) -> "Loop":
+        """The loop with the note that the rule at work did something."""
+        return self.noted(Note("", True, text))
 
-    def refused(self, pass_name: str, text: str) -> "Loop":
-        """The loop with the note that a pass left something alone, and why."""
-        return self.noted(Note(pass_name, False, text))
+    def refused(self, text: str) -> "Loop":
+        """The loop with the note that the rule left something alone, and why."""
+        return self.noted(Note("", False, text))
 
-    def noted(self, note: Note) -> "Loop":
-        """The loop with one more note."""
-        if note in self.notes:
-            return self
-        return replace(self, notes=(*self.notes, note))
+    def noted(self, *notes: Note) -> "Loop":
+        """The loop with more notes."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def signed(self, rule: str) -> "Loop":
+        """The loop, whose new notes are those of this rule."""
+        notes = (note.signed(rule) for note in self.notes)
+        return replace(self, notes=tuple(dict.fromkeys(notes)))
 
     def with_after(self, chosen: Iterable[Any]) -> "Loop":
         """The loop with equations of the step copied behind it.
 
-        What then no longer has a reader inside is dropped by `merge.drop_unused`; an
+        What then no longer has a reader inside is dropped by `drop_unused`; an
         equation needed on both sides is done twice.
         """
         ids = {id(e) for e in chosen} - {id(e) for e in self.after}

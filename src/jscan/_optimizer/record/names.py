@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 STRETCHES = "jscan_stretches"
 """The scope of a loop whose steps are stretches of another one, watched by a bar."""
@@ -29,3 +30,9 @@ def _backward(scope: str) -> str:
     """What is computed again for a backward loop is a forward loop."""
     is_forward = "transpose(" not in scope or "rematted_computation" in scope
     return "" if is_forward else " (backward)"
+
+
+def called(equation: Any) -> str:
+    """A loop's name in a sentence about another loop."""
+    name = scope_name(str(equation.source_info.name_stack))
+    return repr(name) if name else f"another loop of {equation.params['length']} steps"

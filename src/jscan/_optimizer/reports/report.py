@@ -1,7 +1,8 @@
 """What the optimizer did to each loop of a program, what it did not, and why."""
 
 import html
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from jscan._optimizer.analysis.size import Size
@@ -33,8 +34,12 @@ class LoopReport:
 
     @property
     def refused(self) -> dict[str, str]:
-        """For each pass that left something alone: the reason, in a sentence."""
-        return {n.pass_name: n.text for n in self.notes if not n.fired}
+        """For each pass that left something alone: its reasons, a sentence each."""
+        reasons: dict[str, list[str]] = {}
+        for note in self.notes:
+            if not note.fired:
+                reasons.setdefault(note.pass_name, []).append(note.text)
+        return {name: "; ".join(texts) for name, texts in reasons.items()}
 
     def rows(self) -> list[tuple[str, str, str]]:
         """The figures: what, before, after."""
@@ -51,7 +56,7 @@ class LoopReport:
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.steps} steps"]
         for note in self.notes:
-            lines.append(f"  {_mark(note)} {note.pass_name}: {note.text}")
+            lines.append(f"  {_mark(note)} {note.rule or note.pass_name}: {note.text}")
         if not self.notes:
             lines.append("  nothing to do")
         lines += [f"  {what:24}{old:>12} -> {new}" for what, old, new in self.rows()]
@@ -68,6 +73,7 @@ class Report:
         temporary_bytes: Peak temporary memory of the compiled program, before and
             after, as XLA reports it; `None` where it does not.
         failure: Why the program was left as it was, if rewriting failed.
+        seconds: What each rule of the optimizer took.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -84,6 +90,7 @@ class Report:
     loops: tuple[LoopReport, ...]
     temporary_bytes: tuple[int, int] | None = None
     failure: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> LoopReport:
         """The loop of that name."""
@@ -99,6 +106,8 @@ class Report:
         if self.temporary_bytes:
             old, new = map(_bytes, self.temporary_bytes)
             parts.append(f"temporary memory of the program: {old} -> {new}")
+        if self.seconds:
+            parts.append(self._time())
         return "\n\n".join(parts)
 
     __repr__ = __str__
@@ -111,7 +120,18 @@ class Report:
         if self.temporary_bytes:
             old, new = map(_bytes, self.temporary_bytes)
             parts.append(f"<p>Temporary memory of the program: {old} → {new}</p>")
+        if self.seconds:
+            parts.append(f"<p>{self._time().capitalize()}</p>")
         return "\n".join(parts)
+
+    def _time(self) -> str:
+        """What the rules took, and the one that took most."""
+        most = max(self.seconds, key=lambda rule: self.seconds[rule])
+        total = 1e3 * sum(self.seconds.values())
+        return (
+            f"time of the rules: {total:.3g} ms, of which {most} took "
+            f"{1e3 * self.seconds[most]:.3g} ms"
+        )
 
     def plot(self) -> Any:
         """Draw each loop before and after: the step, and what left it.
@@ -131,7 +151,7 @@ class Report:
 
 def _loop_html(loop: LoopReport) -> str:
     notes = "".join(
-        f"<li>{_mark(note)} <b>{html.escape(note.pass_name)}</b>: "
+        f"<li>{_mark(note)} <b>{html.escape(note.rule or note.pass_name)}</b>: "
         f"{html.escape(note.text)}</li>"
         for note in loop.notes
     )

@@ -22,8 +22,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "accumulate"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Rewrite each sum of an array of the state and a row written into zeros."""
@@ -50,7 +48,7 @@ def _rows_in_place(loop: Loop) -> Loop:
     if not count:
         return loop
     loop = replace(loop, equations=tuple(equations))
-    return drop_unused(loop.fired(NAME, f"{count} row(s) a step are added in place"))
+    return drop_unused(loop.fired(f"{count} row(s) a step are added in place"))
 
 
 def _sparse_side(
@@ -136,7 +134,7 @@ def _reads_first(loop: Loop, context: Context, array: Any) -> Loop:
         return loop
     if not context.machine.orders_reads:
         text = "JAX 0.10 copies the array at each step, however its use is ordered"
-        return loop.refused(NAME, text)
+        return loop.refused(text)
     return _with_barrier(loop, array, writes[0], unordered)
 
 
@@ -156,7 +154,7 @@ def _with_barrier(loop: Loop, array: Any, write: Any, reads: list[Any]) -> Loop:
         inputs = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
         equations.append(equation.replace(invars=inputs))
     return replace(loop, equations=tuple(in_order([*equations, *barrier]))).fired(
-        NAME, "rows are read before the array they belong to is changed in place"
+        "rows are read before the array they belong to is changed in place"
     )
 
 

@@ -17,8 +17,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Final, Loop, Result, Total
 
-NAME = "accumulate"
-
 
 @dataclass(frozen=True)
 class _Accumulator:
@@ -36,12 +34,11 @@ def run(loop: Loop, context: Context) -> Loop:
         if terms is None:
             continue
         if loop.recomputes:
-            loop = loop.refused(NAME, f"sums stay: {RECOMPUTED}")
+            loop = loop.refused(f"sums stay: {RECOMPUTED}")
             continue
         plan = planner.plan_of_all(terms)
         if plan is None:
             loop = loop.refused(
-                NAME,
                 f"the sum {carry.variable.aval.str_short()} needs rows that do not fit "
                 f"the memory budget of {context.budget} bytes",
             )
@@ -52,7 +49,6 @@ def run(loop: Loop, context: Context) -> Loop:
     for accumulator in found:
         if accumulator.carry.variable not in taken:
             loop = loop.refused(
-                NAME,
                 f"the sum {accumulator.carry.variable.aval.str_short()} stays: storing "
                 "its terms costs more than adding them in the loop",
             )
@@ -100,7 +96,6 @@ def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
         results[name] = result
     for accumulator in chosen:
         loop = loop.fired(
-            NAME,
             f"the sum {accumulator.carry.variable.aval.str_short()} of "
             f"{len(accumulator.terms)} term(s) a step is taken after the loop",
         )

@@ -1,6 +1,6 @@
 """Which rows of an earlier loop a later one can compute again, and from what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from jscan._jax.jaxprs import (
     variable_like,
 )
 from jscan._jax.operations import CHEAPER_THAN_A_ROW
-from jscan._optimizer.analysis.index import Flat
+from jscan._optimizer.analysis.index import Flat, loop_in
 from jscan._optimizer.record.loop import Loop, Stack
 
 LONGEST = 12
@@ -22,9 +22,6 @@ LONGEST = 12
 
 _WIDE = 32
 """Elements from which a row that is not stored gains, though another one is read."""
-
-Reader = Callable[[Any], Loop]
-"""Gives the record of a loop, with operands in place of values."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +56,15 @@ NOTHING = Again((), {}, {}, ())
 class Search:
     """What `loop` can compute again of the rows of one earlier loop."""
 
-    def __init__(
-        self, loop: Loop, equation: Any, earlier: Any, flat: Flat, read: Reader
-    ) -> None:
+    def __init__(self, loop: Loop, equation: Any, earlier: Any, flat: Flat) -> None:
         self.loop = loop
-        self.earlier = read(earlier)
+        self.earlier = loop_in(flat, earlier)
         self.producers = {v: e for e in self.earlier.equations for v in e.outvars}
         # Rows stored for this loop alone, in the order in which they are made.
         stacks = {
             name: result.atom
             for name, result in self.earlier.results.items()
             if isinstance(result, Stack) and is_variable(result.atom)
-            # Not what another loop has just ceased to read.
-            if name in flat.readers
         }
         alone = {
             v

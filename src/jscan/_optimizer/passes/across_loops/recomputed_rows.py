@@ -9,74 +9,39 @@ This happens before the walk through the program, as `_siblings.py` does: the la
 is written again to read fewer rows, and the earlier one then has fewer to hand out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from jscan._jax.equations import splice, unique_variables
 from jscan._jax.jaxprs import is_variable
 from jscan._jax.scans import is_scan
-from jscan._optimizer.analysis.index import Flat, index
+from jscan._optimizer.analysis.index import Flat, loop_in
 from jscan._optimizer.passes.across_loops.absorbed_rows import absorbed
 from jscan._optimizer.passes.across_loops.recompute_search import (
     NOTHING,
     Again,
-    Reader,
     Search,
     is_operand,
 )
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Loop, Note, has_effects
-from jscan._optimizer.switches import debugging, failure
 from jscan._optimizer.writing.loops import emit
 
-NAME = "save_memory"
 
-
-@dataclass(frozen=True)
-class Recomputed:
-    """A program whose loops read fewer rows.
-
-    Attributes:
-        flat: The program.
-        notes: For loops that were written again (by `id`), or could not be: what to
-            report.
-    """
-
-    flat: Flat
-    notes: Mapping[int, Note]
-
-
-def recompute(flat: Flat, read: Reader, context: Context) -> Recomputed:
-    """Let loops compute again what an earlier loop stored for them alone.
-
-    Args:
-        flat: The program.
-        read: Gives the record of a loop, with operands in place of values.
-        context: Options and platform.
-    """
-    notes: dict[int, Note] = {}
-    loops = [e for e in flat.equations if is_scan(e)]
-    if NAME not in context.options.passes:
-        loops = []
-    for equation in loops:
-        try:
-            again, made = _plan(equation, flat, read)
-            if not (again.gone or made.gone):
-                continue
-            new = _written_again(equation, read(equation), again | made, context)
-        except Exception as error:
-            if debugging():
-                raise
-            notes[id(equation)] = Note(NAME, fired=False, text=failure(error))
+def run(flat: Flat, context: Context) -> Flat:
+    """Let loops compute again what an earlier loop stored for them alone."""
+    for equation in filter(is_scan, flat.equations):
+        again, made = _plan(equation, flat)
+        if not (again.gone or made.gone):
             continue
+        new = _written_again(equation, loop_in(flat, equation), again | made, context)
         (loop,) = (e for e in new if is_scan(e))
         text = "; ".join(filter(None, (_stored_less(again), _made_here(made))))
-        notes[id(loop)] = Note(NAME, fired=True, text=text)
         here = flat.equations.index(equation)
         others = flat.equations
-        flat = index([*others[:here], *new, *others[here + 1 :]], flat.outputs)
-    return Recomputed(flat, notes)
+        flat = flat.with_equations([*others[:here], *new, *others[here + 1 :]])
+        flat = flat.noted(loop, Note("", True, text))
+    return flat
 
 
 def _stored_less(again: Again) -> str:
@@ -92,16 +57,16 @@ def _of_rows(again: Again, what: str) -> str:
     return f"{len(again.gone)} row(s) a step, {rows}: {what}" if rows else ""
 
 
-def _plan(equation: Any, flat: Flat, read: Reader) -> tuple[Again, Again]:
+def _plan(equation: Any, flat: Flat) -> tuple[Again, Again]:
     """What one loop can compute again of earlier loops' rows, and what itself."""
-    loop = read(equation)
+    loop = loop_in(flat, equation)
     if loop.length < 2 or has_effects(loop) or loop.recomputes:
         return NOTHING, NOTHING
     made = (flat.producers.get(v) for v in unique_variables(equation.invars))
     earlier = {id(e): e for e in made if e and is_scan(e) and _alike(e, equation)}
     again = NOTHING
     for other in earlier.values():
-        again |= Search(loop, equation, other, flat, read).run()
+        again |= Search(loop, equation, other, flat).run()
     return again, absorbed(loop, equation, flat)
 
 

@@ -6,12 +6,12 @@ their recurrence is done once; other loops are only joined where `_cost.py` know
 one larger step takes less time than two small ones.
 
 This happens before the walk through the program, which sees one loop at a time:
-`group` brings siblings side by side, and `join` makes one record of them.
+`run` brings siblings side by side, and `join` makes one record of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -19,70 +19,49 @@ from jscan._jax.equations import needed, renamed
 from jscan._jax.jaxprs import Atom, NotUnderstoodError, Var, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.dependence import reorderable
+from jscan._optimizer.analysis.index import Flat, Group, loop_in
 from jscan._optimizer.analysis.readers import is_last_row
 from jscan._optimizer.analysis.same_work import repeats_before_loops, repeats_in_loop
 from jscan._optimizer.record.cleanup import drop_unused, substitute
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Carry, Final, Loop, Result, Stack
-
-NAME = "merge"
-Group: TypeAlias = tuple[Any, ...]
-"""Loops to run as one; or one equation of any kind."""
+from jscan._optimizer.record.loop import Carry, Final, Loop, Note, Result, Stack
+from jscan._optimizer.record.names import called
 
 
-@dataclass(frozen=True)
-class Siblings:
-    """A program's equations with sibling loops side by side.
+def run(flat: Flat, context: Context) -> Flat:
+    """The program with loops that run as one side by side, as its groups."""
+    loops = [e for e in flat.equations if _is_candidate(e)]
+    if len({e.params["length"] for e in loops}) == len(loops):
+        return flat
+    search = _Search(flat, context)
+    for equation in loops:
+        search.place(equation)
+    if any(len(group) > 1 for group in search.groups):
+        flat = flat.with_equations([e for group in search.groups for e in group])
+    for equation in loops:
+        if id(equation) in search.apart:
+            flat = flat.noted(equation, Note("", False, search.apart[id(equation)]))
+    return replace(flat, groups=tuple(search.groups))
+
+
+class _Search:
+    """The groups found so far, while the loops of a program are gone through.
 
     Attributes:
         groups: The equations, in an order in which they may run.
         apart: For loops that were left alone (by `id`): why, in a sentence.
     """
 
-    groups: tuple[Group, ...]
-    apart: dict[int, str]
-
-
-def group(
-    equations: Sequence[Any],
-    read: Callable[[Any], Loop],
-    name: Callable[[Any], str],
-    context: Context,
-) -> Siblings:
-    """Find the loops of a program that run as one.
-
-    Args:
-        equations: The equations, in order.
-        read: Gives the record of a loop, with operands in place of values.
-        name: What to call a loop in a sentence.
-        context: Options and platform.
-    """
-    loops = [e for e in equations if _is_candidate(e)]
-    lengths = {e.params["length"] for e in loops}
-    search = _Search([(equation,) for equation in equations], read, name, context)
-    if NAME in context.options.passes and len(lengths) < len(loops):
-        for equation in loops:
-            search.place(equation)
-    return Siblings(tuple(search.groups), search.apart)
-
-
-class _Search:
-    """The groups found so far, while the loops of a program are gone through."""
-
-    def __init__(
-        self,
-        groups: list[Group],
-        read: Callable[[Any], Loop],
-        name: Callable[[Any], str],
-        context: Context,
-    ) -> None:
-        self.groups = groups
+    def __init__(self, flat: Flat, context: Context) -> None:
+        self.groups: list[Group] = [(equation,) for equation in flat.equations]
         self.apart: dict[int, str] = {}
-        self._read = read
-        self._name = name
+        self._flat = flat
         self._context = context
         self._same: dict[Any, Any] = {}
         self._renumber()
+
+    def _read(self, equation: Any) -> Loop:
+        return loop_in(self._flat, equation)
 
     def _renumber(self) -> None:
         """Two calls of one function make the same start values twice: find those."""
@@ -105,7 +84,7 @@ class _Search:
             why = _structure(needs, members[0], members[-1], between)
             if why is None:
                 *first, second = map(self._read, members)
-                why = _gain(join(first), second, self._context)
+                why = _gain(join(first), second, self._flat, self._context)
             if why is None:
                 self._join(earlier, here, members)
                 self._same |= _same_results(join([*map(self._read, members)]))
@@ -113,7 +92,7 @@ class _Search:
                 for e in (equation, *others):
                     self.apart.pop(id(e), None)
                 return
-            why = f"stays apart from {self._name(others[0])}: {why}"
+            why = f"stays apart from {called(others[0])}: {why}"
             self.apart[id(equation)] = why
 
     def _join(self, earlier: int, here: int, members: Sequence[Any]) -> None:
@@ -249,14 +228,14 @@ def _structure(
     return None
 
 
-def _gain(first: Loop, second: Loop, context: Context) -> str | None:
+def _gain(first: Loop, second: Loop, flat: Flat, context: Context) -> str | None:
     """Why loops are better left alone although they could be one, if so."""
     joined = join([first, second])
     if _covers(joined, first, second) or _covers(joined, second, first):
         return None
     if not _state(first) or not _state(second):
         return "one of them has no state, so it needs no loop"
-    if _reads_few_rows(first, context) or _reads_few_rows(second, context):
+    if _reads_few_rows(first, flat) or _reads_few_rows(second, flat):
         return "only some rows of one of them are read, and the other needs all steps"
     return context.machine.keeps_apart(
         joined.equations, [c.variable for c in joined.carries], joined.stacked()
@@ -284,10 +263,10 @@ def _state(loop: Loop) -> list[Carry]:
     ]
 
 
-def _reads_few_rows(loop: Loop, context: Context) -> bool:
+def _reads_few_rows(loop: Loop, flat: Flat) -> bool:
     """Whether a loop hands out some rows only; the last alone is not in the way."""
     rows = [name for name, result in loop.results.items() if isinstance(result, Stack)]
-    readers = [e for name in rows for e in context.consumers.get(name) or (None,)]
+    readers = [e for name in rows for e in flat.readers.get(name) or (None,)]
     return all(e is not None and e.primitive.name == "slice" for e in readers) and any(
         not is_last_row(e, loop) for e in readers
     )

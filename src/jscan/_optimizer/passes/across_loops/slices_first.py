@@ -7,24 +7,24 @@ operation on `ys[-1]`, so that the passes see that one row is read.
 from collections.abc import Sequence
 from typing import Any
 
-from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, is_variable, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.axes import moved_axes
+from jscan._optimizer.analysis.index import Flat
+from jscan._optimizer.record.context import Context
 
 
-def slices_first(equations: Sequence[Any], outputs: Sequence[Atom]) -> list[Any]:
-    """The equations of a program with slices pushed towards the loops they read.
+def run(flat: Flat, _: Context) -> Flat:
+    """The program with slices pushed towards the loops whose rows they cut.
 
     A slice takes as many rounds as things move its rows.
     """
-    current, changed = list(equations), True
-    while changed:
-        pushed = _push_once(current, outputs)
-        changed = len(pushed) > len(current)
-        current = needed(pushed, outputs)  # without what moved all rows
-    return current
+    while True:
+        pushed = _push_once(flat.equations, flat.outputs)
+        if len(pushed) == len(flat.equations):
+            return flat
+        flat = flat.with_equations(pushed)  # without what moved all rows
 
 
 def _push_once(equations: Sequence[Any], outputs: Sequence[Atom]) -> list[Any]:

@@ -9,7 +9,6 @@ from jscan._jax.equations import evaluate, free_variables
 from jscan._jax.jaxprs import fills_with_zero
 from jscan._jax.operations import is_cut, is_elementwise, is_expensive, picks_a_number
 from jscan._optimizer.analysis.dependence import Dependence, Level
-from jscan._optimizer.passes.hoist.sequences import NAME
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -42,7 +41,7 @@ def hoist_constants(loop: Loop, context: Context) -> Loop:
     moved = sum(is_expensive(e) for e in fixed)
     if moved:
         text = f"{moved} operation(s) on constants alone are done once"
-        loop = loop.fired(NAME, text)
+        loop = loop.fired(text)
     return loop
 
 

@@ -21,8 +21,6 @@ from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.writing.batches import batched
 
-NAME = "hoist"
-
 _FEWEST_STEPS = 32
 
 
@@ -43,12 +41,11 @@ def run(loop: Loop, context: Context) -> Loop:
     if not cuts:
         return original
     if loop.recomputes:
-        return original.refused(NAME, f"rows are cut in the step: {RECOMPUTED}")
+        return original.refused(f"rows are cut in the step: {RECOMPUTED}")
     parts = [cut.outvars[0] for cut in cuts]
     size = stack_bytes(parts, loop.length)
     if size > context.budget:
         return original.refused(
-            NAME,
             f"rows are cut in the step: their parts would take {size} bytes, over the "
             f"memory budget of {context.budget}",
         )
@@ -60,7 +57,7 @@ def run(loop: Loop, context: Context) -> Loop:
         sequences={**loop.sequences, **dict(zip(parts, values, strict=True))},
     )
     text = f"rows are cut into {len(parts)} parts for all steps at once"
-    return drop_unused(loop.fired(NAME, text))
+    return drop_unused(loop.fired(text))
 
 
 def _parts(row: Any, loop: Loop, smallest: int) -> list[Any]:

@@ -20,8 +20,6 @@ from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.writing.batches import batched
 
-NAME = "hoist"
-
 
 def hoist_sequences(loop: Loop, context: Context) -> Loop:
     """Batch sequence work of the loop over time, where it pays."""
@@ -34,7 +32,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     roots = [e for e in candidates if context.machine.gains_batched(e)]
     loop = _note_state_work(loop, context, dependence)
     if roots and loop.recomputes:
-        return loop.refused(NAME, f"sequence work stays: {RECOMPUTED}")
+        return loop.refused(f"sequence work stays: {RECOMPUTED}")
     movable = []
     for equation in roots:
         upstream = dependence.upstream([equation], candidates)
@@ -42,7 +40,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         if blocker is None:
             movable.append(equation)
         else:
-            loop = loop.refused(NAME, _why_not(blocker))
+            loop = loop.refused(_why_not(blocker))
     chosen, loop = _within_budget(loop, context, dependence, movable, candidates)
     if not chosen:
         return loop
@@ -50,7 +48,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     wanted = _frontier(loop, dependence, chosen)
     held, new = (stack_bytes(v, loop.length) for v in (loop.stacked(), wanted))
     if not context.machine.pays_batched(chosen, loop.length, held=held, new=new):
-        return loop.refused(NAME, f"{names} on sequences stays: {TOO_LITTLE}")
+        return loop.refused(f"{names} on sequences stays: {TOO_LITTLE}")
     values = batched(
         chosen,
         wanted,
@@ -67,7 +65,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         hoisted=(*loop.hoisted, *chosen),
     )
     return drop_unused(
-        loop.fired(NAME, f"{names} on sequences alone is done for all steps at once")
+        loop.fired(f"{names} on sequences alone is done for all steps at once")
     )
 
 
@@ -82,7 +80,7 @@ def _note_state_work(loop: Loop, context: Context, dependence: Dependence) -> Lo
     if not names:
         return loop
     text = ", ".join(sorted(names))
-    return loop.refused(NAME, f"needs the state of the step before: {text}")
+    return loop.refused(f"needs the state of the step before: {text}")
 
 
 def _within_budget(
@@ -101,7 +99,6 @@ def _within_budget(
             chosen = more
         else:
             loop = loop.refused(
-                NAME,
                 f"{root.primitive.name} on sequences stays: its rows would take {size} "
                 f"bytes, over the memory budget of {context.budget}",
             )

@@ -20,8 +20,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "hoist"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Split products of concatenations, then push slices towards the operands."""
@@ -33,7 +31,7 @@ def run(loop: Loop, context: Context) -> Loop:
             return taken_apart
         cut = pushed(taken_apart)
         text = "slices pushed through elementwise work to the weights"
-        return cut if cut is taken_apart else cut.fired(NAME, text)
+        return cut if cut is taken_apart else cut.fired(text)
     # Without that, one product of all is faster than one of each part.
     return _splits_as_slices(loop)
 
@@ -73,9 +71,7 @@ def _split_products(loop: Loop) -> Loop:
     if not count:
         return loop
     loop = replace(loop, equations=tuple(equations))
-    return drop_unused(
-        loop.fired(NAME, f"{count} product(s) of a concatenation taken apart")
-    )
+    return drop_unused(loop.fired(f"{count} product(s) of a concatenation taken apart"))
 
 
 def _concatenation(equation: Any, dependence: Dependence) -> Any | None:

@@ -27,8 +27,6 @@ from jscan._optimizer.record.cleanup import substitute
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "hoist"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Put a barrier behind the rows that are read slowly."""
@@ -47,7 +45,7 @@ def run(loop: Loop, context: Context) -> Loop:
     )
     changed = substitute(loop, dict(zip(rows, whole, strict=True)))
     loop = replace(loop, equations=(*barrier, *changed.equations))
-    return loop.fired(NAME, f"{len(rows)} row(s) are read whole at each step")
+    return loop.fired(f"{len(rows)} row(s) are read whole at each step")
 
 
 def _slow_rows(loop: Loop, smallest: int) -> list[Any]:

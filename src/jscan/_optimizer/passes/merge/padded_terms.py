@@ -27,8 +27,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "merge"
-
 
 @dataclass(frozen=True)
 class _Part:
@@ -59,7 +57,7 @@ def run(loop: Loop, context: Context) -> Loop:
         equations += replaced.get(id(equation), [equation])
     loop = replace(loop, equations=tuple(equations))
     text = f"{before} terms padded with zeros became {after}, their parts side by side"
-    return drop_unused(loop.fired(NAME, text))
+    return drop_unused(loop.fired(text))
 
 
 def _parts(addition: Any, sums: Sums) -> tuple[list[_Part], list[Any]]:

@@ -24,8 +24,6 @@ from jscan._optimizer.record.cleanup import (
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Counter, Loop
 
-NAME = "merge"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Apply all rules of the pass."""
@@ -42,7 +40,7 @@ def _unread_carries(loop: Loop) -> Loop:
     dropped = len(loop.carries) - len(kept.carries)
     if not dropped:
         return kept
-    return kept.fired(NAME, f"{_count(dropped, 'carry')} that nothing reads")
+    return kept.fired(f"{_count(dropped, 'carry')} that nothing reads")
 
 
 def _constant_carries(loop: Loop) -> Loop:
@@ -56,7 +54,7 @@ def _constant_carries(loop: Loop) -> Loop:
         constants={**loop.constants, **values},
         results=resolve_finals(loop.results, values),
     )
-    return loop.fired(NAME, f"{_count(len(same), 'carry')} that never changes")
+    return loop.fired(f"{_count(len(same), 'carry')} that never changes")
 
 
 def _same_sequences(loop: Loop) -> Loop:
@@ -69,7 +67,7 @@ def _same_sequences(loop: Loop) -> Loop:
     if not names:
         return loop
     return substitute(loop, names).fired(
-        NAME, f"{_count(len(names), 'sequence')} passed twice"
+        f"{_count(len(names), 'sequence')} passed twice"
     )
 
 
@@ -89,7 +87,7 @@ def _same_carries(loop: Loop) -> Loop:
         loop, carries=tuple(c for c in loop.carries if c.variable not in names)
     )
     return substitute(loop, names).fired(
-        NAME, f"{_count(len(names), 'carry')} equal to another"
+        f"{_count(len(names), 'carry')} equal to another"
     )
 
 

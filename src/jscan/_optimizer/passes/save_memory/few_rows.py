@@ -29,8 +29,6 @@ from jscan._optimizer.record.loop import (
     has_effects,
 )
 
-NAME = "save_memory"
-
 
 @dataclass(frozen=True)
 class _Rows:
@@ -53,7 +51,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not any(sliced) or context.finish is None or loop.counters:
         return loop
     if not all(sliced):
-        return loop.refused(NAME, "another output is read in full, so all steps store")
+        return loop.refused("another output is read in full, so all steps store")
     if has_effects(loop) or not loop.carries or loop.after:
         return loop
     wanted = [_rows(e, loop) for many in readers.values() for e in many]
@@ -63,7 +61,7 @@ def run(loop: Loop, context: Context) -> Loop:
     hull = _Rows(min(r.start for r in wanted), max(r.limit for r in wanted), 1)
     only_fewer_steps = hull.start == 0 and not finals and hull.limit < loop.length
     if bytes_saved < context.machine.split_bytes and not only_fewer_steps:
-        return loop.refused(NAME, f"{bytes_saved} bytes of rows are too few to cut it")
+        return loop.refused(f"{bytes_saved} bytes of rows are too few to cut it")
     if 2 * hull.count <= loop.length:
         return _window(loop, context, readers, hull)
     strided = len(set(wanted)) == 1 and wanted[0].stride > 1
@@ -71,7 +69,7 @@ def run(loop: Loop, context: Context) -> Loop:
         return _every_kth(loop, context, readers, wanted[0])
     if only_fewer_steps:
         return _window(loop, context, readers, hull)
-    return loop.refused(NAME, "the rows that are read are spread over the whole loop")
+    return loop.refused("the rows that are read are spread over the whole loop")
 
 
 def _is_slice(reader: Any) -> bool:
@@ -144,13 +142,13 @@ def _window(
     goes_on = hull.limit < loop.length and any(map(final_variables, finals.values()))
     if not goes_on:
         window = _part(loop, state, hull.start, hull.limit, {**finals, **results})
-        return drop_unused(replace(window, notes=loop.notes).fired(NAME, text))
+        return drop_unused(replace(window, notes=loop.notes).fired(text))
     ends = {c.variable: Final(c.variable) for c in loop.carries}
     window = _part(loop, state, hull.start, hull.limit, {**ends, **results})
     values = _finish(window, context)
     known = {name: Known(values[name]) for name in results}
     rest = _part(loop, values, hull.limit, loop.length, {**finals, **known})
-    return drop_unused(replace(rest, notes=loop.notes).fired(NAME, text))
+    return drop_unused(replace(rest, notes=loop.notes).fired(text))
 
 
 def _moved_slice(reader: Any, offset: int) -> Any:
@@ -210,7 +208,7 @@ def _every_kth(
             for n, r in results.items()
         }
         rest = replace(rest, carries=(), equations=(), results=resolved)
-    return drop_unused(replace(rest, notes=loop.notes).fired(NAME, text))
+    return drop_unused(replace(rest, notes=loop.notes).fired(text))
 
 
 def _as_carried(variable: Any, value: Any) -> Any:

@@ -29,8 +29,6 @@ from jscan._optimizer.record.loop import (
 )
 from jscan._optimizer.writing.batches import batched
 
-NAME = "save_memory"
-
 _REDUCTIONS = {
     "reduce_sum": primitives.add_p,
     "reduce_max": primitives.max_p,
@@ -65,7 +63,7 @@ def _keep_last(
         if carry is None:
             shape, dtype = atom.aval.shape, atom.aval.dtype
             if str(dtype).startswith("key<"):
-                return loop.refused(NAME, "random keys have no zero to start from")
+                return loop.refused("random keys have no zero to start from")
             # The start value is never read: there is at least one step.
             carry = Carry(variable_like(atom), atom, jnp.zeros(shape, dtype))
             loop = replace(loop, carries=(*loop.carries, carry))
@@ -74,7 +72,7 @@ def _keep_last(
     for reader in readers:
         results[reader.outvars[0]] = Applied(_on_first_row(reader), Row(row))
     return replace(loop, results=results).fired(
-        NAME, f"only the last of {loop.length} rows of {_rows(result)} is kept"
+        f"only the last of {loop.length} rows of {_rows(result)} is kept"
     )
 
 
@@ -116,7 +114,7 @@ def _reduce(
     atom = result.atom
     why = stays_stacked(loop, atom, context)
     if why:
-        return loop.refused(NAME, why)
+        return loop.refused(why)
     results: dict[Any, Result] = {
         k: v for k, v in loop.results.items() if k is not name
     }
@@ -138,7 +136,7 @@ def _reduce(
         # The other reduced axes, if any, are reduced after the loop.
         results[reader.outvars[0]] = Applied(reader, Row(Final(kinds[kind])))
     text = f"{', '.join(kinds)} of {_rows(result)} over time is kept, not its rows"
-    return replace(loop, results=results).fired(NAME, text)
+    return replace(loop, results=results).fired(text)
 
 
 def stays_stacked(loop: Loop, atom: Any, context: Context) -> str | None:

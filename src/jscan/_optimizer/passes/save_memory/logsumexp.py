@@ -18,7 +18,7 @@ from jscan._jax.equation_keys import equation_key, value_key
 from jscan._jax.equations import needed, splice, unique_variables
 from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, stack_bytes, variable_like
 from jscan._optimizer.costs.machine import LONGEST_ROUNDING, keeps_logsumexp_rows
-from jscan._optimizer.passes.save_memory.last_row import NAME, stays_stacked
+from jscan._optimizer.passes.save_memory.last_row import stays_stacked
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
@@ -55,7 +55,7 @@ def run(loop: Loop, context: Context) -> Loop:
         if why is None:
             loop = _carry(loop, name, result, found)
         else:
-            loop = loop.refused(NAME, f"the rows of a logsumexp are kept: {why}")
+            loop = loop.refused(f"the rows of a logsumexp are kept: {why}")
     return drop_unused(loop)
 
 
@@ -185,7 +185,7 @@ def _carry(loop: Loop, name: Any, result: Stack, found: _Found) -> Loop:
         carries=(*loop.carries, *carries),
         equations=(*loop.equations, *equations),
         results=results,
-    ).fired(NAME, text)
+    ).fired(text)
 
 
 def _step(peak: Any, total: Any, row: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:

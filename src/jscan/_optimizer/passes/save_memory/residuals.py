@@ -19,33 +19,14 @@ from jscan._jax.jaxprs import holds, is_jaxpr, open_jaxpr, trace
 from jscan._jax.names import eval_jaxpr, primitives
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.index import has_loops
-from jscan._optimizer.costs.machines import is_measured
-from jscan._optimizer.options import Options
-from jscan._optimizer.passes.save_memory.last_row import NAME
 from jscan._optimizer.record.inlining import is_plain_call, stores_all_but_cheap
-from jscan._optimizer.switches import debugging, enabled
 
 _GATES = frozenset({"logistic", "tanh"})
 """What JAX stores the derivative of, beside the value it is made of."""
 
 
-def storing_less(closed_jaxpr: Any, options: Options) -> Any:
-    """A program whose loops will store less for a derivative, if one is taken.
-
-    Never raises (but with `JSCAN_DEBUG=1`): what is not understood stays as it is.
-    """
-    unknown = options.unasked and not is_measured(jax.default_backend())
-    if unknown or NAME not in options.passes or not enabled():
-        return closed_jaxpr
-    try:
-        return _changed(closed_jaxpr)
-    except Exception:
-        if debugging():
-            raise
-        return closed_jaxpr
-
-
-def _changed(closed_jaxpr: Any) -> Any:
+def run(closed_jaxpr: Any) -> Any:
+    """The program with steps that store less for a derivative, if one is taken."""
     opened, _ = open_jaxpr(closed_jaxpr)
     if not has_loops(opened):
         return closed_jaxpr
@@ -59,7 +40,7 @@ def _equation(equation: Any) -> Any:
     if not (is_scan(equation) or is_plain_call(equation)):
         return equation
     body = equation.params["jaxpr"]
-    new = _changed(body)
+    new = run(body)
     if is_scan(equation) and new is body and _has_gates(body):
         new = _checkpointed(body)
     if new is body:

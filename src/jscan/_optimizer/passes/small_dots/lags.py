@@ -21,8 +21,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "small_dots"
-
 
 @dataclass(frozen=True)
 class _Lag:
@@ -46,7 +44,7 @@ def run(loop: Loop, context: Context) -> Loop:
         lags = _longest(terms, sums)
         if len(lags) >= least:
             replaced[id(addition)] = _product(addition, terms, lags)
-            loop = loop.fired(NAME, f"{len(lags)} numbers times rows became a product")
+            loop = loop.fired(f"{len(lags)} numbers times rows became a product")
     if not replaced:
         return loop
     equations: list[Any] = []

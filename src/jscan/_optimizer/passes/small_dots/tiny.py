@@ -21,8 +21,6 @@ from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-NAME = "small_dots"
-
 
 def run(loop: Loop, context: Context) -> Loop:
     """Write the tiny products left in the loop as sums."""
@@ -43,7 +41,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not count:
         return loop
     loop = replace(loop, equations=tuple(equations))
-    return loop.fired(NAME, f"{count} tiny product(s) written as multiply and sum")
+    return loop.fired(f"{count} tiny product(s) written as multiply and sum")
 
 
 def _is_tiny(equation: Any, machine: Machine) -> bool:

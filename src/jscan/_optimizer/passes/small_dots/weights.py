@@ -31,8 +31,6 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, Piece
 
-NAME = "small_dots"
-
 
 def store_transposed(loop: Loop, context: Context) -> Loop:
     """Apply the first rule to the products with constant matrices."""
@@ -91,9 +89,7 @@ def _materialise_transposes(loop: Loop, machine: Machine) -> Loop:
     if not transposed:
         return loop
     loop = replace(loop, constants=constants, equations=tuple(equations))
-    return loop.fired(
-        NAME, f"{len(transposed)} transposed matrix(es) stored before the loop"
-    )
+    return loop.fired(f"{len(transposed)} transposed matrix(es) stored before the loop")
 
 
 # ----------------------------------------------------------------- one left operand
@@ -146,7 +142,7 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
         constants={**loop.constants, matrix: wide},
         equations=tuple(equations),
     )
-    return loop.fired(NAME, f"{len(group)} products with one left operand became one")
+    return loop.fired(f"{len(group)} products with one left operand became one")
 
 
 # ------------------------------------------------------------------ a sum of products
@@ -218,6 +214,4 @@ def _joined(loop: Loop, total: Any, terms: list[Any], group: list[Any]) -> Loop:
         equations=tuple(equations),
         joined={**loop.joined, **pieces},
     )
-    return drop_unused(
-        loop.fired(NAME, f"a sum of {len(group)} products became one product")
-    )
+    return drop_unused(loop.fired(f"a sum of {len(group)} products became one product"))

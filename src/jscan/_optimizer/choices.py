@@ -1,0 +1,68 @@
+"""The arguments of `optimize` and `explain`, checked."""
+
+from typing import Any
+
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+from jscan._optimizer.options import Options
+from jscan._optimizer.rules import DEFAULT, PASS_NAMES, RULE_NAMES
+
+_SUBJECT = Subject("jscan.optimize")
+
+
+def make_options(passes: Any = None, memory_budget: int | None = None) -> Options:
+    """Check and complete the arguments of `optimize`.
+
+    Args:
+        passes: `None` for the default, or names of families or of single rules: a
+            collection, or one string with a plus between them; `"default"` is short
+            for all that keep rounding close.
+        memory_budget: Bytes; `None` for 32 MiB.
+
+    Raises:
+        ScanValueError: A name that no rule bears, or a negative budget.
+        ScanTypeError: `passes` is no collection of names, or the budget no number.
+    """
+    asked = passes.split("+") if isinstance(passes, str) else passes
+    try:
+        names = None if asked is None else frozenset(asked)
+    except TypeError:
+        raise ScanTypeError(
+            explain_error(
+                _SUBJECT,
+                "passes",
+                needed="names of passes",
+                came=f"{passes!r:.60}",
+                fix='write passes=["hoist", "merge"] or passes="default+associate"',
+            )
+        ) from None
+    if names is not None and "default" in names:
+        names = names - {"default"} | DEFAULT
+    unknown = sorted(map(str, (names or DEFAULT) - {*PASS_NAMES, *RULE_NAMES}))
+    if unknown:
+        raise ScanValueError(
+            explain_error(
+                _SUBJECT,
+                "passes",
+                needed=f"names among {', '.join(PASS_NAMES)} and default",
+                came=f"unknown passes {', '.join(unknown)}",
+                fix="leave passes out for all that keep rounding close",
+            )
+        )
+    try:
+        budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
+    except (TypeError, ValueError):
+        raise ScanTypeError(_bad_budget(memory_budget)) from None
+    if budget < 0:
+        raise ScanValueError(_bad_budget(budget))
+    return Options(names, budget)
+
+
+def _bad_budget(budget: Any) -> str:
+    return explain_error(
+        _SUBJECT,
+        "memory_budget",
+        needed="0 or more bytes",
+        came=repr(budget),
+        fix="leave memory_budget out for 32 MiB",
+    )
