@@ -1,0 +1,222 @@
+"""Checkpoints: the same numbers, less memory, and how much is computed again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jscan
+from support import reference
+from support.checking import check_scan
+from support.stops import executed_sum, temporary_bytes
+
+WAYS = [1, 3, 100, "sqrt", "recursive"]
+
+
+def program(loops, xp, **options):
+    """A state with taps, a map output before it, sequence taps, backwards."""
+
+    def run(x, z, w):
+        def step(now, before, near, far, w):
+            new = xp.tanh(near * w + far * now)
+            return [before * new, new]
+
+        return loops.scan(
+            step,
+            dict(input=x, taps=[0, -1]),
+            [None, dict(initial=z, taps=[-1, -2])],
+            w,
+            go_backwards=True,
+            **options,
+        ).outputs
+
+    return run
+
+
+@pytest.mark.parametrize("checkpoint", ["sqrt", 3])
+def test_values_and_derivatives(checkpoint):
+    check_scan(
+        program(jscan, jnp, checkpoint=checkpoint),
+        program(reference, np),
+        np.linspace(-0.9, 1.1, 8),
+        np.array([0.2, 0.4]),
+        0.7,
+        batch=checkpoint == 3,
+        second=checkpoint == 3,
+    )
+
+
+@pytest.mark.parametrize("checkpoint", WAYS)
+@pytest.mark.parametrize("stops", [False, True], ids=["scan", "until"])
+def test_every_way_gives_the_rows_and_gradients_of_none(checkpoint, stops):
+    def run(w, checkpoint):
+        def step(a, h, w):
+            new = jnp.sin(h * w + a)
+            return ([new, a * h], jscan.until(a > 6.5)) if stops else [new, a * h]
+
+        x = jnp.arange(10.0)
+        result = jscan.scan(step, x, [jnp.zeros(()), None], w, checkpoint=checkpoint)
+        rows = jnp.stack(result.outputs)
+        return jnp.where(result.mask, rows, jnp.zeros(())).sum(), result.n_steps
+
+    both = jax.jit(jax.value_and_grad(run, has_aux=True), static_argnums=1)
+    actual, expected = both(0.6, checkpoint), both(0.6, None)
+    jax.tree.map(np.testing.assert_allclose, actual, expected)
+    assert int(actual[0][1]) == (8 if stops else 10)
+
+
+def test_updates_and_draws():
+    def run(w, checkpoint):
+        seen = jscan.shared(0.0)
+        rng = jscan.RandomStreams(3)
+
+        def step(a, h):
+            noise = rng.normal(size=())
+            return h * w + a * noise, {seen: seen.value + h}
+
+        result = jscan.scan(step, jnp.arange(7.0), jnp.zeros(()), checkpoint=checkpoint)
+        return result.outputs.sum() + result.updates[seen], result.outputs
+
+    both = jax.value_and_grad(run, has_aux=True)
+    expected = both(0.6, None)
+    for checkpoint in (3, "recursive"):
+        jax.tree.map(np.testing.assert_allclose, both(0.6, checkpoint), expected)
+
+
+def gradient_of_a_long_loop(checkpoint, body=lambda h: h):
+    """T=4096 steps of a state of 1024 floats, of which only a number is kept."""
+
+    def cost(start, w):
+        def step(h, w):
+            new = jnp.tanh(body(h) * w)
+            return [new, (h * h).sum()]
+
+        outputs, _ = jscan.scan(
+            step, None, [start, None], w, n_steps=4096, checkpoint=checkpoint
+        )
+        return outputs[1].sum()
+
+    size = jnp.ones(1024, "float32")
+    return jax.jit(jax.grad(cost, (0, 1))).lower(size, size).compile()
+
+
+def test_memory():
+    def temporary(checkpoint):
+        return temporary_bytes(gradient_of_a_long_loop(checkpoint))
+
+    plain = temporary(None)
+    assert temporary("sqrt") <= plain / 16
+    assert temporary("recursive") <= plain / 64
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "most"), [(None, 1), (7, 2), ("sqrt", 2), ("recursive", 3)]
+)
+@pytest.mark.parametrize("stops", [False, True], ids=["scan", "until"])
+def test_recomputation_is_counted(checkpoint, most, stops):
+    """Forward steps of value and gradient: at most one extra pass for "sqrt"."""
+    seen = []
+
+    def count(h):
+        seen.append(float(h))
+        return h
+
+    @jax.custom_jvp
+    def noted(h):
+        return jax.pure_callback(count, h, h)
+
+    noted.defjvp(lambda h, rate: (noted(*h), rate[0]))
+
+    def cost(w):
+        def step(h, w):
+            new = jnp.sin(noted(h) * w)
+            return (new, jscan.until(new > 9)) if stops else new
+
+        return executed_sum(
+            jscan.scan(step, None, jnp.ones(()), w, n_steps=60, checkpoint=checkpoint)
+        )
+
+    jax.block_until_ready(jax.jit(jax.grad(cost))(0.5))
+    jax.effects_barrier()
+    assert len(seen) <= 60 * most
+    assert len(seen) > 60 or most == 1
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "text"),
+    [(0, r"checkpoint.*'sqrt'.*got 0"), ("cube", r"checkpoint.*'sqrt'.*'cube'")],
+)
+def test_other_values_are_errors(checkpoint, text):
+    with pytest.raises(ValueError, match=text):
+        jscan.scan(lambda a: a, jnp.ones(3), checkpoint=checkpoint)
+
+
+# -------------------------------------------------------------------- scan_checkpoints
+
+
+@pytest.mark.parametrize("length", [1, 5, 6, 7])
+@pytest.mark.parametrize("padding", [False, True])
+def test_rows_at_chunk_ends(length, padding):
+    """Sequences of any length, map outputs anywhere, no non_sequences."""
+    x = jnp.linspace(0.2, 1.0, length)
+
+    def step(a, h):
+        return [a * h, h * 0.5 + a]
+
+    def rows(x, every):
+        info = [None, jnp.ones(())]
+        if every is None:
+            return jscan.scan(step, x, info).outputs
+        return jscan.scan_checkpoints(
+            step, x, info, save_every_N=every, padding=padding
+        ).outputs
+
+    ends = [*range(2, length - 1, 3), length - 1]
+    ends = np.array(sorted({end for end in ends if end < length}))
+    kept, every = rows(x, 3), rows(x, None)
+    for actual, expected in zip(kept, every, strict=True):
+        np.testing.assert_allclose(actual, expected[ends])
+    slope = jax.grad(lambda x: sum(r.sum() for r in rows(x, 3)))(x)
+    expected = jax.grad(lambda x: sum(r[ends].sum() for r in rows(x, None)))(x)
+    np.testing.assert_allclose(slope, expected)
+
+
+def test_updates_and_names():
+    count = jscan.shared(0)
+    result = jscan.scan_checkpoints(
+        lambda h: (h * 2, {count: count.value + 1}),
+        outputs_info=jnp.ones(()),
+        n_steps=5,
+        save_every_N=2,
+    )
+    assert result.outputs.tolist() == [4, 16, 32]
+    assert int(result.updates[count]) == 5
+    assert result.n_steps == 5
+
+
+def test_only_chunk_ends_are_stored():
+    def cost(w):
+        outputs, _ = jscan.scan_checkpoints(
+            lambda h, w: jnp.tanh(h * w),
+            outputs_info=jnp.ones(1000),
+            non_sequences=w,
+            n_steps=1000,
+            save_every_N=100,
+        )
+        return outputs.sum()
+
+    compiled = jax.jit(jax.grad(cost)).lower(0.5).compile()
+    # Ten saved states, ten rows, and the residuals of a hundred steps.
+    assert temporary_bytes(compiled) < 8 * 1000 * 350
+
+
+def test_what_scan_checkpoints_refuses():
+    info = dict(initial=jnp.ones(2), taps=[-2])
+    with pytest.raises(RuntimeError, match=r"scan_checkpoints.*without taps"):
+        jscan.scan_checkpoints(lambda h: h, outputs_info=info, n_steps=3)
+    with pytest.raises(NotImplementedError, match=r"until.*checkpoint=N"):
+        jscan.scan_checkpoints(
+            lambda a: (a, jscan.until(a > 0)), jnp.ones(3), save_every_N=2
+        )
+    with pytest.raises(ValueError, match=r"checkpoint.*number of steps.*got 0"):
+        jscan.scan_checkpoints(lambda a: a, jnp.ones(3), save_every_N=0)

@@ -1,0 +1,84 @@
+"""associate: linear recurrences as an associative scan, if asked for."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jscan import explain, optimize
+from support.optimizer.loops import assert_same, check, loop_lengths, reasons
+
+A = jax.nn.sigmoid(jax.random.normal(jax.random.key(8), (33, 4)))
+B = jax.random.normal(jax.random.key(9), (33, 4))
+ASKED = ["merge", "save_memory", "hoist", "vectorise", "sink", "associate"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_linear_recurrence(reverse):
+    """No loop is left; values, derivatives and batches agree."""
+
+    def smooth(a, b):
+        def step(h, row):
+            h = (row[0] * h - row[1]) / 1.5 + h * 0.1
+            return h, jnp.tanh(h)
+
+        return jax.lax.scan(step, jnp.ones(4), (a, b), reverse=reverse)
+
+    assert loop_lengths(optimize(smooth, passes=ASKED), A, B) == []
+    check(smooth, A, B, tolerance=1e-4, passes=ASKED)
+
+
+def test_constant_coefficients_and_chained_recurrences():
+    """One recurrence feeds the next: both go, one after the other."""
+
+    def chain(a, b):
+        def step(state, x):
+            first = a[0] * state[0] + x
+            second = 0.5 * state[1] + first * x
+            return (first, second), second
+
+        return jax.lax.scan(step, (jnp.zeros(4), jnp.ones(4)), b)
+
+    assert loop_lengths(optimize(chain, passes=ASKED), A, B) == []
+    assert_same(optimize(chain, passes=ASKED)(A, B), chain(A, B), 1e-4)
+
+
+def test_only_if_asked_for():
+    """It is not among the default passes."""
+    total = lambda b: jax.lax.scan(lambda c, x: ((c := 0.5 * c + x), c), B[0], b)[1]
+    assert loop_lengths(optimize(total), B) == [33]
+    assert "associate" not in explain(total)(B).loops[0].fired
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (lambda c, x: jnp.tanh(c) + x, "tanh is not linear"),
+        (lambda c, x: c * c + x, "mul is not linear"),
+        (lambda c, x: x / (c + 2.0), "div is not linear"),
+        (lambda c, x: c[::-1] + x, "rev is not linear"),
+        (lambda c, x: c.sum() + x, "reduce_sum is not linear"),
+    ],
+)
+def test_what_is_not_linear_stays(step, why):
+    """The reason names the operation."""
+    loop = lambda b: jax.lax.scan(lambda c, x: ((c := step(c, x)), c), B[0], b)[1]
+    assert why in reasons(loop, B, name="associate", passes=ASKED)
+    assert_same(optimize(loop, passes=ASKED)(B), loop(B))
+
+
+def test_integers_and_tied_states_stay():
+    """Integer sums keep their order of wrapping; states in pairs are not split."""
+    count = lambda x: jax.lax.scan(lambda c, v: (c * 2 + v, c), jnp.int32(1), x)[1]
+    x = jnp.arange(40, dtype=jnp.int32)
+    assert "not a floating point" in reasons(count, x, name="associate", passes=ASKED)
+    pair = lambda b: jax.lax.scan(
+        lambda c, v: ((c[1] + v, c[0] * 0.5), c[0]), (B[0], B[1]), b
+    )[1]
+    assert "other state" in reasons(pair, B, name="associate", passes=ASKED)
+    assert "memory budget" in reasons(
+        lambda b: jax.lax.scan(lambda c, v: (0.5 * c + v, c), B[0], b)[1],
+        B,
+        name="associate",
+        passes=ASKED,
+        memory_budget=100,
+    )

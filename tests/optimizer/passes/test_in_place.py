@@ -1,0 +1,56 @@
+"""accumulate in the loop: an array filled step by step has a linear gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jscan import explain, optimize
+from support.optimizer.loops import assert_same, operations
+
+JAX_ORDERS_READS = tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 12)
+X = jnp.sin(jnp.arange(2000.0))
+
+
+def filled(x):
+    """The program of JAX issue 10197: written by `at[i].set`, read at `i - 1`."""
+
+    def step(s, i):
+        return s.at[i].set(jnp.tanh(s[i - 1] * 0.9 + x[i])), None
+
+    return jax.lax.scan(step, jnp.zeros_like(x), jnp.arange(1, x.shape[0]))[0].sum()
+
+
+def test_rows_are_added_in_place():
+    """No backward step adds whole arrays."""
+    _, plain = operations(jax.grad(filled), X)
+    _, inside = operations(optimize(jax.grad(filled)), X)
+    assert plain.count("add_any") > inside.count("add_any")
+    step = explain(jax.grad(filled))(X).loops[-1]
+    assert step.after.flops < step.before.flops / 100
+    assert_same(jax.jit(optimize(jax.grad(filled)))(X), jax.jit(jax.grad(filled))(X))
+
+
+def test_reads_come_before_the_write_where_that_helps():
+    """On JAX 0.10 the report says why the gradient stays quadratic."""
+    text = str(explain(jax.grad(filled))(X).loops[-1])
+    if JAX_ORDERS_READS:
+        assert "read before the array they belong to" in text
+    else:
+        assert "copies the array at each step" in text
+
+
+def test_several_rows_repeated_and_out_of_bounds():
+    """Scattered rows add up, and rows outside are dropped, as they were."""
+    table = jnp.arange(12.0).reshape(6, 2)
+    rows = jnp.asarray([[0, 0, 5], [1, 9, -1], [2, 2, 2]])
+
+    def total(table):
+        def step(s, i):
+            picked = s[i].sum() * jnp.cos(s[i[0], 0])
+            return s * 0.9 + picked, picked
+
+        return jax.lax.scan(step, table, rows)[1].sum()
+
+    got = jax.jit(optimize(jax.grad(total)))(table)
+    assert_same(got, jax.grad(total)(table))
+    assert np.isfinite(np.asarray(got)).all()

@@ -1,0 +1,220 @@
+"""small_dots and unroll: the last passes, for the CPU's compiler."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jscan import explain, optimize
+from jscan._optimizer import rewrite
+from support.optimizer.loops import assert_same, check, operations, reasons
+
+A = jnp.eye(4) * 0.9 + jnp.eye(4, k=1) * 0.1
+X = jax.random.normal(jax.random.key(5), (80,))
+
+
+def kalman(a, x):
+    def step(state, x_t):
+        m, p = state
+        p = a @ p @ a.T + 0.1 * jnp.eye(4)
+        gain = p[:, 0] / (p[0, 0] + 1)
+        m = a @ m
+        m = m + gain * (x_t - m[0])
+        return (m, p - gain[:, None] * p[0][None, :]), m[0]
+
+    return jax.lax.scan(step, (jnp.zeros(4), jnp.eye(4)), x)[1]
+
+
+def test_tiny_products_are_written_out():
+    """Matrix times matrix goes; a matrix times a vector is fine as it is."""
+    _, plain = operations(kalman, A, X)
+    _, inside = operations(optimize(kalman), A, X)
+    assert plain.count("dot_general") == 3
+    assert inside.count("dot_general") == 1
+    check(kalman, A, X, tolerance=1e-4)
+
+
+def test_written_out_product_equals_the_product():
+    """Batch axes, several contracted axes, any order: against NumPy."""
+    left, right = np.random.default_rng(0).normal(size=(2, 2, 3, 4))
+
+    def loop(x, y):
+        def step(c, _):
+            return jax.lax.dot_general(
+                x * c.sum(), y, (((2, 1), (2, 1)), ((0,), (0,)))
+            )[:, None] + 0 * c, None
+
+        return jax.lax.scan(step, jnp.ones((2, 1)), length=2)[0]
+
+    once = np.einsum("bij,bij->b", left, right)
+    expected = (once * (once * 2).sum())[:, None]
+    np.testing.assert_allclose(optimize(loop)(left, right), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows", "stored"), [(9, 2, True), (5, 2, False), (9, 1, False)]
+)
+def test_transposed_weights_are_stored_once(steps, rows, stored):
+    """A backward step reads `u.T`, whose transpose XLA does not hoist.
+
+    In a short loop, or for one row a step, storing it takes longer than it saves.
+    """
+    u = jnp.eye(32) / 2
+
+    def loss(u, x):
+        step = lambda h, x_t: ((h := jnp.tanh(h @ u + x_t)), h)
+        return (jax.lax.scan(step, jnp.zeros((rows, 32)), x)[1] ** 2).sum()
+
+    x = jnp.ones((steps, rows, 32))
+    report = explain(jax.grad(loss))(u, x)
+    assert ("transposed matrix" in str(report.loops[-1])) == stored
+    assert_same(jax.jit(optimize(jax.grad(loss)))(u, x), jax.grad(loss)(u, x))
+
+
+def test_products_with_one_left_operand_are_merged():
+    """Three gates of a small state are one product inside the loop."""
+    u = [jnp.eye(16) / k for k in (2, 3, 4)]
+
+    def cell(u, x):
+        def step(h, x_t):
+            h = jnp.tanh(h @ u[0] + x_t) * jax.nn.sigmoid(h @ u[1]) + h @ u[2]
+            return h, h
+
+        return jax.lax.scan(step, jnp.ones((8, 16)), x)[1]
+
+    x = jnp.ones((5, 8, 16))
+    _, inside = operations(optimize(cell), u, x)
+    assert inside.count("dot_general") == 1
+    check(cell, u, x)
+
+
+def test_cpu_rules_stay_off_elsewhere():
+    """On another platform none of the CPU's rules is applied."""
+    closed = jax.make_jaxpr(kalman)(A, X)
+    rewritten = rewrite(closed, platform="tpu")
+    loops = [e for e in rewritten.jaxpr.eqns if e.primitive.name == "scan"]
+    body = loops[0].params["jaxpr"].jaxpr
+    assert sum(e.primitive.name == "dot_general" for e in body.eqns) == 3
+    assert loops[0].params["unroll"] == 1
+
+
+def unroll_of(fun, *args, **keywords):
+    closed = rewrite(jax.make_jaxpr(fun)(*args), platform="cpu", **keywords)
+    return [e.params["unroll"] for e in closed.jaxpr.eqns if e.primitive.name == "scan"]
+
+
+def recurrence(a, x):
+    step = lambda c, x_t: ((c := a * c + x_t), c)
+    return jax.lax.scan(step, jnp.zeros((), x.dtype), x)[1]
+
+
+def test_tiny_steps_are_unrolled():
+    """By a factor that fits what a step touches."""
+    a = X[0] * 0.5
+    assert unroll_of(recurrence, a, X) == [8]
+    assert unroll_of(recurrence, a, X[:20]) == [1]
+    check(recurrence, a, X)
+
+
+def test_a_chosen_unroll_is_kept():
+    """What the user chose is not changed."""
+
+    def loop(x):
+        step = lambda c, x_t: ((c := 0.5 * c + x_t), c)
+        return jax.lax.scan(step, jnp.zeros((), x.dtype), x, unroll=2)[1]
+
+    assert unroll_of(loop, X) == [2]
+
+
+def test_larger_steps_are_repeated_less_often():
+    """Eight times, four times for more numbers, and short arrays count in bytes."""
+
+    def lags(xs, weights):
+        def step(past, x):
+            new = x + sum(w * p for w, p in zip(weights, past, strict=True))
+            return (new, *past[:-1]), new
+
+        start = (jnp.zeros(xs.shape[1:], xs.dtype),) * len(weights)
+        return jax.lax.scan(step, start, xs)[1]
+
+    xs, short = jnp.ones(80, jnp.float32), jnp.ones((80, 2), jnp.float32)
+    assert unroll_of(functools.partial(lags, weights=(0.5,)), xs) == [8]
+    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), xs) == [4]
+    assert unroll_of(functools.partial(lags, weights=(0.5,)), short) == [4]
+    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), short) == [1]
+    for size in (1, 5):
+        check(functools.partial(lags, weights=(0.2,) * size), xs)
+
+
+def test_numbers_of_a_constant_array_do_not_count():
+    """A step that indexes its weights is as tiny as one that holds them."""
+
+    def indexed(weights, xs):
+        def step(past, x):
+            new = x + weights[0] * past[0] + weights[1] * past[1]
+            return (new, past[0]), new
+
+        return jax.lax.scan(step, (jnp.float32(0),) * 2, xs)[1]
+
+    weights, xs = jnp.float32([0.5, 0.2]), jnp.ones(83, jnp.float32)
+    assert unroll_of(indexed, weights, xs)[0] > 1
+    check(indexed, weights, xs)
+
+
+def _one_step_of(make):
+    def loop(xs):
+        step = lambda c, x: ((c := make(c, x)), c)
+        return jax.lax.scan(step, jnp.zeros(xs.shape[1:], xs.dtype), xs)[1]
+
+    return loop
+
+
+def _many_rows(xs):
+    def step(state, rows):
+        states = [state := 0.5 * state + row for row in rows]
+        return state, states
+
+    start = jnp.zeros((), xs.dtype)
+    return jax.lax.scan(step, start, [jnp.roll(xs, n) for n in range(5)])[1]
+
+
+@pytest.mark.parametrize(
+    ("loop", "shape", "reason"),
+    [
+        (_one_step_of(lambda c, x: c + x), (80, 64), "not tiny"),
+        (_one_step_of(lambda c, x: c + x.sum() * c.max()), (80, 4), "more than"),
+        (_one_step_of(lambda c, x: jnp.tanh(c + x)), (80,), "tanh, which outweighs"),
+        (_one_step_of(lambda c, x: c + x), (63,), "63 steps are too few"),
+        (_many_rows, (80,), "10 rows, too many"),
+    ],
+)
+def test_unroll_says_why_not(loop, shape, reason):
+    """A large step, one that is more than arithmetic, a slow one, few, many rows."""
+    assert reason in reasons(loop, jnp.ones(shape), name="unroll")
+    assert unroll_of(loop, jnp.ones(shape)) == [1]
+
+
+def _cell(rows, wide):
+    """A network's step: the state times a matrix, and a nonlinear function of it."""
+
+    def loop(matrix, xs):
+        step = lambda h, x: ((h := jnp.tanh(h @ matrix + x)), h)
+        return jax.lax.scan(step, jnp.zeros((rows, wide), xs.dtype), xs)[1]
+
+    matrix = 0.3 * jax.random.normal(jax.random.key(1), (wide, wide))
+    return loop, (matrix, jax.random.normal(jax.random.key(2), (6, rows, wide)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "wide", "products", "barriers"),
+    [(8, 8, 0, 0), (8, 16, 0, 1), (4, 24, 0, 1), (8, 24, 1, 0), (1, 16, 1, 0)],
+)
+def test_larger_products_are_summed_behind_a_barrier(rows, wide, products, barriers):
+    """What reads the sum may not do it again; larger ones and vectors stay."""
+    loop, arguments = _cell(rows, wide)
+    _, inside = operations(optimize(loop), *arguments)
+    assert inside.count("dot_general") == products
+    assert inside.count("optimization_barrier") == barriers
+    check(loop, *arguments)

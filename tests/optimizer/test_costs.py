@@ -1,0 +1,193 @@
+"""What does not pay on a CPU stays in the loop, and the report says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jscan import explain, optimize
+from jscan._jax.versions import JAX_VERSION
+from jscan._optimizer.costs.machines import machine_for
+from support.optimizer.loops import assert_same, loop_lengths, operations, reasons
+
+pytestmark = [
+    pytest.mark.usefixtures("measured_costs"),
+    pytest.mark.skipif(
+        jax.default_backend() != "cpu", reason="the costs of a CPU are tested"
+    ),
+]
+X = jax.random.normal(jax.random.key(0), (50, 64), "float32")
+W = jax.random.normal(jax.random.key(1), (64, 64), "float32") / 8
+
+
+def test_a_short_map_stays_a_loop():
+    """Starting a batch takes longer than the loop; a long one pays."""
+
+    def mapped(x):
+        return jax.lax.scan(lambda _, row: (None, jnp.tanh(row)), None, x)[1]
+
+    assert loop_lengths(optimize(mapped), X) == [50]
+    assert "less than a batch saves" in reasons(mapped, X, name="vectorise")
+    assert loop_lengths(optimize(mapped), jnp.tile(X, (200, 1))) == []
+
+
+def test_a_sum_of_entries_read_one_by_one_stays():
+    """The trace of a matrix: a gather of all entries is slower than reading them."""
+
+    def trace(x):
+        step = lambda total, i: (total + x[i, i], None)
+        return jax.lax.scan(step, jnp.float32(0), jnp.arange(50))[0]
+
+    assert loop_lengths(optimize(trace), X) == [50]
+    assert "adding them in the loop" in reasons(trace, X, name="accumulate")
+    assert_same(optimize(trace)(X), trace(X))
+
+
+def test_bit_shifts_of_the_state_stay():
+    """They are as cheap as an addition."""
+
+    def draws(seed):
+        def step(state, _):
+            state = state ^ (state << np.uint32(13))
+            return state, state >> np.uint32(8)
+
+        return jax.lax.scan(step, seed, None, length=100_000)[1]
+
+    _, inside = operations(optimize(draws), jnp.uint32(1))
+    assert "shift_right_logical" in inside
+
+
+def test_outer_products_of_sequences_are_not_stored():
+    """Batched, each would be an array of its own in memory."""
+
+    def cell(x):
+        def step(state, row):
+            state = jnp.tanh(state + jnp.outer(row, row))
+            return state, None
+
+        return jax.lax.scan(step, jnp.zeros((64, 64), "float32"), x)[0]
+
+    outside, _ = operations(optimize(cell), X)
+    assert "dot_general" not in outside
+
+
+def test_rows_are_added_to_a_table_in_the_loop():
+    """In place, a step costs one row of the gradient's table."""
+
+    def loss(table, rows):
+        def step(total, i):
+            return total + jax.lax.dynamic_index_in_dim(table, i, 0, False) ** 2, None
+
+        return jax.lax.scan(step, jnp.zeros(64, "float32"), rows)[0].sum()
+
+    rows = jnp.arange(50) % 7
+    backward = explain(jax.grad(loss))(X, rows).loops[-1]
+    assert "vectorise" not in backward.fired
+    gradient = jax.grad(loss)
+    assert loop_lengths(optimize(gradient), X, rows) == [50, 50]
+    assert_same(optimize(gradient)(X, rows), gradient(X, rows))
+
+
+@pytest.mark.parametrize(("high", "wide"), [(64, 64), (32, 64), (24, 96), (32, 128)])
+def test_a_vector_times_a_small_wide_matrix_stays(high, wide):
+    """Where it is most of a short step, as in networks with fused gates (JAX 0.12)."""
+    left, back = jnp.tile(W[:high], 2)[:, :wide], jnp.eye(wide, high, dtype="float32")
+
+    def cell(w, x):
+        def step(h, row):
+            # Three, as one or two small ones stay for another reason.
+            read = row @ w + (row * 2) @ w + (row * 3) @ w
+            h = jnp.tanh(h @ back @ w + read)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros((1, wide), "float32"), x)[1]
+
+    longer = jnp.tile(X[:, None, :high], (100, 1, 1))
+    outside, inside = operations(optimize(cell), left, longer)
+    least, most = machine_for("cpu").whole_dot
+    stays = wide > high and least < high * wide <= most
+    assert outside.count("dot_general") == (0 if stays else 3)
+    assert inside.count("dot_general") == (5 if stays else 2)
+    assert_same(optimize(cell)(left, longer), cell(left, longer), 1e-4)
+
+
+@pytest.mark.parametrize("high", [16, 64])
+def test_a_lone_small_product_with_a_vector_stays(high):
+    """Where the step is one short function with it as without it (JAX 0.12)."""
+
+    def cell(weights, x):
+        w, u = weights
+        step = lambda h, row: ((h := jnp.tanh(h @ u + row @ w)), h)
+        return jax.lax.scan(step, jnp.zeros(64, "float32"), x)[1]
+
+    longer = jnp.tile(X[:, :high], (400, 1))
+    weights = W[:high], W
+    outside, inside = operations(optimize(cell), weights, longer)
+    stays = machine_for("cpu").lone_dot >= W[:high].size
+    assert stays == (high == 16 and JAX_VERSION >= (0, 11))
+    assert inside.count("dot_general") == (2 if stays else 1)
+    assert outside.count("dot_general") == (0 if stays else 1)
+    assert_same(optimize(cell)(weights, longer), cell(weights, longer), 1e-4)
+
+
+def test_products_of_matrices_leave_as_before():
+    """Eight rows at once: a product is a call, and one for all steps is better."""
+
+    def cell(w, x):
+        step = lambda h, row: ((h := jnp.tanh(h @ w + row @ w)), h)
+        return jax.lax.scan(step, jnp.zeros((8, 64), "float32"), x)[1]
+
+    x = jnp.broadcast_to(X[:, None, :], (50, 8, 64)) * jnp.ones((1, 8, 1), "float32")
+    longer = jnp.tile(x, (10, 1, 1))
+    outside, inside = operations(optimize(cell), W, longer)
+    assert (outside.count("dot_general"), inside.count("dot_general")) == (1, 1)
+    few = x[:8]
+    _, inside = operations(optimize(cell), W, few)
+    assert inside.count("dot_general") == 2
+    assert "a batch and its rows" in reasons(cell, W, few, name="hoist")
+
+
+def test_an_inner_loop_counts_at_each_of_its_steps():
+    """64 loops of 16 steps are worth one loop of 64 rows; 8 of them are not."""
+
+    def nested(x):
+        def outer(total, rows):
+            step = lambda h, row: (jnp.tanh(h + row), None)
+            h = jax.lax.scan(step, jnp.zeros(64, "float32"), rows)[0]
+            return total + h, total
+
+        return jax.lax.scan(outer, jnp.zeros(64, "float32"), x)[1]
+
+    x = jnp.tile(X[:16], (64, 1, 1))
+    assert loop_lengths(optimize(nested), x) == [16, 64]
+    assert loop_lengths(optimize(nested), x[:8]) == [8, 16]
+    assert_same(optimize(nested)(x), nested(x))
+
+
+@pytest.mark.parametrize(("rows", "leaves"), [(32, True), (64, False)])
+def test_sums_of_products_with_many_rows_stay(rows, leaves):
+    """From 64 rows on a step's product is as fast as a part of a large one."""
+
+    def loss(w, x):
+        step = lambda h, row: (jnp.tanh(h @ w + row), None)
+        return jax.lax.scan(step, jnp.zeros((rows, 64), "float32"), x)[0].sum()
+
+    x = jnp.ones((200, rows, 64), "float32")
+    backward = explain(jax.grad(loss))(W, x).loops[-1]
+    assert ("accumulate" in backward.fired) == leaves
+
+
+@pytest.mark.parametrize(("outputs", "leaves"), [(1, True), (4, False)])
+def test_work_stays_where_its_rows_would_make_memory_slow(outputs, leaves):
+    """Beyond 32 MiB the system maps the memory of all rows anew at each call."""
+
+    def cell(w, x):
+        def step(h, row):
+            h = jnp.tanh(h @ w + row @ w)
+            return h, tuple(h * k for k in range(2, 2 + outputs))
+
+        return jax.lax.scan(step, jnp.zeros((16, 64), "float32"), x)[1]
+
+    x = jnp.zeros((2048, 16, 64), "float32")  # 8 MiB a stack
+    loop = explain(cell)(W, x).loops[0]
+    assert ("hoist" in loop.fired) == leaves
