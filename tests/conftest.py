@@ -1,6 +1,7 @@
 """One strict JAX for every test: 64-bit types, no silent promotion, eight devices."""
 
 import os
+import re
 import threading
 
 # Read once, when JAX starts: the sharding tests want several devices.
@@ -40,3 +41,12 @@ def standard_promotion() -> Iterator[None]:
 def bars_have_a_lock_of_their_own() -> None:
     """What a test did to tqdm's lock, which all bars share, is not the next one's."""
     tqdm.set_lock(threading.RLock())
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object) -> str | None:
+    """A readable name for what pytest would number: containers, shapes, options."""
+    if isinstance(val, tuple | list | dict | set | frozenset | slice | range):
+        return re.sub(r"\s|<[^>]*>", "", repr(val))[:60]
+    if hasattr(val, "shape") and hasattr(val, "dtype"):
+        return f"{val.dtype}{[*val.shape]}"  # pyright: ignore
+    return None
