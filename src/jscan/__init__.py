@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys as _sys
 
+from jscan._base.caches import clear_caches
 from jscan._base.errors import (
     NonFiniteError,
     ScanError,
@@ -46,6 +47,7 @@ __all__ = [
     "SharedVariable",
     "UpdateCollision",
     "Updates",
+    "clear_caches",
     "explain",
     "foldl",
     "foldr",

@@ -1,6 +1,8 @@
 """Threads: no lost updates, no frames of others, no deadlock."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -242,3 +244,30 @@ def test_a_callback_may_use_variables():
     f = jscan.function(lambda x: {a: callback(x)})
     in_threads(lambda index: [f(1.0) for _ in range(10)])
     assert (a.value, b.value) == (THREADS * 10, THREADS * 10)
+
+
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+def test_a_trace_sees_one_value_of_a_variable(mode):
+    """Whoever stores another meanwhile; it would be taken for a captured array."""
+    W = jscan.shared(jnp.zeros(3), name="W")
+    values = [jnp.ones(3)]
+    stored = weakref.ref(values[0])
+    seen = []
+
+    def body():
+        before = W.value
+        if values:
+            store = threading.Thread(target=lambda: W.set_value(values.pop(), True))
+            store.start()
+            store.join()
+        seen.append(W.value is before)
+        return {W: W + before}
+
+    double = jscan.function(body, donate=mode is None, mode=mode)
+    double()
+    assert all(seen)
+    assert W.get_value().tolist() == [2.0] * 3
+    double()  # which refuses a value that it also closes over
+    assert W.get_value().tolist() == [4.0] * 3
+    gc.collect()
+    assert stored() is None

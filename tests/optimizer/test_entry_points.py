@@ -7,8 +7,8 @@ import pytest
 
 import jscan
 from jscan import explain, optimize
-from jscan._jax.marks import choices_of
 from jscan._optimizer.lowering import rewritten
+from jscan._optimizer.options import choices_of
 from jscan._programs import regions as _regions
 from support.optimizer.loops import assert_same, is_region, loop_lengths, operations
 

@@ -123,16 +123,3 @@ def test_a_program_has_no_hidden_inputs():
     captured = jnp.arange(3.0)
     with pytest.raises(AssertionError):
         Program(jax.make_jaxpr(lambda x: x * captured)(1.0))
-
-
-def test_the_caches_are_bounded():
-    from jscan._loops import bounded_derivative as _bounded_derivative
-    from jscan._programs import program as _program
-    from jscan._programs import regions as _regions
-
-    for cache in (
-        _regions._region,
-        _regions._entry,
-        _bounded_derivative._with_derivative,
-    ):
-        assert cache.cache_info().maxsize == _program.CACHE_SIZE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import html
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +12,10 @@ from typing import Any, ClassVar
 
 import jax
 
+from jscan._base.caches import cached
 from jscan._base.types import Leaf
 from jscan._execution.plan import LoopPlan
-from jscan._programs.program import CACHE_SIZE, Program
+from jscan._programs.program import Program
 from jscan._programs.regions import Computation, executable, usual_options
 
 HEADS = ("loop", "calls", "traced", "steps", "compile s", "wall s", "us/step")
@@ -190,7 +190,7 @@ class _Hidden:
         return 0
 
 
-@functools.lru_cache(maxsize=CACHE_SIZE)
+@cached
 def _compiled(
     computation: Computation, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
 ) -> Any:
@@ -200,7 +200,7 @@ def _compiled(
     return compiled
 
 
-@functools.lru_cache(maxsize=CACHE_SIZE)
+@cached
 def _step_cost(step: Program) -> tuple[float, float]:
     """Flops and bytes of the compiled step, as far as the backend tells."""
     costs = jax.jit(step).lower(*step.in_avals).compile().cost_analysis()

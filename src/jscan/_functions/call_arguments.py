@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jscan._base.caches import Cache
 from jscan._base.errors import ScanTypeError, Subject, explain_error
 from jscan._base.types import Leaf, is_array, is_number
 from jscan._state.array_likes import ArrayLike
@@ -75,7 +76,7 @@ class Layout:
         self.python = python
         self.traced = sorted(arrays - python)
         self.constant = sorted(set(range(size)).difference(self.traced))
-        self.programs: dict[Any, Any] = {}
+        self.programs: Cache[Any] = Cache()
 
 
 class Arguments(NamedTuple):
@@ -121,7 +122,7 @@ class Sorter:
 
     def __init__(self, taker: Taker) -> None:
         self.taker = taker
-        self.kinds: dict[Any, Kind] = {}
+        self.kinds: Cache[Kind] = Cache()
 
     def __call__(self, args: Any, kwargs: Any) -> Arguments:
         """The flat arguments; refuses what can neither be traced nor kept."""
@@ -132,7 +133,7 @@ class Sorter:
         kind = self.kinds.get(key)
         if kind is None:
             self.taker.bind(args, kwargs)
-            kind = self.kinds.setdefault(key, _kind(tree, leaves, self.taker.owner))
+            kind = self.kinds[key] = _kind(tree, leaves, self.taker.owner)
         for place in kind.unwrapped:
             leaves[place] = leaves[place].value
         return Arguments(kind, kind.layout, leaves)

@@ -2,10 +2,12 @@
 
 JAX keeps the name of a jitted function in all that it makes of it: derivatives,
 forward and backward, batches, what `jax.checkpoint` runs again. So a name is what
-reaches the place where programs are lowered (`_lowering.py`), and it stands for the
-caller's choices.
+reaches the place where programs are lowered (`_lowering.py`), and it says what
+the caller chose (`Options.name`): it needs no table to be understood, and means the
+same in every thread and process.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,28 +18,12 @@ from jax.interpreters import mlir
 PLAIN = "jscan_plain"
 """The mark of a program that stays as it is, whatever is around it."""
 
-_choices: dict[str, Any] = {PLAIN: None}
-
-
-def mark(choices: Any, label: str) -> str:
-    """The name that stands for `choices`; a new one begins with `label`."""
-    known = dict(_choices)
-    for name, earlier in known.items():
-        if earlier == choices:
-            return name
-    name = label if label not in known else f"{label}_{len(known)}"
-    _choices[name] = choices
-    return name
+_NAMES = re.compile(r"jscan_(plain|(loop|optimize)(__[a-z_.+]*__\d+)?)")
 
 
 def is_marked(name: str) -> bool:
     """Whether a jitted function of this name is a region of ours."""
-    return name in _choices
-
-
-def choices_of(name: str) -> Any:
-    """What a marked name stands for; `None` if nothing is to be done."""
-    return _choices[name]
+    return _NAMES.fullmatch(name) is not None
 
 
 def lowering_rule() -> Any:
@@ -49,11 +35,9 @@ def lowering_rule() -> Any:
     return getattr(known, "rule", known)
 
 
-def marked(
-    function: Callable[..., Any], choices: Any, label: str = PLAIN
-) -> Callable[..., Any]:
-    """A jitted function whose program is a region; `choices` are made for it."""
-    function.__name__ = function.__qualname__ = mark(choices, label)
+def marked(function: Callable[..., Any], name: str = PLAIN) -> Callable[..., Any]:
+    """A jitted function whose program is a region; its name says what is done."""
+    function.__name__ = function.__qualname__ = name
     return jax.jit(function)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jscan._base.caches import cached
 from jscan._base.errors import ScanImportError, ScanValueError, explain_error
 from jscan._base.turns import Turn, to_update
 
@@ -132,7 +132,7 @@ def running(bar: Bar | None) -> Iterator[None]:
         raise
 
 
-@functools.lru_cache(maxsize=1)
+@cached
 def tqdm_class(name: str | None) -> Any:
     """The bar class of `tqdm` for a terminal or a notebook."""
     try:

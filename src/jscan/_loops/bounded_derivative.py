@@ -18,6 +18,7 @@ from typing import Any
 import jax
 from jax.custom_derivatives import SymbolicZero
 
+from jscan._base.caches import cached
 from jscan._base.errors import ScanNotImplementedError, explain_error
 from jscan._base.lists import cut, pick
 from jscan._base.types import Leaf, PyTree
@@ -26,7 +27,6 @@ from jscan._jax.types import axes_of, zeros
 from jscan._loops.bounded import BoundedLoop, Closed, Step, close_loop, run
 from jscan._loops.linearize import Linearized, linearize
 from jscan._loops.meters import Meter
-from jscan._programs.program import CACHE_SIZE
 
 
 def bounded_loop(
@@ -76,7 +76,7 @@ def _call(closed: Closed) -> tuple[PyTree, PyTree, Leaf]:
     return closed.results(call(*closed.inputs))
 
 
-@functools.lru_cache(maxsize=CACHE_SIZE)
+@cached
 def _with_derivative(loop: BoundedLoop) -> Callable[..., list[Leaf]]:
     """The loop as a function with a derivative rule; equal loops are one function."""
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from jscan._base.caches import cached
 from jscan._base.types import Leaf, PyTree
 
 
@@ -80,7 +81,7 @@ def _in_lanes(size: int, leaf: Leaf, has_lanes: bool, other_has: bool) -> Leaf:
     return leaf
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def _row_reader(axis: int) -> Callable[[Leaf, Leaf], Leaf]:
     """Reads the row at an index of an array whose rows lie along `axis`."""
 
@@ -106,7 +107,7 @@ def _row_reader(axis: int) -> Callable[[Leaf, Leaf], Leaf]:
     return read
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def _row_writer(axis: int) -> Callable[[Leaf, Leaf, Leaf], Leaf]:
     """Writes a row at an index of an array whose rows lie along `axis`."""
 

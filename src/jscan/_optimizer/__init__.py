@@ -5,7 +5,7 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
 from jscan._jax.equations import evaluate
-from jscan._jax.marks import is_marked, marked
+from jscan._jax.marks import PLAIN, is_marked, marked
 from jscan._optimizer.analysis.index import has_loops
 from jscan._optimizer.analysis.size import flops
 from jscan._optimizer.choices import make_options
@@ -20,6 +20,7 @@ from jscan._optimizer.switches import enabled
 
 __all__ = [
     "PASS_NAMES",
+    "PLAIN",
     "RULE_NAMES",
     "STRETCHES",
     "LoopReport",

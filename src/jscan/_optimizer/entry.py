@@ -131,7 +131,7 @@ def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:
     def run(*values: Any) -> list[Any]:
         return eval_jaxpr(opened, constants, *values)
 
-    return jax.jit(marked(run, None)).lower(*operands).compile()  # as it is
+    return jax.jit(marked(run)).lower(*operands).compile()  # as it is
 
 
 def _temporary_bytes(compiled: Any) -> int | None:

@@ -5,17 +5,17 @@ marked one to the optimizer and leaves everything else, effects, tokens and plac
 included, to JAX's. Of two regions, one inside the other, the outer counts.
 """
 
-import functools
 import threading
 from typing import Any
 
 import jax
 
-from jscan._jax.marks import choices_of, is_marked, lowering_rule
+from jscan._base.caches import cached
+from jscan._jax.marks import is_marked, lowering_rule
 from jscan._jax.names import mlir, primitives
 from jscan._optimizer.analysis.placement import is_split
 from jscan._optimizer.entry import rewrite
-from jscan._optimizer.options import Options
+from jscan._optimizer.options import Options, choices_of
 
 
 class _Depth(threading.local):
@@ -27,7 +27,7 @@ _depth = _Depth()
 _NO_MESH = jax.sharding.AbstractMesh((), ())
 
 
-@functools.lru_cache(maxsize=512)
+@cached
 def rewritten(
     jaxpr: Any,
     options: Options | None,

@@ -18,8 +18,6 @@ from jscan._jax.closed import open_jaxpr, run_jaxpr
 from jscan._jax.names import ClosedJaxpr
 from jscan._jax.structure import KeyWriter
 
-CACHE_SIZE = 512  # entries of every cache of traced computations
-
 
 class Program:
     """A closed jaxpr without constants, hashable and comparable by structure.

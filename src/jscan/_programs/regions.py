@@ -9,22 +9,20 @@ one.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import jax
 
+from jscan._base.caches import cached
 from jscan._base.types import Leaf
 from jscan._jax.closed import run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
-from jscan._optimizer import Options, enabled, has_loops, marked, storing_less
-from jscan._programs.program import CACHE_SIZE, Program
+from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked, storing_less
+from jscan._programs.program import Program
 
 UNASKED = Options(unasked=True)
-
-PLAIN = None
 
 
 class Computation(Protocol):
@@ -116,7 +114,7 @@ class _ByValue:
         return hash(self.run_key)
 
 
-@functools.lru_cache(maxsize=CACHE_SIZE)
+@cached
 def _region(
     computation: Computation, options: Options | None
 ) -> Callable[..., list[Leaf]]:
@@ -127,11 +125,10 @@ def _region(
         program = storing_less(written, options)
         return run_jaxpr(program, *inputs)
 
-    label = "jscan_loop" if options is UNASKED else "jscan_optimize"
-    return marked(region, options, label)
+    return marked(region, options.name if options else PLAIN)
 
 
-@functools.lru_cache(maxsize=CACHE_SIZE)
+@cached
 def _entry(
     computation: Computation, options: Options | None
 ) -> Callable[..., list[Leaf]]:

@@ -141,6 +141,8 @@ class Frame:
             return self.bound[variable]
         if not self.staged:
             _check_readable(variable, self.trace, self.parent)
+        if variable in self.reads and self.scope is not Scope.COST:
+            return self.reads[variable]  # one trace sees one value, whoever stores
         return _seen_from(self.parent, variable)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jscan import optimize
-from jscan._jax.marks import choices_of, is_marked
+from jscan._jax.marks import is_marked
 from jscan._jax.scans import read_scan
 from jscan._optimizer import make_options, rewrite
 from jscan._optimizer.lowering import rewritten
+from jscan._optimizer.options import choices_of
 
 Function = Callable[..., Any]
 
