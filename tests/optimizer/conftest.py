@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.costs.machines import is_measured, machine_for
 from jscan._optimizer.record import context as around
-
-
-def _everything_pays(platform: str) -> Machine:
-    """A CPU on which starting a batch takes no time, wherever the tests run."""
-    stands_for = "cpu" if is_measured(platform) else platform
-    return dataclasses.replace(machine_for(stands_for), batch_start=0)
+from support.optimizer.checking import everything_pays
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +20,7 @@ def small_loops_pay(
     is the first to be undone.
     """
     if "measured_costs" not in request.fixturenames:
-        monkeypatch.setattr(around, "machine_for", _everything_pays)
+        monkeypatch.setattr(around, "machine_for", everything_pays)
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def change_costs(
     """Change some costs of that machine, for a test that needs its own."""
 
     def change(**costs: Any) -> None:
-        machine = dataclasses.replace(_everything_pays("cpu"), **costs)
+        machine = dataclasses.replace(everything_pays("cpu"), **costs)
         monkeypatch.setattr(around, "machine_for", lambda platform: machine)
 
     return change

@@ -9,12 +9,16 @@ A step returns `outputs`, `updates`, `until(condition)` or a tuple of these, in 
 order. Updates are a dict of shared variables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+import reference_draws
 
 Tree = Any
 
@@ -54,11 +58,16 @@ class State(NamedTuple):
     taps: list[int]
 
 
-class Result(NamedTuple):
-    """What `scan` returns."""
+@dataclass(frozen=True)
+class Result:
+    """What `scan` returns: a pair that knows how many steps ran."""
 
     outputs: Any
     updates: dict[Variable, Tree]
+    n_steps: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.outputs, self.updates))
 
 
 class Returned(NamedTuple):
@@ -78,9 +87,20 @@ def scan(
     go_backwards: bool = False,
     return_list: bool = False,
     *,
+    truncate_gradient: int = -1,
+    bound: int | None = None,
     xp: Any = np,
+    constant: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> Result:
-    """Run `fn` step after step and stack what it returns."""
+    """Run `fn` step after step and stack what it returns.
+
+    Args:
+        fn, sequences, outputs_info, non_sequences, n_steps, go_backwards, return_list,
+            truncate_gradient: As jscan has them.
+        bound: How many steps there could have been, if more than `n_steps`.
+        xp: `numpy`, or `jax.numpy`.
+        constant: Makes what it is given a constant to whoever differentiates.
+    """
     inputs = [as_sequence(item) for item in as_list(sequences)]
     states = [as_state(item) for item in as_list(outputs_info)]
     usable = [sequence.steps() for sequence in inputs]
@@ -101,42 +121,61 @@ def scan(
     # Types first, with one call whose values are thrown away: an initial of a narrow
     # type takes the wider type the step returns.
     histories = [[] if state is None else state.rows for state in states]
-    while True:
-        kinds = call(0, histories).outputs
-        widened = [
-            [promote(past, kind, xp) for past in history]
-            for history, kind in zip(histories, kinds, strict=bool(states))
-        ]
-        if types(widened) == types(histories):
-            break
-        histories = widened
+    with reference_draws.thrown_away() as drawn:
+        while True:
+            drawn.clear()
+            with reference_draws.step():
+                kinds = call(0, histories).outputs
+            widened = [
+                [promote(past, kind, xp) for past in history]
+                for history, kind in zip(histories, kinds, strict=bool(states))
+            ]
+            if types(widened) == types(histories):
+                break
+            histories = widened
     if not states:  # every output is a map output
         states, histories = [None] * len(kinds), [[] for _ in kinds]
 
-    before: dict[Variable, Tree] = {}
-    rows: list[list[Tree]] = [[] for _ in kinds]
-    for step in range(total):
-        returned = call(step, histories)
-        for output, history, column in zip(
-            returned.outputs, histories, rows, strict=True
-        ):
-            history.append(output)
-            column.append(output)
-        for variable, value in returned.updates.items():
-            before.setdefault(variable, variable.value)
-            variable.value = value  # all were computed from the values before
-        if returned.stop:  # do-while: the stopping step is kept
-            break
-    updates = {variable: variable.value for variable in before}
-    for variable, value in before.items():  # the loop itself changes nothing
-        variable.value = value
+    def loop(cut: int) -> tuple[list[list[Tree]], dict[Variable, Tree], int]:
+        """Rows, updates and steps; what comes of steps before `cut` is constant."""
+        pasts = [list(history) for history in histories]
+        rows: list[list[Tree]] = [[] for _ in kinds]
+        before: dict[Variable, Tree] = {}
+        executed = 0
+        for step in range(total):
+            with reference_draws.step():
+                returned = call(step, pasts)
+            outputs, new = returned.outputs, returned.updates
+            if step < cut:
+                outputs, values = constant((outputs, list(new.values())))
+                new = dict(zip(new, values, strict=True))
+            for output, past, column in zip(outputs, pasts, rows, strict=True):
+                past.append(output)
+                column.append(output)
+            for variable, value in new.items():
+                before.setdefault(variable, variable.value)
+                variable.value = value  # all were computed from the values before
+            executed = step + 1
+            if returned.stop:  # do-while: the stopping step is kept
+                break
+        updates = {variable: variable.value for variable in before}
+        for variable, value in before.items():  # the loop itself changes nothing
+            variable.value = value
+        return rows, updates, executed
+
+    cut = 0
+    if truncate_gradient != -1:
+        with reference_draws.thrown_away():
+            cut = max(loop(0)[2] - truncate_gradient, 0)
+    with reference_draws.loop(drawn, total if bound is None else bound):
+        rows, updates, executed = loop(cut)
 
     outputs = [
         stack(column, kind, xp) for column, kind in zip(rows, kinds, strict=True)
     ]
     if len(outputs) == 1 and not return_list:
-        return Result(outputs[0], updates)
-    return Result(outputs or None, updates)
+        return Result(outputs[0], updates, executed)
+    return Result(outputs or None, updates, executed)
 
 
 def take_apart(returned: Any) -> Returned:
@@ -201,7 +240,8 @@ def promote(past: Tree, kind: Tree, xp: Any) -> Tree:
 
     def widen(value: Any, like: Any) -> Any:
         weak = isinstance(value, bool | int | float | complex)
-        dtype = xp.result_type(like) if weak else xp.result_type(value, like)
+        with jax.numpy_dtype_promotion("standard"):
+            dtype = xp.result_type(like) if weak else jnp.result_type(value, like)
         return xp.asarray(value, dtype)[()]
 
     return jax.tree.map(widen, past, kind)
@@ -221,7 +261,8 @@ def stack(column: list[Tree], kind: Tree, xp: Any) -> Tree:
 
 
 def last(result: Result) -> Result:
-    return Result(jax.tree.map(lambda x: x[-1], result.outputs), result.updates)
+    rows = jax.tree.map(lambda x: x[-1], result.outputs)
+    return Result(rows, result.updates, result.n_steps)
 
 
 def map(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend import core
@@ -79,9 +80,20 @@ def trace(function: Callable[..., Any], avals: Sequence[Any]) -> Any:
 
 def holds_wide(jaxpr: Any) -> bool:
     """Whether an open program computes with numbers of 64 bits."""
+    return any(dtype in _WIDE for dtype in _dtypes(jaxpr))
+
+
+def holds_complex(jaxpr: Any) -> bool:
+    """Whether an open program computes with complex numbers."""
+    return any(jnp.issubdtype(d, jnp.complexfloating) for d in _dtypes(jaxpr))
+
+
+def _dtypes(jaxpr: Any) -> set[Any]:
+    """Of everything that an open program reads or makes, programs inside included."""
     inner = (e for equation in jaxpr.eqns for e in every_equation(equation))
     made = (v for equation in inner for v in equation.outvars)
-    return any(getattr(v.aval, "dtype", None) in _WIDE for v in (*jaxpr.invars, *made))
+    found = {getattr(v.aval, "dtype", None) for v in (*jaxpr.invars, *made)}
+    return found - {None}
 
 
 _WIDE = frozenset(map(np.dtype, (np.int64, np.uint64, np.float64, np.complex128)))

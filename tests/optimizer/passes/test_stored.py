@@ -123,3 +123,24 @@ def test_a_failure_stores_as_before(monkeypatch):
     monkeypatch.setenv("JSCAN_DEBUG", "1")
     with pytest.raises(RuntimeError, match="injected"):
         jax.grad(lambda w: (ours(w, X[:13]) ** 2).sum())(W)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 2, "sqrt", "recursive"])
+def test_complex_gates(checkpoint):
+    """What JAX's checkpoints cannot store is left as it is."""
+    xs = jax.lax.complex(X[:5, :, :3], X[5:10, :, :3]) / 4
+
+    def step(x, h):
+        return jnp.tanh(x + h) * h
+
+    def by_hand(xs):
+        body = lambda h, x: (step(x, h), step(x, h))
+        return abs(jax.lax.scan(body, xs[0], xs)[1]).sum()
+
+    def by_jscan(xs):
+        rows = jscan.scan(step, xs, xs[0], checkpoint=checkpoint).outputs
+        return abs(rows).sum()
+
+    expected = jax.grad(by_hand)(xs)
+    assert_same(jax.grad(by_jscan)(xs), expected, 1e-5)
+    assert_same(jax.jit(jax.grad(optimize(by_hand)))(xs), expected, 1e-5)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from jscan._jax.equations import with_body
-from jscan._jax.jaxprs import holds, is_jaxpr, open_jaxpr, trace
+from jscan._jax.jaxprs import holds, holds_complex, is_jaxpr, open_jaxpr, trace
 from jscan._jax.names import eval_jaxpr, primitives
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.index import has_loops
@@ -53,6 +53,8 @@ def _has_gates(body: Any) -> bool:
     equations = open_jaxpr(body)[0].eqns
     if any(e.effects or e.primitive is primitives.remat_p for e in equations):
         return False
+    if holds_complex(open_jaxpr(body)[0]):
+        return False  # `jax.checkpoint` of JAX to 0.12 cannot store complex numbers
     return any(holds(equation, _GATES) for equation in equations)
 
 
