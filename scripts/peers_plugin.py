@@ -1,9 +1,10 @@
 """The pytest plugin of `scripts/peers`: forces `jscan.optimize` upon a suite.
 
-With PEERS_FORCE=1, `jax.jit(f, ...)` is `jax.jit(jscan.optimize(f), ...)`, and
+With PEERS_FORCE=optimize, `jax.jit(f, ...)` is `jax.jit(jscan.optimize(f), ...)`, and
 `jax.lax.scan` runs in `optimize`, in the suite and in the libraries it tests. No suite
 is to notice: what `jax.jit` returns is JAX's own, its static arguments are bound before
-`optimize` sees the function, and jscan's own calls are left alone.
+`optimize` sees the function, and jscan's own calls are left alone. With PEERS_FORCE=jit
+`jax.lax.scan` runs in a `jax.jit` instead, without jscan.
 
 PEERS_RESULTS names a file that gets a line for each outcome as it comes, so that a run
 that is killed leaves what it did; PEERS_ONLY one with the tests to run, one a line.
@@ -31,6 +32,8 @@ def force():
         def outer(*args, **kwargs):
             values = [*args, *kwargs.values()]
             places = [i for i, value in enumerate(values) if _is_traced(value)]
+            if len(places) == len(values):  # under its own name, for JAX's errors
+                return jscan.optimize(fun)(*args, **kwargs)
 
             def inner(*given):
                 here = list(values)
@@ -67,6 +70,17 @@ def force():
     jax.jit, jax.lax.scan = forced_jit, forced_scan
 
 
+def force_jit():
+    """Put `jax.jit` into `jax.lax.scan`: what fails now as well, fails of a `jit`."""
+    jit, scan = jax.jit, jax.lax.scan
+
+    @functools.wraps(scan)
+    def forced_scan(f, init, xs=None, *args, **kwargs):
+        return jit(lambda init, xs: scan(f, init, xs, *args, **kwargs))(init, xs)
+
+    jax.lax.scan = forced_scan
+
+
 def _is_traced(value):
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
@@ -101,5 +115,5 @@ def pytest_collectreport(report):
         pytest_runtest_logreport(report)
 
 
-if os.environ.get("PEERS_FORCE"):  # now: before pytest imports what it tests
-    force()
+# Now: before pytest imports what it tests.
+{"optimize": force, "jit": force_jit}.get(os.environ.get("PEERS_FORCE"), lambda: None)()

@@ -37,6 +37,9 @@ def test_wrong_jit_decorator(wrong):
         return x * n
     assert times(2.0, n=2) == 4
 
+def test_in_a_jit_too():
+    assert [e.primitive.name for e in jax.make_jaxpr(power)(2.0).eqns][-1] == "scan"
+
 def test_wrong_anyway():
     assert power(2.0) == 17
 
@@ -115,10 +118,12 @@ def test_what_fails_only_under_optimize_is_a_new_failure(
     (tmp_path / "test_tiny.py").write_text(SUITE)
     assert run_main(peers, tmp_path, monkeypatch) == 1
     said = capsys.readouterr().out
-    named = [line.split("::")[1] for line in said.splitlines() if "::" in line]
+    new = said.partition("tiny: in a jit")[0]
+    named = [line.split("::")[1] for line in new.splitlines() if "::" in line]
     assert named == ["test_wrong_jit", "test_wrong_jit_decorator", "test_wrong_scan"]
     (row,) = (line.split() for line in said.splitlines() if line.startswith("tiny "))
-    assert row == ["tiny", pytest.__version__, "8", "1", "5", "3", "0"]
+    assert row == ["tiny", pytest.__version__, "9", "1", "5", "3", "1", "0"]
+    assert "tiny: in a jit, too: test_tiny.py::test_in_a_jit_too" in said
 
 
 def test_plain_results_are_kept_and_without_new_failures_the_exit_status_is_0(

@@ -148,6 +148,50 @@ def test_a_method():
     np.testing.assert_allclose(Model().run(X), by_hand(X, 3), rtol=1e-6)
 
 
+def by_tree(x, tree, *, rates):
+    return x if tree["a"] > 0 else powers(x, 4)
+
+
+def by_rates(x, tree, *, rates):
+    return x if rates[1] > 0 else powers(x, 4)
+
+
+@pytest.mark.parametrize("wrap", [optimize, lambda f: jax.jit(optimize(f))])
+@pytest.mark.parametrize("fun", [by_tree, by_rates])
+def test_errors_of_jax_name_the_function_and_its_argument(wrap, fun):
+    """They say what they say of `jax.jit`."""
+
+    def message(fun):
+        with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+            fun(X, {"b": X, "a": X[0]}, rates=[X, X[0]])
+        return str(caught.value)
+
+    assert message(wrap(fun)) == message(jax.jit(fun))
+    assert fun.__name__ in message(wrap(fun))
+
+
+def test_what_passes_through_stays_what_it_is():
+    """So `vmap` sees that a result does not depend on the lane."""
+
+    def passed(y):
+        return jax.lax.scan(lambda y, _: (y, y.sum()), y, length=3)[0]
+
+    def either(x, y):
+        return jax.lax.cond(x < 1.0, optimize(passed), passed, y)
+
+    assert optimize(passed)(X) is X
+    together = jax.vmap(either, in_axes=(0, None), out_axes=None)
+    np.testing.assert_array_equal(together(X, X), X)
+
+
+@pytest.mark.parametrize("fun", [jax.new_ref, lambda ref: ref])
+@pytest.mark.parametrize("wrap", [optimize, lambda f: jax.jit(optimize(f))])
+def test_a_ref_is_no_result(wrap, fun):
+    x = X if fun is jax.new_ref else jax.new_ref(X)
+    with pytest.raises(ValueError, match="references cannot be returned"):
+        wrap(fun)(x)
+
+
 @pytest.mark.parametrize("wrong", [42, "powers", X], ids=["number", "text", "array"])
 @pytest.mark.parametrize("verb", [optimize, explain])
 def test_only_functions_are_taken(verb, wrong):

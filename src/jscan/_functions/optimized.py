@@ -249,7 +249,8 @@ def _trace(
     fun: Callable[..., Any], args: Any, kwargs: Any, *, numbers: bool
 ) -> _Traced:
     """Trace a call; shared variables are worth what they are worth outside."""
-    leaves, tree = jax.tree.flatten((args, kwargs))
+    keyed, tree = jax.tree.flatten_with_path((args, kwargs))
+    leaves = [leaf for _, leaf in keyed]
     places = [
         index
         for index, leaf in enumerate(leaves)
@@ -259,9 +260,12 @@ def _trace(
     structure: Any = None
     returned_leaves: list[Any] = []
 
-    def flat(*operands: Any) -> list[Any]:
+    # Under the name of `fun`, so that JAX's errors speak of it and of its arguments.
+    @functools.wraps(fun)
+    def flat(*args: Any, **kwargs: Any) -> list[Any]:
         nonlocal structure
         here = list(leaves)
+        operands = jax.tree.leaves((args, kwargs))
         for place, operand in zip(places, operands, strict=True):
             here[place] = operand
         here_args, here_kwargs = jax.tree.unflatten(tree, here)
@@ -269,7 +273,7 @@ def _trace(
             returned = fun(*here_args, **here_kwargs)
         returned = jax.tree.map(_as_updates, returned, is_leaf=_are_updates)
         results, structure = jax.tree.flatten(returned)
-        computed = [is_array(leaf) or is_number(leaf) for leaf in results]
+        computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
         returned_leaves[:] = [
             _RESULT if flag else leaf
             for flag, leaf in zip(computed, results, strict=True)
@@ -277,12 +281,36 @@ def _trace(
         return pick(results, computed)
 
     operands = [_as_operand(leaves[place]) for place in places]
-    program = jax.make_jaxpr(flat)(*map(abstract, operands))
+    given = [_Argument([], []) for _ in args]
+    named = {name: _Argument([], []) for name in kwargs}
+    for place, operand in zip(places, operands, strict=True):
+        (_, key, *path), _ = keyed[place]
+        argument = named[key.key] if hasattr(key, "key") else given[key.idx]
+        argument.names.append(jax.tree_util.keystr(tuple(path)))
+        argument.types.append(abstract(operand))
+    program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, structure, returned_leaves, frame)
 
 
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True)
+class _Argument:
+    """What is traced of an argument, under the names that JAX's errors give to it."""
+
+    names: list[str]
+    types: list[Any]
+
+    def tree_flatten_with_keys(self) -> Any:
+        return tuple(zip(self.names, self.types, strict=True)), tuple(self.names)
+
+    @classmethod
+    def tree_unflatten(cls, names: Any, types: Any) -> _Argument:
+        return cls(list(names), list(types))
+
+
 def _as_operand(leaf: Any) -> Leaf:
-    return leaf if _is_ref(leaf) else jnp.asarray(leaf)
+    # To JAX an array's `asarray` is a copy, which a derivative would store beside it.
+    return leaf if isinstance(leaf, jax.Array) or _is_ref(leaf) else jnp.asarray(leaf)
 
 
 def _is_ref(leaf: Any) -> bool:

@@ -15,7 +15,7 @@ import jax
 
 from jscan._base.types import Leaf
 from jscan._jax.closed import open_jaxpr, run_jaxpr
-from jscan._jax.names import ClosedJaxpr
+from jscan._jax.names import ClosedJaxpr, ShapedArray
 from jscan._jax.structure import KeyWriter
 
 
@@ -55,10 +55,7 @@ class Program:
         captured = tuple(jaxpr.consts)
         if not captured:
             return cls(jaxpr), ()
-        captured = tuple(
-            leaf if isinstance(leaf, jax.Array | jax.Ref) else jax.numpy.asarray(leaf)
-            for leaf in captured
-        )
+        captured = tuple(map(_as_input, captured))
         body = open_jaxpr(jaxpr)
         names = ("",) * len(body.constvars) + tuple(body.debug_info.arg_names or ())
         explicit = body.replace(
@@ -96,3 +93,10 @@ class Program:
 
     def __repr__(self) -> str:
         return f"Program({len(open_jaxpr(self.jaxpr).eqns)} equations)"
+
+
+def _as_input(constant: Any) -> Leaf:
+    """A constant as an array; Refs, and values of hijax types, are none."""
+    known = isinstance(constant, jax.Array)
+    is_number = not known and isinstance(jax.typeof(constant), ShapedArray)
+    return jax.numpy.asarray(constant) if is_number else constant

@@ -16,7 +16,7 @@ import jax
 
 from jscan._base.caches import cached
 from jscan._base.types import Leaf
-from jscan._jax.closed import run_jaxpr
+from jscan._jax.closed import open_jaxpr, run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
 from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked, storing_less
@@ -92,7 +92,11 @@ def evaluate_rewritten(
     inputs = [*captured, *inputs]
     if options is None or not has_loops(closed_jaxpr):
         return program(*inputs)
-    return run_region(program, inputs, options)
+    results = run_region(program, inputs, options)
+    # What only passes through stays itself, for which JAX has rules of its own.
+    body = open_jaxpr(program.jaxpr)
+    same = dict(zip(map(id, body.invars), inputs, strict=True))
+    return [same.get(id(v), x) for v, x in zip(body.outvars, results, strict=True)]
 
 
 class _ByValue:
@@ -121,7 +125,7 @@ def _region(
     def region(*inputs: Leaf) -> list[Leaf]:
         if options is None:
             return computation(*inputs)
-        written = jax.make_jaxpr(computation)(*map(jax.typeof, inputs))
+        written = jax.make_jaxpr(computation)(*inputs)
         program = storing_less(written, options)
         return run_jaxpr(program, *inputs)
 

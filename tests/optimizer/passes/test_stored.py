@@ -72,6 +72,16 @@ def test_it_takes_less_memory():
     assert temporary(kept, W, X) < 0.8 * temporary(jax.grad(loss(lstm)), W, X)
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, optimize, jax.jit])
+def test_an_eager_derivative_stores_its_input_and_no_copy(wrap):
+    scan = wrap(lambda c, xs: jax.lax.scan(lambda c, x: (c * x, c), c, xs))
+    xs = X[:, 0]
+    _, back = jax.vjp(lambda xs: scan(jnp.ones_like(xs[0]), xs), xs)
+    stored = jax.tree.leaves(back)
+    assert any(leaf is xs for leaf in stored)
+    assert [leaf.shape for leaf in stored] == [xs.shape] * 2  # and the states
+
+
 DERIVATIVES = {
     "grad": jax.grad,
     "jit": lambda f: jax.jit(jax.grad(f)),
