@@ -4,6 +4,8 @@
 #   make test        lint, types and tests
 #   make test-all    the same, and the tests on the oldest and the newest JAX
 #   make notebooks   run the notebooks; make store-notebooks keeps their outputs
+#   make docs        build the site into docs/_build/html, and check it
+#   make figures     draw the figures of the README and the site anew
 #   make bench       run every benchmark in its quick form
 #   make wheel       build the wheel and run the tour from it, outside the checkout
 #   make format      let ruff rewrite the sources
@@ -15,7 +17,7 @@ export WORKERS
 
 run := .venv/bin/python
 
-.PHONY: demo test test-all test-oldest test-newest lint notebooks store-notebooks bench wheel format clean
+.PHONY: demo test test-all test-oldest test-newest lint notebooks store-notebooks docs figures bench wheel format clean
 
 demo: .venv/.demo
 	$(run) -m jscan
@@ -42,6 +44,14 @@ notebooks: .venv/.test
 store-notebooks: .venv/.test
 	$(run) scripts/store-notebooks
 
+docs: .venv/.docs
+	$(run) -m sphinx --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(run) docs/check.py docs/_build/html
+	@echo "The site is docs/_build/html/index.html"
+
+figures: .venv/.demo
+	$(run) scripts/draw-figures
+
 bench: .venv/.test
 	scripts/bench-quick
 
@@ -53,7 +63,7 @@ format: .venv/.test
 	$(run) -m ruff format
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest dist build forecast.png
+	rm -rf .venv .venv-oldest .venv-newest dist build forecast.png docs/_build docs/notebooks
 
 # A stamp file says what has been installed; it is out of date when pyproject.toml changes.
 .venv/.demo: pyproject.toml scripts/make-environment
@@ -63,3 +73,7 @@ clean:
 .venv/.test: pyproject.toml scripts/make-environment
 	scripts/make-environment $(PYTHON) .venv test,oracles,lint,notebooks
 	@touch .venv/.demo $@
+
+.venv/.docs: pyproject.toml scripts/make-environment
+	scripts/make-environment $(PYTHON) .venv docs
+	@touch $@

@@ -1,4 +1,4 @@
-"""What the documentation shows is run: docstrings, and the README's Python blocks."""
+"""What the documentation shows is run: docstrings, and the blocks of its pages."""
 
 import contextlib
 import doctest
@@ -6,6 +6,9 @@ import importlib
 import json
 import pkgutil
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,8 @@ AS_SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
+PAGES = [README, *sorted((CHECKOUT / "docs").glob("[!_]*/*.md"))]
+PAGES += sorted((CHECKOUT / "docs").glob("*.md"))
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
 
@@ -49,22 +54,80 @@ def test_examples_of_module(module: str):
         assert run_examples(test).failed == 0
 
 
-def test_every_python_block_of_the_readme(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_python_block_of(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """One reader, one session: a block may use what an earlier one made.
+
+    A block without prompts is run as it is, and a later one shows what it does. Code
+    of other libraries that is only read stands in `{code-block}`.
+    """
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert blocks
-    # One reader, one session: a block may use what an earlier one made.
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+    for library in ("equinox", "flax", "haiku", "optax"):
+        if any(re.search(rf"\bimport {library}\b", block) for block in blocks):
+            pytest.importorskip(library)
     session: dict[str, object] = {}
+    unshown = None
     for number, block in enumerate(blocks):
-        name = f"README block {number}"
+        name = f"{page.stem} block {number}"
+        if ">>>" not in block:
+            with jax_as_it_comes():
+                exec(compile(block, name, "exec"), session)
+            unshown = name
+            continue
         test = doctest.DocTestParser().get_doctest(block, session, name, None, 0)
-        assert test.examples, f"{name} holds no >>> lines, so nothing checks it"
         runner = doctest.DocTestRunner(optionflags=AS_SHOWN)
         with jax_as_it_comes():
             assert runner.run(test, clear_globs=False).failed == 0
         session.update(test.globs)
+        unshown = None
+    assert unshown is None, f"nothing shows what {unshown} does"
+
+
+def test_readme_is_short_and_its_links_lead_somewhere():
+    text = README.read_text()
+    assert ">>> " in text
+    assert len(text.splitlines()) <= 150
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    base = re.escape(project["urls"]["Repository"])
+    links = re.findall(rf"{base}/(?:blob|tree)/main/(\S+)", text)
+    pictures = re.findall(r"\]\((docs/\S+?)\)", text)  # paths, seen offline
+    assert len(links) > 10
+    assert len(pictures) > 5
+    assert not [path for path in links + pictures if not (CHECKOUT / path).exists()]
+    # Whatever is no picture is absolute: a package index shows the page, too.
+    assert not [
+        x for x in re.findall(r"[^!]\[[^]]*\]\((\S+)\)", text) if "://" not in x
+    ]
+
+
+@pytest.mark.parametrize("name", jscan.__all__)
+def test_name_has_an_entry_in_the_site(name: str):
+    pages = [path.read_text() for path in (CHECKOUT / "docs" / "api").glob("*.md")]
+    entry = re.compile(
+        rf"^\.\. auto(class|function|exception):: {name}\n", re.MULTILINE
+    )
+    (where,) = [page for page in pages if entry.search(page)]
+    found = getattr(jscan, name)
+    if isinstance(found, type):  # the entry lists the methods, those with a docstring
+        assert re.search(rf":: {name}\n   :members:", where)
+        own = [c for c in found.__mro__ if c.__module__.split(".")[0] == "jscan"]
+        methods = [(c, n) for c in own for n in vars(c) if not n.startswith("_")]
+        functions = [(c, n) for c, n in methods if callable(getattr(c, n, None))]
+        assert not [n for c, n in functions if not getattr(c, n).__doc__]
+
+
+def test_figures_are_those_of_the_benchmarks():
+    """After a change of the tables, the badges' facts or the script: draw again."""
+    script = [sys.executable, CHECKOUT / "scripts" / "draw-figures", "--stamp"]
+    stamp = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    figures = sorted((CHECKOUT / "docs" / "figures").glob("*.svg"))
+    drawn = [path for path in figures if path.stem != "icon"]
+    assert len(drawn) > 8
+    stale = [path.name for path in drawn if stamp.strip() not in path.read_text()]
+    assert not stale, "run scripts/draw-figures"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
