@@ -271,7 +271,7 @@ import os, threading, warnings
 warnings.simplefilter("ignore")  # JAX says that its threads do not come along
 import numpy as np
 import jscan
-from jscan._turns import Turn, to_update
+from jscan._base.turns import Turn, to_update
 
 W = jscan.shared(np.zeros(2), name="W")
 add = jscan.function(lambda: {W: W + 1.0}, donate=True)

@@ -116,8 +116,8 @@ def test_the_report_says_what_was_not_done(mesh):
     there = str(jscan.explain(networks.forward)(*placed.on(mesh)))
     text = "4 products with one left operand became one"
     refused = "not done, devices might have to exchange data for it"
-    assert f"+ small_dots: {text}" in here
-    assert f"- small_dots: {refused}: {text}" in there
+    assert f"+ small_dots.joined: {text}" in here
+    assert f"- small_dots.joined: {refused}: {text}" in there
     assert "+ hoist: dot_general on sequences alone" in there
 
 

@@ -182,7 +182,7 @@ def test_a_size_that_is_none_is_refused(text: str):
     done = python("import jscan", text)
     assert done.returncode
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("jscan._errors.ScanValueError: ")
+    assert last.startswith("jscan._base.errors.ScanValueError: ")
     assert "JSCAN_CACHE_SIZE" in last
     assert f"got {text!r}" in last
     assert "Fix: " in last
