@@ -10,7 +10,7 @@ traced), and its value bound as a constant or a sequence; `hoisted` remembers it
 the report alone.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -160,6 +160,22 @@ class Loop:
         """The loop, whose new notes are those of this rule."""
         notes = (note.signed(rule) for note in self.notes)
         return replace(self, notes=tuple(dict.fromkeys(notes)))
+
+    def exchanged(self, new: Mapping[int, Sequence[Any]]) -> "Loop":
+        """The loop with others in place of some equations, given by their `id`."""
+        if not new:
+            return self
+        equations = (e for old in self.equations for e in new.get(id(old), (old,)))
+        return replace(self, equations=tuple(equations))
+
+    def without(self, gone: Iterable[Any]) -> "Loop":
+        """The loop without some equations of its step."""
+        return self.exchanged({id(equation): () for equation in gone})
+
+    def with_results(self, old: Any, new: Mapping[Any, Result]) -> "Loop":
+        """The loop with other results in the place of one."""
+        kept = {name: r for name, r in self.results.items() if name is not old}
+        return replace(self, results={**kept, **new})
 
     def with_after(self, chosen: Iterable[Any]) -> "Loop":
         """The loop with equations of the step copied behind it.
