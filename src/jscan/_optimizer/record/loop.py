@@ -17,7 +17,13 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jscan._jax.equations import free_variables, in_order, needed, unique_variables
+from jscan._jax.equations import (
+    exchanged,
+    free_variables,
+    in_order,
+    needed,
+    unique_variables,
+)
 from jscan._jax.jaxprs import Atom, is_variable
 
 
@@ -165,8 +171,7 @@ class Loop:
         """The loop with others in place of some equations, given by their `id`."""
         if not new:
             return self
-        equations = (e for old in self.equations for e in new.get(id(old), (old,)))
-        return replace(self, equations=tuple(equations))
+        return replace(self, equations=tuple(exchanged(self.equations, new)))
 
     def without(self, gone: Iterable[Any]) -> "Loop":
         """The loop without some equations of its step."""

@@ -7,20 +7,21 @@ on other numbers, as ``w[0] * g``, ``w[1] * g``, ... are, it is done once, as
 ``w[:, None] * g``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jscan._jax.equation_keys import value_key
 from jscan._jax.equations import apply, splice
 from jscan._jax.jaxprs import Atom
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_elementwise
 from jscan._optimizer.analysis.axes import adds_first_axis
-from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.analysis.linearity import is_zero
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.record.cleanup import drop_unused
@@ -38,26 +39,21 @@ class _Part:
     end: int
 
 
-def run(loop: Loop, context: Context) -> Loop:
+def run(loop: Loop, _: Context) -> Loop:
     """Write each sum with two and more padded terms as a sum of fewer arrays."""
-    del context
     sums = Sums(Dependence(loop))
-    replaced: dict[int, list[Any]] = {}
+    new: dict[int, list[Any]] = {}
     before = after = 0
     for addition in sums.whole:
         parts, others = _parts(addition, sums)
         layers = _layers(parts)
         if len(layers) < len(parts):
-            replaced[id(addition)] = _written(addition, layers, others, sums)
+            new[id(addition)] = _written(addition, layers, others, sums)
             before, after = before + len(parts), after + len(layers)
-    if not replaced:
+    if not new:
         return loop
-    equations: list[Any] = []
-    for equation in loop.equations:
-        equations += replaced.get(id(equation), [equation])
-    loop = replace(loop, equations=tuple(equations))
     text = f"{before} terms padded with zeros became {after}, their parts side by side"
-    return drop_unused(loop.fired(text))
+    return drop_unused(loop.exchanged(new).fired(text))
 
 
 def _parts(addition: Any, sums: Sums) -> tuple[list[_Part], list[Any]]:
@@ -114,14 +110,13 @@ def _written(
     """Equations for the sum of the layers and of all other terms."""
     size = addition.outvars[0].aval.shape[layers[0][0].axis]
     makers = [_maker(layer, size, sums) for layer in layers]
-    operands = [*others]
-    for maker in makers:
-        operands += maker.operands
+    operands = [*others, *(atom for maker in makers for atom in maker.operands)]
 
     def total(*values: jax.Array) -> jax.Array:
-        rest = iter(values[len(others) :])
+        rest = iter(values)
+        terms = list(islice(rest, len(others)))
         arrays = [maker.make(*islice(rest, len(maker.operands))) for maker in makers]
-        return add_up(*values[: len(others)], *arrays)
+        return add_up(*terms, *arrays)
 
     return splice(total, operands, addition)
 
@@ -174,32 +169,27 @@ def _one_operation(layer: Sequence[_Part], sums: Sums) -> _Maker | None:
     if len(rows) < len(layer) or len(rows) < 2 or not adjacent:
         return None
     first = rows[0]
-    if not all(_is_alike(row, first) for row in rows):
+    if len(set(map(_kind, rows))) > 1:
         return None
     columns = list(zip(*(row.invars for row in rows), strict=True))
-    numbers = [_are_numbers(column, sums.dependence) for column in columns]
-    same = [all(atom is column[0] for atom in column) for column in columns]
-    if not all(a or b for a, b in zip(numbers, same, strict=True)):
+    # What all rows share, or one number for each of them.
+    groups = [c[:1] if all(atom is c[0] for atom in c) else c for c in columns]
+    numbers = [atom for group in groups if len(group) > 1 for atom in group]
+    if any(atom.aval.shape or sums.dependence.changes(atom) for atom in numbers):
         return None
-    operands = [
-        atom
-        for column, alike in zip(columns, same, strict=True)
-        for atom in (column[:1] if alike else column)
-    ]
     shape = (len(rows), *first.outvars[0].aval.shape)
 
     def make(*values: jax.Array) -> jax.Array:
         rest, whole = iter(values), []
-        for alike in same:
-            if alike:
-                value = next(rest)
-            else:
-                value = jnp.stack(list(islice(rest, len(rows))))
+        for group in groups:
+            value, *others = islice(rest, len(group))
+            if others:
+                value = jnp.stack([value, *others])
                 value = value.reshape(-1, *[1] * (len(shape) - 1))
             whole.append(jnp.broadcast_to(value, shape))
         return apply(first, *whole)
 
-    return _Maker(operands, make)
+    return _Maker(list(chain(*groups)), make)
 
 
 def _row_made(part: _Part, sums: Sums) -> Any | None:
@@ -215,16 +205,6 @@ def _row_made(part: _Part, sums: Sums) -> Any | None:
     return operation if once else None
 
 
-def _is_alike(row: Any, first: Any) -> bool:
-    return (
-        row.primitive is first.primitive
-        and str(row.params) == str(first.params)
-        and [a.aval.dtype for a in row.invars] == [a.aval.dtype for a in first.invars]
-    )
-
-
-def _are_numbers(atoms: Sequence[Atom], dependence: Dependence) -> bool:
-    """Whether operands are single numbers that are the same at each step."""
-    return all(
-        a.aval.shape == () and dependence.level(a) is Level.CONSTANT for a in atoms
-    )
+def _kind(operation: Any) -> Hashable:
+    types = tuple(atom.aval.dtype for atom in operation.invars)
+    return operation.primitive, value_key(operation.params), types

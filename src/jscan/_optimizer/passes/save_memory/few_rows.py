@@ -184,7 +184,7 @@ def _every_kth(loop: Loop, finish: _Finish, readers: _Readers, rows: range) -> L
     text = f"one row in {stride} is kept, by a loop of loops"
     rest = _part(loop, state, end, loop.length, results)
     if rest.length == 0:
-        known = resolve_finals(results, state)
+        known = resolve_finals(results, {v: Known(x) for v, x in state.items()})
         rest = replace(rest, carries=(), equations=(), results=known)
     return drop_unused(rest.fired(text))
 

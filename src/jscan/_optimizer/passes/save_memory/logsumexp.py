@@ -45,21 +45,19 @@ def run(loop: Loop, context: Context) -> Loop:
 
 def _find(rows: Any, readers: Sequence[Any], context: Context) -> list[Any] | None:
     """The logsumexp over time that reads the rows, from its maximum to its sum."""
-    maxima = (e for e in readers if e.primitive.name == "reduce_max")
-    for maximum in maxima:
+    for maximum in readers:
+        if maximum.primitive.name != "reduce_max" or 0 not in maximum.params["axes"]:
+            continue
         for keepdims in (False, True):
             found = _match(rows, maximum, keepdims, context)
-            if found and 0 in maximum.params["axes"]:
+            if found:
                 return found
     return None
 
 
 def _template(rows: Any, axes: tuple[int, ...], keepdims: bool) -> tuple[Any, list]:
     """The variable of the rows and the equations up to the sum, as JAX writes them."""
-
-    def logsumexp(x: Any) -> Any:
-        return jax.nn.logsumexp(x, axis=axes, keepdims=keepdims)
-
+    logsumexp = functools.partial(jax.nn.logsumexp, axis=axes, keepdims=keepdims)
     aval = jax.ShapeDtypeStruct(rows.aval.shape, rows.aval.dtype)
     jaxpr, _ = open_jaxpr(jax.make_jaxpr(logsumexp)(aval))
     equations, _ = inline_calls(jaxpr.eqns, is_plain_call)
@@ -149,8 +147,9 @@ def _carry(loop: Loop, name: Any, atom: Any, found: Sequence[Any]) -> Loop:
         jnp.full(peak.aval.shape, -jnp.inf, peak.aval.dtype),
         jnp.zeros(total.aval.shape, total.aval.dtype),
     ]
-    step = functools.partial(_step, axes)
-    equations = splice(step, [*variables, atom], found[0], updates)
+    equations = splice(
+        functools.partial(_step, axes), [*variables, atom], found[0], updates
+    )
     loop = replace(
         loop,
         carries=(*loop.carries, *map(Carry, variables, updates, starts)),
