@@ -7,10 +7,10 @@ on other numbers, as ``w[0] * g``, ``w[1] * g``, ... are, it is done once, as
 ``w[:, None] * g``.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice, pairwise
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,11 @@ class _Part:
     axis: int
     start: int
     end: int
+
+
+_Layer: TypeAlias = Sequence[_Part]
+
+_Values: TypeAlias = Callable[[Iterable[Atom]], list[jax.Array]]
 
 
 def run(loop: Loop, _: Context) -> Loop:
@@ -85,7 +90,7 @@ def _part(term: Any, sums: Sums) -> _Part | None:
     return _Part(operand, axis, low, low + shape[axis])
 
 
-def _layers(parts: Sequence[_Part]) -> list[list[_Part]]:
+def _layers(parts: Sequence[_Part]) -> list[_Layer]:
     """The parts in as few groups as it takes for no two of one to overlap.
 
     Parts of one size come together, which are more often one operation.
@@ -102,94 +107,78 @@ def _layers(parts: Sequence[_Part]) -> list[list[_Part]]:
 
 
 def _written(
-    addition: Any,
-    layers: Sequence[Sequence[_Part]],
-    others: Sequence[Atom],
-    sums: Sums,
+    addition: Any, layers: Sequence[_Layer], others: Sequence[Atom], sums: Sums
 ) -> list[Any]:
     """Equations for the sum of the layers and of all other terms."""
     size = addition.outvars[0].aval.shape[layers[0][0].axis]
-    makers = [_maker(layer, size, sums) for layer in layers]
-    operands = [*others, *(atom for maker in makers for atom in maker.operands)]
+    rows = [_one_operation(layer, sums) for layer in layers]
+    operands = [*others, *(atom for ops in rows for op in ops for atom in op.invars)]
+    operands += [part.operand for layer in layers for part in layer]
 
     def total(*values: jax.Array) -> jax.Array:
-        rest = iter(values)
-        terms = list(islice(rest, len(others)))
-        arrays = [maker.make(*islice(rest, len(maker.operands))) for maker in makers]
-        return add_up(*terms, *arrays)
+        value = dict(zip(map(id, operands), values, strict=True))
+
+        def of(atoms: Iterable[Atom]) -> list[jax.Array]:
+            return [value[id(atom)] for atom in atoms]
+
+        arrays = []
+        for layer, operations in zip(layers, rows, strict=True):
+            whole = _at_once(operations, of) if operations else _in_order(layer, of)
+            sides = (layer[0].start, size - layer[-1].end, 0)
+            if any(sides):
+                padding = [(0, 0, 0)] * whole.ndim
+                padding[layer[0].axis] = sides
+                whole = jax.lax.pad(whole, jnp.zeros((), whole.dtype), padding)
+            arrays.append(whole)
+        return add_up(*of(others), *arrays)
 
     return splice(total, operands, addition)
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """How the array of one layer is made of operands of the step."""
-
-    operands: list[Atom]
-    make: Callable[..., jax.Array]
-
-
-def _maker(layer: Sequence[_Part], size: int, sums: Sums) -> _Maker:
-    parts = _one_operation(layer, sums) or _parts_in_order(layer)
-
-    def make(*values: jax.Array) -> jax.Array:
-        (start, axis), end = (layer[0].start, layer[0].axis), layer[-1].end
-        whole = parts.make(*values)
-        padding = [(0, 0, 0)] * whole.ndim
-        padding[axis] = (start, size - end, 0)
-        zero = jnp.zeros((), whole.dtype)
-        return jax.lax.pad(whole, zero, padding) if any(padding[axis]) else whole
-
-    return replace(parts, make=make)
-
-
-def _parts_in_order(layer: Sequence[_Part]) -> _Maker:
+def _in_order(layer: _Layer, of: _Values) -> jax.Array:
     """The parts one after the other, with zeros between them."""
-
-    def make(*values: jax.Array) -> jax.Array:
-        rows: list[jax.Array] = []
-        axis, end = layer[0].axis, layer[0].start
-        for part, value in zip(layer, values, strict=True):
-            if part.start > end:
-                shape = list(value.shape)
-                shape[axis] = part.start - end
-                rows.append(jnp.zeros(shape, value.dtype))
-            rows.append(value)
-            end = part.end
-        return jax.lax.concatenate(rows, axis) if len(rows) > 1 else rows[0]
-
-    return _Maker([part.operand for part in layer], make)
+    rows: list[jax.Array] = []
+    axis, end = layer[0].axis, layer[0].start
+    for part, value in zip(layer, of(part.operand for part in layer), strict=True):
+        if part.start > end:
+            shape = list(value.shape)
+            shape[axis] = part.start - end
+            rows.append(jnp.zeros(shape, value.dtype))
+        rows.append(value)
+        end = part.end
+    return jax.lax.concatenate(rows, axis) if len(rows) > 1 else rows[0]
 
 
-def _one_operation(layer: Sequence[_Part], sums: Sums) -> _Maker | None:
-    """Rows ``operation(number, row)`` that differ in constant numbers alone."""
+def _at_once(rows: Sequence[Any], of: _Values) -> jax.Array:
+    """The results of one operation on several operands, as rows."""
+    shape = (len(rows), *rows[0].outvars[0].aval.shape)
+    operands = []
+    for column in zip(*(row.invars for row in rows), strict=True):
+        value, *others = of(column)
+        if not _is_shared(column):
+            value = jnp.stack([value, *others])
+            value = value.reshape(-1, *[1] * (len(shape) - 1))
+        operands.append(jnp.broadcast_to(value, shape))
+    return apply(rows[0], *operands)
+
+
+def _one_operation(layer: _Layer, sums: Sums) -> list[Any]:
+    """Rows ``operation(number, row)`` that differ in constant numbers alone, if so."""
     made = [_row_made(part, sums) for part in layer]
     rows = [row for row in made if row is not None]
     adjacent = all(a.end == b.start for a, b in pairwise(layer))
     if len(rows) < len(layer) or len(rows) < 2 or not adjacent:
-        return None
-    first = rows[0]
+        return []
     if len(set(map(_kind, rows))) > 1:
-        return None
-    columns = list(zip(*(row.invars for row in rows), strict=True))
-    # What all rows share, or one number for each of them.
-    groups = [c[:1] if all(atom is c[0] for atom in c) else c for c in columns]
-    numbers = [atom for group in groups if len(group) > 1 for atom in group]
-    if any(atom.aval.shape or sums.dependence.changes(atom) for atom in numbers):
-        return None
-    shape = (len(rows), *first.outvars[0].aval.shape)
+        return []
+    columns = zip(*(row.invars for row in rows), strict=True)
+    apart = [atom for c in columns if not _is_shared(c) for atom in c]
+    numbers = all(not a.aval.shape and not sums.dependence.changes(a) for a in apart)
+    return rows if numbers else []
 
-    def make(*values: jax.Array) -> jax.Array:
-        rest, whole = iter(values), []
-        for group in groups:
-            value, *others = islice(rest, len(group))
-            if others:
-                value = jnp.stack([value, *others])
-                value = value.reshape(-1, *[1] * (len(shape) - 1))
-            whole.append(jnp.broadcast_to(value, shape))
-        return apply(first, *whole)
 
-    return _Maker(list(chain(*groups)), make)
+def _is_shared(column: Sequence[Atom]) -> bool:
+    return all(atom is column[0] for atom in column)
 
 
 def _row_made(part: _Part, sums: Sums) -> Any | None:
