@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +45,11 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
             kept.append(equation)
             live.update(atom for atom in equation.invars if is_variable(atom))
     return kept[::-1]
+
+
+def exchanged(equations: Iterable[Any], new: Mapping[int, Sequence[Any]]) -> list[Any]:
+    """The equations, with others in place of some, which are given by their `id`."""
+    return [e for old in equations for e in new.get(id(old), (old,))]
 
 
 def without_dead_code(closed_jaxpr: Any) -> Any:

@@ -113,11 +113,7 @@ LOOP_RULES = (
         sums_out.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
     ),
-    Rule(
-        "accumulate.in_place",
-        in_place.run,
-        "for the sums that stay in the loop",
-    ),
+    Rule("accumulate.in_place", in_place.run, "for the sums that stay in the loop"),
     Rule(
         "vectorise",
         vectorise.run,
@@ -164,11 +160,7 @@ LOOP_RULES = (
         whole_rows.run,
         "after all that looks at what is computed of rows",
     ),
-    Rule(
-        "unroll",
-        unroll.run,
-        "last: it depends on the size of the final step",
-    ),
+    Rule("unroll", unroll.run, "last: it depends on the size of the final step"),
 )
 
 DERIVATIVE_RULES = (

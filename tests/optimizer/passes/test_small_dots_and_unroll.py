@@ -90,6 +90,25 @@ def test_products_with_one_left_operand_are_merged():
     check(cell, u, x)
 
 
+def test_products_of_different_types_stay_two():
+    """One product cannot give rows of 32 bits and of 16; it used to fail trying."""
+    u = jnp.eye(16, dtype=jnp.bfloat16)
+
+    def cell(u, x):
+        def step(h, x_t):
+            wide = jnp.dot(h, u, preferred_element_type=jnp.float32)
+            h = jnp.tanh(wide).astype(h.dtype) + h @ (2 * u) + x_t
+            return h, wide
+
+        return jax.lax.scan(step, jnp.ones((8, 16), u.dtype), x)[1]
+
+    x = jnp.ones((5, 8, 16), u.dtype)
+    _, inside = operations(optimize(cell), u, x)
+    assert inside.count("dot_general") == 2
+    assert "failed" not in str(explain(cell)(u, x))
+    assert_same(optimize(cell)(u, x), cell(u, x))
+
+
 def test_cpu_rules_stay_off_elsewhere():
     """On another platform none of the CPU's rules is applied."""
     closed = jax.make_jaxpr(kalman)(A, X)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
-from jscan._jax.equations import needed, unique_variables
+from jscan._jax.equations import free_variables, needed, unique_variables
 from jscan._jax.jaxprs import Atom, every_equation, is_variable, sub_programs
 from jscan._optimizer.analysis.compilers import is_miscompiled
 from jscan._optimizer.record.loop import Loop
@@ -87,6 +87,14 @@ class Dependence:
             return Level.STATE
         return max(map(self.level, equation.invars), default=Level.CONSTANT)
 
+    def changes(self, atom: Atom) -> bool:
+        """Whether an operand may differ from step to step."""
+        return self.level(atom) > Level.CONSTANT
+
+    def producer(self, atom: Atom) -> Any | None:
+        """The equation of the step that makes an operand, if one does."""
+        return self.producers.get(atom) if is_variable(atom) else None
+
     def core(self) -> list[Any]:
         """The equations the carries need, and those with effects."""
         return needed(self.loop.equations, [c.update for c in self.loop.carries])
@@ -96,15 +104,19 @@ class Dependence:
         atoms = [carry.update for carry in self.loop.carries]
         return {*unique_variables(atoms), *self.loop.stacked()}
 
+    def read_elsewhere(self) -> set[Any]:
+        """The same, with all that the results and the work behind the loop read."""
+        loop = self.loop
+        behind = (*loop.wanted_rows(), *free_variables(loop.after))
+        return {*self.read_outside(), *behind}
+
     def upstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
         """The roots and the equations they need, taken from `among`, in order."""
         return self._closure(
             roots,
             among,
             lambda eqn: [
-                self.producers[a]
-                for a in eqn.invars
-                if is_variable(a) and a in self.producers
+                made for a in eqn.invars if (made := self.producer(a)) is not None
             ],
         )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from jscan._jax.jaxprs import Atom, is_variable
+from jscan._jax.jaxprs import Atom
 from jscan._optimizer.analysis.dependence import Dependence
 
 ADDITIONS = frozenset({"add", "add_any"})
@@ -16,6 +16,7 @@ class Sums:
     def __init__(self, dependence: Dependence) -> None:
         """Find them: one walk over the equations."""
         self.dependence = dependence
+        self.producer = dependence.producer
         self._outside = dependence.read_outside()
         additions = [
             e for e in dependence.loop.equations if e.primitive.name in ADDITIONS
@@ -33,10 +34,6 @@ class Sums:
             else:
                 found.append(atom)
         return found
-
-    def producer(self, atom: Atom) -> Any | None:
-        """The equation of the step that makes an operand."""
-        return self.dependence.producers.get(atom) if is_variable(atom) else None
 
     def is_read_once(self, atom: Atom) -> bool:
         """Whether one equation of the step reads an operand, and nothing else does."""

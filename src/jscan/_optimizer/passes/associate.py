@@ -7,6 +7,7 @@ Rounding changes more than in the other passes, infinite coefficients may become
 and on a CPU with few cores it is slower than the loop: it runs only if asked for.
 """
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from jscan._jax.jaxprs import is_variable, stack_bytes
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Carry, Loop
+from jscan._optimizer.record.loop import Carry, Known, Loop, strong
 from jscan._optimizer.writing.batches import batched
 
 _SUMS = frozenset({"add", "add_any", "sub", "neg"})
@@ -27,10 +28,9 @@ _SUMS = frozenset({"add", "add_any", "sub", "neg"})
 def run(loop: Loop, context: Context) -> Loop:
     """Replace every carry that is linear in itself by rows known beforehand."""
     for carry in loop.carries:
-        path = _path(loop, carry)
-        why = _why_not(loop, context, carry, path)
+        why = _why_not(loop, context, carry)
         if why is None:
-            loop = _replaced(loop, context, carry, path)
+            loop = _replaced(loop, context, carry)
         else:
             name = carry.variable.aval.str_short()
             loop = loop.refused(f"the state {name} stays: {why}")
@@ -38,18 +38,14 @@ def run(loop: Loop, context: Context) -> Loop:
 
 
 def suggest(loop: Loop, context: Context) -> Loop:
-    """Name the states that the pass would solve, where it is not asked for and pays."""
-    if not context.machine.associates:
-        return loop
-    for carry in loop.carries:
-        path = _path(loop, carry)
-        if _why_not(loop, context, carry, path) is None:
+    """Name the states that `run` would solve, where it is not asked for and pays."""
+    for carry in loop.carries if context.machine.associates else ():
+        if _why_not(loop, context, carry) is None:
             name = carry.variable.aval.str_short()
-            text = (
+            loop = loop.refused(
                 f"not asked for: the state {name} is a linear recurrence, of which it "
                 "makes a few operations on all steps, rounded in another order"
             )
-            loop = loop.refused(text)
     return loop
 
 
@@ -61,9 +57,9 @@ def _path(loop: Loop, carry: Carry) -> list[Any]:
     )
 
 
-def _why_not(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> str | None:
+def _why_not(loop: Loop, context: Context, carry: Carry) -> str | None:
     """The reason why a carry is not a linear recurrence of its own, if so."""
-    variable = carry.variable
+    variable, path = carry.variable, _path(loop, carry)
     states = {c.variable for c in loop.carries} & set(free_variables(path))
     if not jnp.issubdtype(variable.aval.dtype, jnp.inexact):
         return "it is not a floating point number"
@@ -85,26 +81,18 @@ def _is_linear(equation: Any, dependence: Dependence, variable: Any) -> bool:
     """Whether an equation of the update is linear in the state, element by element."""
     name, operands = equation.primitive.name, equation.invars
     moving = [dependence.level(a) is Level.STATE for a in operands]
-    same = [
-        equation.outvars[0],
-        *(a for a, m in zip(operands, moving, strict=True) if m),
-    ]
-    if any(
-        a.aval.shape != variable.aval.shape or a.aval.dtype != variable.aval.dtype
-        for a in same
-    ):
+    alike = [equation.outvars[0], *itertools.compress(operands, moving)]
+    kind = variable.aval.shape, variable.aval.dtype
+    if any((a.aval.shape, a.aval.dtype) != kind for a in alike):
         return False
-    if name in _SUMS:
-        return True
     if name == "mul":
         return sum(moving) == 1
-    return name == "div" and moving == [True, False]
+    return name in _SUMS or (name == "div" and moving == [True, False])
 
 
-def _replaced(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> Loop:
-    variable = carry.variable
-    factors, offsets = _coefficients(loop, context, carry, path)
-    initial = jax.lax.convert_element_type(carry.initial, variable.aval.dtype)
+def _replaced(loop: Loop, context: Context, carry: Carry) -> Loop:
+    variable, initial = carry.variable, strong(carry)
+    factors, offsets = _coefficients(loop, context, carry)
     rows = _states(initial, factors, offsets, loop.reverse)
     if loop.reverse:
         before, final = jnp.concatenate([rows[1:], initial[None]]), rows[0]
@@ -115,16 +103,14 @@ def _replaced(loop: Loop, context: Context, carry: Carry, path: list[Any]) -> Lo
         carries=tuple(c for c in loop.carries if c is not carry),
         sequences={**loop.sequences, variable: before, carry.update: rows},
         equations=tuple(e for e in loop.equations if carry.update not in e.outvars),
-        results=resolve_finals(loop.results, {variable: final}),
+        results=resolve_finals(loop.results, {variable: Known(final)}),
     )
     return loop.fired("a linear recurrence is an associative scan over time")
 
 
-def _coefficients(
-    loop: Loop, context: Context, carry: Carry, path: list[Any]
-) -> tuple[Any, Any]:
+def _coefficients(loop: Loop, context: Context, carry: Carry) -> tuple[Any, Any]:
     """Rows `[T, ...]` of the factor and the offset of the update."""
-    dependence = Dependence(loop)
+    dependence, path = Dependence(loop), _path(loop, carry)
     fixed = [e for e in path if dependence.level_of(e) < Level.STATE]
     moving = [e for e in path if dependence.level_of(e) is Level.STATE]
     inputs = [v for v in free_variables(moving) if v is not carry.variable]
@@ -141,14 +127,10 @@ def _coefficients(
             return evaluate(moving, {**known, carry.variable: state}, [carry.update])[0]
 
         # Linear and element by element: its derivative is the factor.
-        return jax.jvp(update, (zero,), (one,))
+        offset, factor = jax.jvp(update, (zero,), (one,))
+        return factor, offset
 
-    if values:
-        offsets, factors = jax.vmap(step)(*values)
-        return factors, offsets
-    offset, factor = step()
-    shape = (loop.length, *aval.shape)
-    return jnp.broadcast_to(factor, shape), jnp.broadcast_to(offset, shape)
+    return jax.vmap(step, axis_size=loop.length)(*values)
 
 
 def _states(initial: Any, factors: Any, offsets: Any, reverse: bool) -> Any:

@@ -8,7 +8,7 @@ results are small and their operands are not.
 
 from typing import Any
 
-from jscan._jax.jaxprs import is_variable, number_of_bytes, stack_bytes
+from jscan._jax.jaxprs import number_of_bytes, stack_bytes
 from jscan._jax.operations import is_expensive
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.size import intermediates
@@ -25,13 +25,30 @@ def run(loop: Loop, context: Context) -> Loop:
     """Choose the equations that leave, and record them as run after the loop."""
     if not loop.carries:
         return loop  # without state, vectorise has decided
-    dependence = Dependence(loop)
-    core = {id(e) for e in dependence.core()}
+    machine, dependence = context.machine, Dependence(loop)
+    core = set(map(id, dependence.core()))
     rest = [e for e in loop.equations if id(e) not in core]
     if not rest:
         return loop
     if loop.recomputes:
         return loop.refused(f"what only outputs need stays: {RECOMPUTED}")
+    chosen, loop = _chosen(loop, context, dependence, rest)
+    if chosen and not machine.pays_batched(chosen, loop.length):
+        return loop.refused(f"what only outputs need stays: {TOO_LITTLE}")
+    if machine.batch_start and not any(map(machine.gains_batched, chosen)):
+        return loop  # cheap work alone gains nothing by another pass over memory
+    chosen = _with_free_riders(dependence, chosen, rest)
+    if not chosen:
+        return loop
+    moved = sum(map(is_expensive, chosen)) or len(chosen)
+    text = f"{moved} operation(s) that only outputs need run after it"
+    return drop_unused(loop.with_after(chosen).fired(text))
+
+
+def _chosen(
+    loop: Loop, context: Context, dependence: Dependence, rest: list[Any]
+) -> tuple[list[Any], Loop]:
+    """What leaves for its own sake, with what it takes along."""
     chosen = [
         e
         for e in rest
@@ -42,55 +59,32 @@ def run(loop: Loop, context: Context) -> Loop:
     if size > context.budget:
         loop = loop.refused(f"work on sequences would hold {size} bytes at once")
         chosen = []
-    machine = context.machine
-    roots = [e for e in rest if machine.gains_batched(e) and e not in chosen]
-    for root in roots:
+    gains = context.machine.gains_batched
+    for root in [e for e in rest if gains(e) and e not in chosen]:
         group = dependence.downstream([root], rest)
         blocker = next((e for e in group if not batchable(e, loop.length)), None)
         if blocker is not None:
             name = blocker.primitive.name
             loop = loop.refused(f"{root.primitive.name} feeds {name}, which stays")
             continue
-        group = _with_sequence_work(dependence, [*chosen, *group], loop)
+        group = _with_sequence_work(dependence, [*chosen, *group])
         why = _refusal(loop, context, chosen, group)
         if why is None:
             chosen = group
         else:
             loop = loop.refused(f"{root.primitive.name} stays: {why}")
-    if chosen and not machine.pays_batched(chosen, loop.length):
-        return loop.refused(f"what only outputs need stays: {TOO_LITTLE}")
-    if machine.batch_start and not any(map(machine.gains_batched, chosen)):
-        return loop  # cheap work alone gains nothing by another pass over memory
-    chosen = _with_free_riders(loop, dependence, chosen, rest)
-    if not chosen:
-        return loop
-    moved = sum(is_expensive(e) for e in chosen) or len(chosen)
-    loop = loop.with_after(chosen)
-    return drop_unused(
-        loop.fired(f"{moved} operation(s) that only outputs need run after it")
-    )
+    return chosen, loop
 
 
-def _with_sequence_work(
-    dependence: Dependence, group: list[Any], loop: Loop
-) -> list[Any]:
+def _with_sequence_work(dependence: Dependence, group: list[Any]) -> list[Any]:
     """The group and the sequence work it reads, which can be done again for free."""
-    inputs = [
-        dependence.producers[v]
-        for e in group
-        for v in e.invars
-        if is_variable(v)
-        and v in dependence.producers
-        and dependence.level(v) is Level.SEQUENCE
-    ]
-    sequence_work = [
-        e
-        for e in dependence.upstream(inputs, loop.equations)
-        if dependence.level_of(e) < Level.STATE
-    ]
-    if not all(batchable(e, loop.length) for e in sequence_work):
-        sequence_work = []
-    ids = {id(e) for e in (*group, *sequence_work)}
+    level, loop = dependence.level, dependence.loop
+    read = [a for e in group for a in e.invars if level(a) is Level.SEQUENCE]
+    upstream = dependence.upstream(map(dependence.producer, read), loop.equations)
+    again = [e for e in upstream if dependence.level_of(e) < Level.STATE]
+    if not all(batchable(e, loop.length) for e in again):
+        again = []
+    ids = set(map(id, (*group, *again)))
     return [e for e in loop.equations if id(e) in ids]
 
 
@@ -109,32 +103,23 @@ def _refusal(
 
 
 def _with_free_riders(
-    loop: Loop, dependence: Dependence, chosen: list[Any], rest: list[Any]
+    dependence: Dependence, chosen: list[Any], rest: list[Any]
 ) -> list[Any]:
     """Add cheap work on rows that are stacked anyway, from the outputs inwards."""
+    loop = dependence.loop
     stacked = set(loop.with_after(chosen).stacked())
-    gone = {id(e) for e in chosen}
+    gone = set(map(id, chosen))
     for equation in reversed(rest):
         users = [u for v in equation.outvars for u in dependence.users.get(v, [])]
         stays = any(id(u) not in gone for u in users)
         if id(equation) in gone or stays or not batchable(equation, loop.length):
             continue
-        changing = {
-            v
-            for v in equation.invars
-            if is_variable(v) and dependence.level(v) is Level.STATE
-        }
-        sequence = {
-            v
-            for v in equation.invars
-            if is_variable(v)
-            and dependence.level(v) is Level.SEQUENCE
-            and v not in loop.sequences
-        }
-        outputs = {v for v in equation.outvars if v in stacked}
-        new = sum(map(number_of_bytes, (changing | sequence) - stacked))
+        read = {a for a in equation.invars if dependence.changes(a)}
+        read -= loop.sequences.keys()
+        outputs = stacked.intersection(equation.outvars)
+        new = sum(map(number_of_bytes, read - stacked))
         saved = sum(map(number_of_bytes, outputs))
         if saved and new <= saved:
             gone.add(id(equation))
-            stacked = (stacked - outputs) | changing | sequence
+            stacked = (stacked - outputs) | read
     return [e for e in loop.equations if id(e) in gone]

@@ -11,7 +11,6 @@ from jscan._jax.jaxprs import Atom, is_variable
 from jscan._optimizer.record.loop import (
     Applied,
     Final,
-    Known,
     Loop,
     Result,
     Row,
@@ -49,26 +48,28 @@ def drop_unused(loop: Loop) -> Loop:
 
 
 def resolve_finals(
-    results: Mapping[Any, Result], values: Mapping[Any, Any]
+    results: Mapping[Any, Result], ends: Mapping[Any, Result]
 ) -> dict[Any, Result]:
-    """The results, with the last values of some carries known."""
-    return {name: _resolve(result, values) for name, result in results.items()}
+    """The results, where something else gives the last values of some carries."""
+    return {name: _resolve(result, ends) for name, result in results.items()}
 
 
-def _resolve(result: Result, values: Mapping[Any, Any]) -> Result:
+def _resolve(result: Result, ends: Mapping[Any, Result]) -> Result:
     match result:
-        case Final(variable) if variable in values:
-            return Known(values[variable])
+        case Final(variable) if variable in ends:
+            return ends[variable]
         case Applied(equation, operand):
-            return Applied(equation, _resolve(operand, values))
+            return Applied(equation, _resolve(operand, ends))
         case Row(operand):
-            return Row(_resolve(operand, values))
+            return Row(_resolve(operand, ends))
         case _:
             return result
 
 
 def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
     """Replace variables by other operands wherever the loop reads them."""
+    if not names:
+        return loop
 
     def new(atom: Atom) -> Atom:
         return names.get(atom, atom) if is_variable(atom) else atom

@@ -10,14 +10,20 @@ traced), and its value bound as a constant or a sequence; `hoisted` remembers it
 the report alone.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from jscan._jax.equations import free_variables, in_order, needed, unique_variables
+from jscan._jax.equations import (
+    exchanged,
+    free_variables,
+    in_order,
+    needed,
+    unique_variables,
+)
 from jscan._jax.jaxprs import Atom, is_variable
 
 
@@ -160,6 +166,21 @@ class Loop:
         """The loop, whose new notes are those of this rule."""
         notes = (note.signed(rule) for note in self.notes)
         return replace(self, notes=tuple(dict.fromkeys(notes)))
+
+    def exchanged(self, new: Mapping[int, Sequence[Any]]) -> "Loop":
+        """The loop with others in place of some equations, given by their `id`."""
+        if not new:
+            return self
+        return replace(self, equations=tuple(exchanged(self.equations, new)))
+
+    def without(self, gone: Iterable[Any]) -> "Loop":
+        """The loop without some equations of its step."""
+        return self.exchanged({id(equation): () for equation in gone})
+
+    def with_results(self, old: Any, new: Mapping[Any, Result]) -> "Loop":
+        """The loop with other results in the place of one."""
+        kept = {name: r for name, r in self.results.items() if name is not old}
+        return replace(self, results={**kept, **new})
 
     def with_after(self, chosen: Iterable[Any]) -> "Loop":
         """The loop with equations of the step copied behind it.

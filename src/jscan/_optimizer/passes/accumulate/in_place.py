@@ -13,12 +13,12 @@ from typing import Any
 import jax
 
 from jscan._jax.equations import in_order, splice
-from jscan._jax.jaxprs import Atom, is_variable, number_of_bytes, variable_like
+from jscan._jax.jaxprs import Atom, number_of_bytes, variable_like
 from jscan._jax.operations import is_elementwise
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.linearity import is_zero
-from jscan._optimizer.analysis.sum_trees import ADDITIONS
-from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.analysis.sum_trees import ADDITIONS, Sums
+from jscan._optimizer.record.cleanup import drop_unused, substitute
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -32,88 +32,56 @@ def run(loop: Loop, context: Context) -> Loop:
 
 
 def _rows_in_place(loop: Loop) -> Loop:
-    dependence = Dependence(loop)
-    outside = dependence.read_outside()
-    equations: list[Any] = []
-    count = 0
+    sums = Sums(Dependence(loop))
+    new: dict[int, list[Any]] = {}
     for equation in loop.equations:
-        sparse = _sparse_side(equation, dependence, loop, outside)
-        if sparse is None:
-            equations.append(equation)
-            continue
-        total = equation.invars[1 - sparse]
-        write = dependence.producers[equation.invars[sparse]]
-        equations += _added_in_place(equation, total, write)
-        count += 1
-    if not count:
+        found = _written_rows(equation, sums)
+        if found is not None:
+            new[id(equation)] = _added_in_place(equation, *found)
+    if not new:
         return loop
-    loop = replace(loop, equations=tuple(equations))
-    return drop_unused(loop.fired(f"{count} row(s) a step are added in place"))
+    text = f"{len(new)} row(s) a step are added in place"
+    return drop_unused(loop.exchanged(new).fired(text))
 
 
-def _sparse_side(
-    equation: Any, dependence: Dependence, loop: Loop, outside: set[Any]
-) -> int | None:
-    """Which operand of a sum is zero but for a few rows, if one is."""
+def _written_rows(equation: Any, sums: Sums) -> tuple[Any, Atom] | None:
+    """What a sum adds that is zero but for a few rows, if so, and to what."""
     if equation.primitive.name not in ADDITIONS:
         return None
-    for side in (0, 1):
-        operand, other = equation.invars[side], equation.invars[1 - side]
-        write = dependence.producers.get(operand) if is_variable(operand) else None
-        if write is None or write.primitive.name not in _WRITES:
-            continue
-        if len(dependence.users.get(operand, [])) != 1 or operand in outside:
-            continue
-        if other.aval != operand.aval or not _is_stored(other, dependence):
-            continue
-        if is_zero(write.invars[0], dependence, loop):
-            return side
+    for operand, other in (equation.invars, equation.invars[::-1]):
+        write = sums.producer(operand)
+        if (
+            write is not None
+            and write.primitive.name in _WRITES
+            and sums.is_read_once(operand)
+            and other.aval == operand.aval
+            and _is_stored(other, sums.dependence)
+            and is_zero(write.invars[0], sums.dependence, sums.dependence.loop)
+        ):
+            return write, other
     return None
 
 
 def _is_stored(atom: Atom, dependence: Dependence) -> bool:
     """Whether an operand is an array of the state that XLA may update in place."""
-    if not is_variable(atom) or dependence.level(atom) is not Level.STATE:
+    if dependence.level(atom) is not Level.STATE:
         return False
-    producer = dependence.producers.get(atom)
+    made = dependence.producer(atom)
     # Elementwise work makes a new array anyway, and takes the addition along.
-    return (
-        producer is None
-        or not is_elementwise(producer)
-        or (producer.primitive.name in ADDITIONS)
-    )
+    return made is None or not is_elementwise(made) or made.primitive.name in ADDITIONS
 
 
-def _added_in_place(equation: Any, total: Atom, write: Any) -> list[Any]:
-    _, *operands = write.invars
-    function = _WRITES[write.primitive.name](write)
-    return splice(function, [total, *operands], equation)
+def _added_in_place(equation: Any, write: Any, total: Atom) -> list[Any]:
+    operands = [total, *write.invars[1:]]
+    if write.primitive.name == "scatter-add":
+        return [write.replace(invars=operands, outvars=equation.outvars)]
+    return splice(_add_window, operands, equation)
 
 
-def _dynamic_update(write: Any) -> Any:
-    def add_window(total: jax.Array, rows: jax.Array, *starts: jax.Array) -> jax.Array:
-        # Both operations clamp the starts in the same way.
-        old = jax.lax.dynamic_slice(total, starts, rows.shape)
-        return jax.lax.dynamic_update_slice(total, old + rows, starts)
-
-    return add_window
-
-
-def _scatter(write: Any) -> Any:
-    parameters = write.params
-
-    def add_rows(total: jax.Array, indices: jax.Array, rows: jax.Array) -> jax.Array:
-        return jax.lax.scatter_add(
-            total,
-            indices,
-            rows,
-            parameters["dimension_numbers"],
-            indices_are_sorted=parameters["indices_are_sorted"],
-            unique_indices=parameters["unique_indices"],
-            mode=parameters["mode"],
-        )
-
-    return add_rows
+def _add_window(total: jax.Array, rows: jax.Array, *starts: jax.Array) -> jax.Array:
+    # Both operations clamp the starts in the same way.
+    old = jax.lax.dynamic_slice(total, starts, rows.shape)
+    return jax.lax.dynamic_update_slice(total, old + rows, starts)
 
 
 def _reads_first(loop: Loop, context: Context, array: Any) -> Loop:
@@ -142,18 +110,13 @@ def _with_barrier(loop: Loop, array: Any, write: Any, reads: list[Any]) -> Loop:
     before = [array, *(e.outvars[0] for e in reads)]
     ordered = [variable_like(v) for v in before]
     barrier = splice(
-        lambda *values: jax.lax.optimization_barrier(values),
-        before,
-        write.replace(outvars=ordered),
+        lambda *values: jax.lax.optimization_barrier(values), before, write, ordered
     )
+    late = write.replace(invars=[ordered[0], *write.invars[1:]])
     names = dict(zip(before[1:], ordered[1:], strict=True))
-    equations: list[Any] = []
-    for equation in loop.equations:
-        if equation is write:
-            equation = equation.replace(invars=[ordered[0], *equation.invars[1:]])
-        inputs = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
-        equations.append(equation.replace(invars=inputs))
-    return replace(loop, equations=tuple(in_order([*equations, *barrier]))).fired(
+    changed = substitute(loop.exchanged({id(write): [late]}), names)
+    equations = in_order([*changed.equations, *barrier])
+    return replace(loop, equations=tuple(equations)).fired(
         "rows are read before the array they belong to is changed in place"
     )
 
@@ -164,4 +127,4 @@ _READS = frozenset({"gather", "dynamic_slice"})
 
 _OVERWRITES = frozenset({"scatter", "scatter-add", "dynamic_update_slice"})
 
-_WRITES = {"dynamic_update_slice": _dynamic_update, "scatter-add": _scatter}
+_WRITES = frozenset({"dynamic_update_slice", "scatter-add"})

@@ -7,15 +7,14 @@ instead, which is why the memory budget has a say.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from jscan._jax.jaxprs import Atom, stack_bytes
 from jscan._optimizer.analysis.dependence import Level
 from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.passes.accumulate.sum_plans import Plan, Planner
-from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Carry, Final, Loop, Result, Total
+from jscan._optimizer.record.loop import Carry, Loop, Total
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,10 @@ class _Accumulator:
     carry: Carry
     terms: tuple[Atom, ...]
     plan: Plan
+
+    @property
+    def type(self) -> str:
+        return self.carry.variable.aval.str_short()
 
 
 def run(loop: Loop, context: Context) -> Loop:
@@ -49,13 +52,13 @@ def run(loop: Loop, context: Context) -> Loop:
     for accumulator in found:
         if accumulator.carry.variable not in taken:
             loop = loop.refused(
-                f"the sum {accumulator.carry.variable.aval.str_short()} stays: storing "
-                "its terms costs more than adding them in the loop",
+                f"the sum {accumulator.type} stays: storing its terms costs more than "
+                "adding them in the loop",
             )
     return drop_unused(_take_out(loop, chosen)) if chosen else loop
 
 
-def _choose(planner: "Planner", found: list[_Accumulator]) -> list[_Accumulator]:
+def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
     chosen: list[_Accumulator] = []
     stacks = planner.free
     for accumulator in (a for a in found if a.plan.pays):
@@ -68,51 +71,28 @@ def _choose(planner: "Planner", found: list[_Accumulator]) -> list[_Accumulator]
     # With nothing else carried, taking the sums out removes the loop itself.
     only_sums = len(found) == len(planner.loop.carries) and planner.pays_as_map()
     planner.free = stacks  # what is stored for one sum is at hand for the others
-    for accumulator in found:
-        if accumulator in chosen:
-            continue
+    level = planner.dependence.level
+    for accumulator in (a for a in found if a not in chosen):
         again = planner.plan_of_all(accumulator.terms)
         if again is not None and again.stacks <= stacks:
             accumulator = replace(accumulator, plan=again)
         at_hand = accumulator.plan.stacks <= stacks
-        stateless = all(
-            planner.dependence.level(v) < Level.STATE for v in accumulator.plan.stacks
-        )
+        stateless = all(level(v) < Level.STATE for v in accumulator.plan.stacks)
         if (chosen and (at_hand or stateless)) or (only_sums and stateless):
             chosen.append(accumulator)
     return chosen
 
 
 def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
-    gone = {a.carry.variable: a for a in chosen}
+    sums = {a.carry.variable: Total(a.carry.initial, a.terms) for a in chosen}
     loop = loop.with_after(e for a in chosen for e in a.plan.equations)
-    results: dict[Any, Result] = {}
-    for name, result in loop.results.items():
-        accumulator = _accumulator_of(result, gone)
-        if accumulator is not None:
-            result = _replace_final(
-                result, Total(accumulator.carry.initial, accumulator.terms)
-            )
-        results[name] = result
     for accumulator in chosen:
         loop = loop.fired(
-            f"the sum {accumulator.carry.variable.aval.str_short()} of "
-            f"{len(accumulator.terms)} term(s) a step is taken after the loop",
+            f"the sum {accumulator.type} of {len(accumulator.terms)} term(s) a step is "
+            "taken after the loop",
         )
     return replace(
         loop,
-        carries=tuple(c for c in loop.carries if c.variable not in gone),
-        results=results,
+        carries=tuple(c for c in loop.carries if c.variable not in sums),
+        results=resolve_finals(loop.results, sums),
     )
-
-
-def _accumulator_of(result: Result, gone: dict[Any, _Accumulator]) -> Any:
-    while hasattr(result, "operand"):
-        result = result.operand  # pyright: ignore[reportAttributeAccessIssue]
-    return gone.get(result.variable) if isinstance(result, Final) else None
-
-
-def _replace_final(result: Result, total: Total) -> Result:
-    if isinstance(result, Final):
-        return total
-    return replace(result, operand=_replace_final(result.operand, total))  # pyright: ignore

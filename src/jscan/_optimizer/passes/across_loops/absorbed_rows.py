@@ -6,10 +6,10 @@ rows of one loop alone is done at the step that reads them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from jscan._jax.jaxprs import Atom, Literal, is_variable, number_of_bytes, variable_like
+from jscan._jax.equations import free_variables
+from jscan._jax.jaxprs import is_variable, number_of_bytes, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import CHEAPER_THAN_A_ROW
 from jscan._optimizer.analysis.index import Flat
@@ -25,53 +25,58 @@ def absorbed(loop: Loop, equation: Any, flat: Flat) -> Again:
         equation: The loop.
         flat: The program around it.
     """
-    here = {outer: v for v, outer in loop.sequences.items() if is_variable(outer)}
-    work = _Work(here)
-    gone: list[Any] = []
+    # What is read outside, with its variable in the step.
+    names = {outer: v for v, outer in loop.sequences.items() if is_variable(outer)}
+    again = Again()
     for variable, outer in loop.sequences.items():
         alone = is_variable(outer) and flat.readers.get(outer) == (equation,)
         if not alone or equation.invars.count(outer) != 1:
             continue
         chain = _chain(outer, flat)
-        leaves = _leaves(chain)
-        new = [v for v in leaves if v.aval.shape and v not in work.names]
-        if not chain or any(v.aval.shape[:1] != (loop.length,) for v in new):
+        leaves = [v for v in free_variables(chain) if v not in names]
+        new = [v for v in leaves if v.aval.shape]
+        if not chain or any(v.aval.shape[0] != loop.length for v in new):
             continue
         if sum(map(number_of_bytes, new)) > number_of_bytes(outer):
             continue
-        work.add(chain, variable, outer)
-        gone.append(variable)
-    return Again(tuple(gone), work.read, work.fixed, tuple(work.equations))
+        for leaf in leaves:
+            rows = leaf.aval.shape != ()
+            names[leaf] = _row(leaf) if rows else variable_like(leaf)
+            (again.read if rows else again.fixed)[names[leaf]] = leaf
+        here = dict(names)
+        for step in chain:
+            (output,) = step.outvars
+            here.setdefault(output, _row(output))
+            again.equations.append(_for_a_row(step, here))
+        again.gone.append(variable)
+        del names[outer]
+    return again
 
 
 def _chain(outer: Any, flat: Flat) -> list[Any]:
     """The cheap equations that make rows for one loop alone, in order."""
-    found: list[Any] = []
+    found: set[int] = set()
     pending = [outer]
     while pending:
         equation = flat.producers.get(pending.pop())
-        if equation is None or not is_cheap_row(equation):
+        if equation is None or not _is_cheap_row(equation):
             continue
-        if equation.outvars[0].aval.shape != outer.aval.shape:
+        (output,) = equation.outvars
+        if output.aval.shape != outer.aval.shape:
             continue
-        ids = {id(e) for e in found}
-        for output in equation.outvars:
-            readers = flat.readers.get(output)
-            if output is not outer and (
-                readers is None or any(id(e) not in ids for e in readers)
-            ):
-                break  # something else reads it: it exists anyway
-        else:
-            if id(equation) not in ids:
-                found.append(equation)
-            pending += filter(is_variable, equation.invars)
+        readers = flat.readers.get(output)
+        if output is not outer and (
+            readers is None or not found.issuperset(map(id, readers))
+        ):
+            continue  # something else reads it: it exists anyway
+        found.add(id(equation))
+        pending += filter(is_variable, equation.invars)
         if len(found) > LONGEST:
             return []
-    order = {id(e): i for i, e in enumerate(flat.equations)}
-    return sorted(found, key=lambda e: order[id(e)])
+    return [e for e in flat.equations if id(e) in found]
 
 
-def is_cheap_row(equation: Any) -> bool:
+def _is_cheap_row(equation: Any) -> bool:
     """Whether each row of the result is made, cheaply, of the same rows of operands."""
     if len(equation.outvars) != 1:
         return False
@@ -85,46 +90,13 @@ def is_cheap_row(equation: Any) -> bool:
     )
 
 
-def _leaves(chain: list[Any]) -> list[Any]:
-    made = {v for e in chain for v in e.outvars}
-    read = dict.fromkeys(a for e in chain for a in e.invars if is_variable(a))
-    return [v for v in read if v not in made]
+def _row(rows: Any) -> Any:
+    return variable_like(rows, rows.aval.shape[1:])
 
 
-@dataclass
-class _Work:
-    """The equations of a step that replace rows, as they are collected."""
-
-    names: dict[Any, Any]  # what is read outside -> its variable in the step
-    read: dict[Any, Any] = field(default_factory=dict)
-    fixed: dict[Any, Any] = field(default_factory=dict)
-    equations: list[Any] = field(default_factory=list)
-
-    def add(self, chain: list[Any], variable: Any, outer: Any) -> None:
-        """One row computed by the equations of the program, row by row."""
-        for leaf in _leaves(chain):
-            if leaf in self.names:
-                continue
-            scalar = leaf.aval.shape == ()
-            row = variable_like(leaf, None if scalar else leaf.aval.shape[1:])
-            self.names[leaf] = row
-            (self.fixed if scalar else self.read)[row] = leaf
-        made: dict[Any, Any] = {}
-        for equation in chain:
-            (output,) = equation.outvars
-            row = variable if output is outer else variable_like(output, _row(output))
-            made[output] = row
-            self.equations.append(_for_a_row(equation, {**self.names, **made}, row))
-        self.names.pop(outer, None)
-
-
-def _row(atom: Atom) -> tuple[int, ...]:
-    return atom.aval.shape[1:]
-
-
-def _for_a_row(equation: Any, names: Mapping[Any, Any], row: Any) -> Any:
-    operands = [a if isinstance(a, Literal) else names[a] for a in equation.invars]
-    params = equation.params
+def _for_a_row(equation: Any, names: Mapping[Any, Any]) -> Any:
+    operands = [names[a] if is_variable(a) else a for a in equation.invars]
+    row, params = names[equation.outvars[0]], equation.params
     if equation.primitive is primitives.broadcast_in_dim_p:
         params = {**params, "shape": row.aval.shape}
     return equation.replace(invars=operands, outvars=[row], params=params)

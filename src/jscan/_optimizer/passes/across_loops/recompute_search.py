@@ -1,10 +1,10 @@
 """Which rows of an earlier loop a later one can compute again, and from what."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from jscan._jax.equations import renamed, unique_variables
+from jscan._jax.equations import free_variables, renamed, unique_variables
 from jscan._jax.jaxprs import (
     Atom,
     Literal,
@@ -24,7 +24,7 @@ _WIDE = 32
 """Elements from which a row that is not stored gains, though another one is read."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Again:
     """Rows that a loop computes itself.
 
@@ -35,22 +35,19 @@ class Again:
         equations: What computes the rows, at the beginning of a step.
     """
 
-    gone: tuple[Any, ...]
-    read: Mapping[Any, Any]
-    fixed: Mapping[Any, Any]
-    equations: tuple[Any, ...]
+    gone: list[Any] = field(default_factory=list)
+    read: dict[Any, Any] = field(default_factory=dict)
+    fixed: dict[Any, Any] = field(default_factory=dict)
+    equations: list[Any] = field(default_factory=list)
 
     def __or__(self, other: "Again") -> "Again":
         """Both, for rows of which no two are the same."""
         return Again(
             self.gone + other.gone,
-            {**self.read, **other.read},
-            {**self.fixed, **other.fixed},
+            self.read | other.read,
+            self.fixed | other.fixed,
             self.equations + other.equations,
         )
-
-
-NOTHING = Again((), {}, {}, ())
 
 
 class Search:
@@ -61,86 +58,67 @@ class Search:
         self.earlier = loop_in(flat, earlier)
         self.producers = {v: e for e in self.earlier.equations for v in e.outvars}
         # Rows stored for this loop alone, in the order in which they are made.
-        stacks = {
+        self.stacks = {
             name: result.atom
             for name, result in self.earlier.results.items()
             if isinstance(result, Stack) and is_variable(result.atom)
         }
         alone = {
             v
-            for v in stacks
+            for v in self.stacks
             if flat.readers.get(v) == (equation,) and equation.invars.count(v) == 1
         }
         order = {v: i for i, v in enumerate(self.producers)}
         self.candidates = sorted(
             (v for v, o in loop.sequences.items() if o in alone),
-            key=lambda v: order.get(stacks[loop.sequences[v]], -1),
+            key=lambda v: order.get(self.stacks[loop.sequences[v]], -1),
         )
-        self.stacks = stacks
         # What can be had: by variable of the earlier loop, the operand outside.
-        self.rows = {a: v for v, a in stacks.items()}
-        self.rows |= {
-            v: operand
-            for v, operand in self.earlier.sequences.items()
-            if is_variable(operand)
-        }
-        self.constants = {
-            v: operand
-            for v, operand in self.earlier.constants.items()
-            if isinstance(operand, Var)
-        }
+        self.rows = {a: v for v, a in self.stacks.items()}
+        self.rows |= {v: o for v, o in self.earlier.sequences.items() if is_variable(o)}
+        constants = self.earlier.constants.items()
+        self.constants = {v: o for v, o in constants if isinstance(o, Var)}
 
     def run(self) -> Again:
         """Take out what pays, the rows made first first."""
         here = {outer: v for v, outer in self.loop.sequences.items()}
         names: dict[Any, Any] = {}
-        gone: list[Any] = []
-        read: dict[Any, Any] = {}
-        fixed: dict[Any, Any] = {}
-        equations: list[Any] = []
+        again = Again()
         for variable in self.candidates:
             outer = self.loop.sequences[variable]
             atom = self.stacks[outer]
             work = self._work(atom, names)
             if work is None:
                 continue
-            leaves = [
-                v
-                for v in unique_variables(a for e in work for a in e.invars)
-                if v not in {o for e in work for o in e.outvars} and v not in names
-            ]
+            leaves = [v for v in free_variables(work) if v not in names]
             new = [v for v in leaves if v in self.rows and self.rows[v] not in here]
             if not _gains(variable, new):
                 continue
             for leaf in leaves:
-                if leaf in self.rows and self.rows[leaf] in here:
-                    names[leaf] = here[self.rows[leaf]]
-                    continue
-                names[leaf] = variable_like(leaf)
-                if leaf in self.rows:
-                    here[self.rows[leaf]] = names[leaf]
-                    read[names[leaf]] = self.rows[leaf]
-                else:
-                    fixed[names[leaf]] = self.constants[leaf]
-            equations += renamed(work, names, {atom: variable})
-            gone.append(variable)
+                row = self.rows.get(leaf)
+                names[leaf] = here[row] if row in here else variable_like(leaf)
+                if row is None:
+                    again.fixed[names[leaf]] = self.constants[leaf]
+                elif row not in here:
+                    here[row] = names[leaf]
+                    again.read[names[leaf]] = row
+            again.equations += renamed(work, names, {atom: variable})
+            again.gone.append(variable)
             del here[outer]
-        return Again(tuple(gone), read, fixed, tuple(equations))
+        return again
 
     def _work(self, atom: Atom, names: Mapping[Any, Any]) -> list[Any] | None:
         """The operations that give a row again; `None` if that is not cheap."""
         if atom not in self.producers or atom in names:
             return None
-        found: list[Any] = []
+        found: set[int] = set()
         pending, seen = [atom], {atom}
         while pending:
             producer = self.producers[pending.pop()]
-            if (
-                producer.primitive.name not in CHEAPER_THAN_A_ROW
-                or len(producer.outvars) != 1
-            ):
+            cheap = producer.primitive.name in CHEAPER_THAN_A_ROW
+            if not cheap or len(producer.outvars) != 1:
                 return None
-            found.append(producer)
+            found.add(id(producer))
             for operand in unique_variables(producer.invars):
                 if operand in seen or self._at_hand(operand, atom, names):
                     continue
@@ -148,8 +126,7 @@ class Search:
                     return None
                 seen.add(operand)
                 pending.append(operand)
-        kept = set(map(id, found))
-        return [e for e in self.earlier.equations if id(e) in kept]
+        return [e for e in self.earlier.equations if id(e) in found]
 
     def _at_hand(self, operand: Any, atom: Atom, names: Mapping[Any, Any]) -> bool:
         if operand in names:

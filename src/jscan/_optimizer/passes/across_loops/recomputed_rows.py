@@ -3,53 +3,48 @@
 The derivative of a loop reads what its forward loop kept: for a gate ``s`` both ``s``
 and ``s * (1 - s)``. The second is two multiplications away from the first, which costs
 less than writing a row in one loop and reading it in another. Rows that are made
-between loops (`_absorb.py`) are treated alike.
+between loops (`absorbed_rows.py`) are treated alike.
 
-This happens before the walk through the program, as `_siblings.py` does: the later loop
+This happens before the walk through the program, as `siblings.py` does: the later loop
 is written again to read fewer rows, and the earlier one then has fewer to hand out.
 """
 
 from dataclasses import replace
 from typing import Any
 
-from jscan._jax.equations import splice, unique_variables
+from jscan._jax.equations import exchanged, splice, unique_variables
 from jscan._jax.jaxprs import is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.index import Flat, loop_in
 from jscan._optimizer.passes.across_loops.absorbed_rows import absorbed
 from jscan._optimizer.passes.across_loops.recompute_search import (
-    NOTHING,
     Again,
     Search,
     is_operand,
 )
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Carry, Loop, Note, has_effects
+from jscan._optimizer.record.loop import Loop, Note, has_effects
 from jscan._optimizer.writing.loops import emit
 
 
 def run(flat: Flat, context: Context) -> Flat:
     """Let loops compute again what an earlier loop stored for them alone."""
     for equation in filter(is_scan, flat.equations):
-        again, made = _plan(equation, flat)
+        loop = loop_in(flat, equation)
+        if loop.length < 2 or has_effects(loop) or loop.recomputes:
+            continue
+        again, made = _again(loop, equation, flat), absorbed(loop, equation, flat)
         if not (again.gone or made.gone):
             continue
-        new = _written_again(equation, loop_in(flat, equation), again | made, context)
-        (loop,) = (e for e in new if is_scan(e))
-        text = "; ".join(filter(None, (_stored_less(again), _made_here(made))))
-        here = flat.equations.index(equation)
-        others = flat.equations
-        flat = flat.with_equations([*others[:here], *new, *others[here + 1 :]])
-        flat = flat.noted(loop, Note("", True, text))
+        new = _written_again(equation, loop, again | made, context)
+        (written,) = filter(is_scan, new)
+        texts = (
+            _of_rows(again, "computed again, not stored"),
+            _of_rows(made, "made in the step that reads them"),
+        )
+        flat = flat.with_equations(exchanged(flat.equations, {id(equation): new}))
+        flat = flat.noted(written, Note("", True, "; ".join(filter(None, texts))))
     return flat
-
-
-def _stored_less(again: Again) -> str:
-    return _of_rows(again, "computed again, not stored")
-
-
-def _made_here(made: Again) -> str:
-    return _of_rows(made, "made in the step that reads them")
 
 
 def _of_rows(again: Again, what: str) -> str:
@@ -57,33 +52,25 @@ def _of_rows(again: Again, what: str) -> str:
     return f"{len(again.gone)} row(s) a step, {rows}: {what}" if rows else ""
 
 
-def _plan(equation: Any, flat: Flat) -> tuple[Again, Again]:
-    """What one loop can compute again of earlier loops' rows, and what itself."""
-    loop = loop_in(flat, equation)
-    if loop.length < 2 or has_effects(loop) or loop.recomputes:
-        return NOTHING, NOTHING
+def _again(loop: Loop, equation: Any, flat: Flat) -> Again:
+    """What a loop can compute again of the rows of earlier loops."""
     made = (flat.producers.get(v) for v in unique_variables(equation.invars))
-    earlier = {id(e): e for e in made if e and is_scan(e) and _alike(e, equation)}
-    again = NOTHING
+    earlier = {id(e): e for e in made if e and is_scan(e)}
+    again = Again()
     for other in earlier.values():
-        again |= Search(loop, equation, other, flat).run()
-    return again, absorbed(loop, equation, flat)
-
-
-def _alike(one: Any, other: Any) -> bool:
-    return one.params["length"] == other.params["length"]
+        if other.params["length"] == loop.length:
+            again |= Search(loop, equation, other, flat).run()
+    return again
 
 
 def _written_again(
     equation: Any, loop: Loop, again: Again, context: Context
 ) -> list[Any]:
     """The equations of a loop that computes some of its rows itself."""
+    kept = {v: o for v, o in loop.sequences.items() if v not in again.gone}
     loop = replace(
         loop,
-        sequences={
-            **{v: o for v, o in loop.sequences.items() if v not in again.gone},
-            **again.read,
-        },
+        sequences={**kept, **again.read},
         constants={**loop.constants, **again.fixed},
         equations=(*again.equations, *loop.equations),
     )
@@ -104,9 +91,7 @@ def _written_again(
             loop,
             sequences={v: of(o) for v, o in loop.sequences.items()},
             constants={v: of(o) for v, o in loop.constants.items()},
-            carries=tuple(
-                Carry(c.variable, c.update, of(c.initial)) for c in loop.carries
-            ),
+            carries=tuple(replace(c, initial=of(c.initial)) for c in loop.carries),
             memo={},  # or it would keep what it finds about these values
         )
         results = emit(given, context)

@@ -2,13 +2,14 @@
 
 Two loops are siblings if they have the same number of steps and stand in one
 straight-line program. If one carries the same state as the other, from the same start,
-their recurrence is done once; other loops are only joined where `_cost.py` knows that
+their recurrence is done once; other loops are only joined where `costs/` knows that
 one larger step takes less time than two small ones.
 
 This happens before the walk through the program, which sees one loop at a time:
-`run` brings siblings side by side, and `join` makes one record of them.
+`run` brings siblings side by side; `join` makes one record of them.
 """
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jscan._jax.equations import needed, renamed
-from jscan._jax.jaxprs import Atom, NotUnderstoodError, Var, is_variable
+from jscan._jax.jaxprs import Atom, Var, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.dependence import reorderable
 from jscan._optimizer.analysis.index import Flat, Group, loop_in
@@ -24,13 +25,14 @@ from jscan._optimizer.analysis.readers import is_last_row
 from jscan._optimizer.analysis.same_work import repeats_before_loops, repeats_in_loop
 from jscan._optimizer.record.cleanup import drop_unused, substitute
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Carry, Final, Loop, Note, Result, Stack
+from jscan._optimizer.record.loop import Carry, Final, Loop, Note, Stack
 from jscan._optimizer.record.names import called
 
 
 def run(flat: Flat, context: Context) -> Flat:
     """The program with loops that run as one side by side, as its groups."""
-    loops = [e for e in flat.equations if _is_candidate(e)]
+    scans = filter(is_scan, flat.equations)
+    loops = [e for e in scans if e.params["length"] > 1]
     if len({e.params["length"] for e in loops}) == len(loops):
         return flat
     search = _Search(flat, context)
@@ -57,57 +59,52 @@ class _Search:
         self.apart: dict[int, str] = {}
         self._flat = flat
         self._context = context
+        self._read = functools.partial(loop_in, flat)
         self._same: dict[Any, Any] = {}
         self._renumber()
-
-    def _read(self, equation: Any) -> Loop:
-        return loop_in(self._flat, equation)
 
     def _renumber(self) -> None:
         """Two calls of one function make the same start values twice: find those."""
         # In the order of now, so that the first of two equal values stands before.
-        equations = [e for part in self.groups for e in part]
+        equations = [e for group in self.groups for e in group]
         self._names = repeats_before_loops(equations, self._same)
 
     def place(self, equation: Any) -> None:
         """Join a loop to the first earlier one that it can and should be joined to."""
-        here = next(i for i, part in enumerate(self.groups) if part[0] is equation)
+        here = next(i for i, group in enumerate(self.groups) if group[0] is equation)
         for earlier, others in enumerate(self.groups[:here]):
-            alike = is_scan(others[0]) and _same_length(equation, others[0])
-            if not alike:
+            first = others[0]
+            if not is_scan(first) or not _agree(first, equation, "length"):
                 continue
             members = [_reading(e, self._names) for e in (*others, equation)]
             between = self.groups[earlier + 1 : here]
             needs = _needs(members[-1], _made_after(others, between))
-            if needs and _reversed(equation) != _reversed(others[0]):
+            if needs and not _agree(first, equation, "reverse"):
                 continue  # as a backward loop needs its forward one: no siblings
             why = _structure(needs, members[0], members[-1], between)
             if why is None:
-                *first, second = map(self._read, members)
-                why = _gain(join(first), second, self._flat, self._context)
+                *before, second = map(self._read, members)
+                why = _gain(join(before), second, self._flat, self._context)
             if why is None:
                 self._join(earlier, here, members)
-                self._same |= _same_results(join([*map(self._read, members)]))
-                self._renumber()
                 for e in (equation, *others):
                     self.apart.pop(id(e), None)
                 return
-            why = f"stays apart from {called(others[0])}: {why}"
-            self.apart[id(equation)] = why
+            self.apart[id(equation)] = f"stays apart from {called(first)}: {why}"
 
     def _join(self, earlier: int, here: int, members: Sequence[Any]) -> None:
         """Put the later loop beside the earlier, and what it needs before them."""
         groups = self.groups
         between = groups[earlier + 1 : here]
         moved = _upstream(members[-1], between)
-        stay = [part for part in between if not any(part is other for other in moved)]
+        stay = [group for group in between if all(group is not m for m in moved)]
         self.groups = [
-            *groups[:earlier],
-            *moved,
+            *(*groups[:earlier], *moved),
             tuple(members),
-            *stay,
-            *groups[here + 1 :],
+            *(*stay, *groups[here + 1 :]),
         ]
+        self._same |= _same_results(join(list(map(self._read, members))))
+        self._renumber()
 
 
 def _reading(equation: Any, names: Mapping[Any, Any]) -> Any:
@@ -132,83 +129,47 @@ def without_unneeded(
     groups: Sequence[Group], known: Collection[Any], outputs: Iterable[Atom]
 ) -> list[Group]:
     """The groups that give what is not known yet, and is needed, or have effects."""
-    rest = [
-        e
-        for part in groups
-        for e in part
-        if e.effects or not all(v in known for v in e.outvars)
-    ]
-    kept = {id(e) for e in needed(rest, outputs)}
-    return [part for part in groups if any(id(e) in kept for e in part)]
+    equations = [e for group in groups for e in group]
+    rest = [e for e in equations if e.effects or not all(v in known for v in e.outvars)]
+    kept = set(map(id, needed(rest, outputs)))
+    return [group for group in groups if any(id(e) in kept for e in group)]
 
 
 def join(loops: Sequence[Loop]) -> Loop:
-    """One record of several loops of the same length and direction."""
-    joined = loops[0]
-    for other in loops[1:]:
-        joined = _join(joined, other)
+    """One record of several loops as they are written, of one length and direction."""
+    joined = functools.reduce(_joined, loops)
     names = repeats_in_loop(joined)
+    double = (e for e in joined.equations if e.outvars and names.keys() >= {*e.outvars})
     kept = replace(
-        joined,
+        joined.without(double),
         carries=tuple(c for c in joined.carries if c.variable not in names),
-        equations=tuple(
-            e
-            for e in joined.equations
-            if not e.outvars or not all(v in names for v in e.outvars)
-        ),
     )
     return replace(drop_unused(substitute(kept, names)), notes=joined.notes)
 
 
-def _join(first: Loop, second: Loop) -> Loop:
+def _joined(first: Loop, second: Loop) -> Loop:
     # Loops made by one function share the variables of their steps: rename.
-    inputs = [*second.constants, *second.sequences]
-    inputs += [carry.variable for carry in second.carries]
-    names: dict[Any, Atom] = {v: Var(v.aval) for v in inputs}
+    carried = [carry.variable for carry in second.carries]
+    inputs = [*second.constants, *second.sequences, *carried]
+    names: dict[Any, Any] = {v: Var(v.aval) for v in inputs}
     equations = renamed(second.equations, names, {})
-
-    def new(atom: Atom) -> Atom:
-        return names.get(atom, atom) if is_variable(atom) else atom
-
-    def result(old: Result) -> Result:
-        match old:
-            case Final(variable):
-                return Final(new(variable))
-            case Stack(atom):
-                return Stack(new(atom))
-        raise NotUnderstoodError("only loops as they are written can be joined")
-
-    carries = [Carry(new(c.variable), new(c.update), c.initial) for c in second.carries]
+    second = substitute(replace(second, equations=()), names)
+    carries = [replace(c, variable=names[c.variable]) for c in second.carries]
+    constants = {names[v]: value for v, value in second.constants.items()}
+    sequences = {names[v]: value for v, value in second.sequences.items()}
     return replace(
         first,
-        constants={
-            **first.constants,
-            **{new(v): value for v, value in second.constants.items()},
-        },
-        sequences={
-            **first.sequences,
-            **{new(v): value for v, value in second.sequences.items()},
-        },
+        constants={**first.constants, **constants},
+        sequences={**first.sequences, **sequences},
         carries=(*first.carries, *carries),
         equations=(*first.equations, *equations),
-        results={
-            **first.results,
-            **{name: result(old) for name, old in second.results.items()},
-        },
-        zeros=first.zeros | {new(v) for v in second.zeros},
+        results={**first.results, **second.results},
+        zeros=first.zeros | {names[v] for v in second.zeros},
     )
 
 
-def _is_candidate(equation: Any) -> bool:
-    return is_scan(equation) and equation.params["length"] > 1
-
-
-def _same_length(one: Any, other: Any) -> bool:
-    return one.params["length"] == other.params["length"]
-
-
-def _reversed(equation: Any) -> bool:
-    return bool(equation.params["reverse"])
+def _agree(one: Any, other: Any, parameter: str) -> bool:
+    return one.params[parameter] == other.params[parameter]
 
 
 def _structure(
@@ -217,13 +178,13 @@ def _structure(
     """Why two loops cannot be one, whatever it would gain."""
     if needs:
         return "one needs the result of the other"
-    if _reversed(first) != _reversed(second):
+    if not _agree(first, second, "reverse"):
         return "they run in opposite directions"
-    if first.params["unroll"] != second.params["unroll"]:
+    if not _agree(first, second, "unroll"):
         return "they are unrolled differently"
     if not reorderable(first) or not reorderable(second):
         return "a step has an effect, or communicates, and the order would change"
-    if any(e.effects for g in _upstream(second, between) for e in g):
+    if any(e.effects for group in _upstream(second, between) for e in group):
         return "an effect stands between them"
     return None
 
@@ -252,15 +213,12 @@ def _covers(joined: Loop, larger: Loop, smaller: Loop) -> bool:
 
 def _state(loop: Loop) -> list[Carry]:
     """The carries that are neither constant nor (probably) counters."""
-    return [
-        c
-        for c in drop_unused(loop).carries
-        if c.update is not c.variable
-        and not (
-            c.variable.aval.shape == ()
-            and jnp.issubdtype(c.variable.aval.dtype, jnp.integer)
-        )
-    ]
+
+    def counts(aval: Any) -> bool:
+        return aval.shape == () and jnp.issubdtype(aval.dtype, jnp.integer)
+
+    changing = [c for c in drop_unused(loop).carries if c.update is not c.variable]
+    return [c for c in changing if not counts(c.variable.aval)]
 
 
 def _reads_few_rows(loop: Loop, flat: Flat) -> bool:
@@ -275,22 +233,22 @@ def _reads_few_rows(loop: Loop, flat: Flat) -> bool:
 def _made_after(loop: Group, between: Iterable[Group]) -> set[Any]:
     """What the loop computes, and what is computed from it."""
     made = {v for e in loop for v in e.outvars}
-    for part in between:
-        if any(_needs(e, made) for e in part):
-            made.update(v for e in part for v in e.outvars)
+    for group in between:
+        if any(_needs(e, made) for e in group):
+            made.update(v for e in group for v in e.outvars)
     return made
 
 
 def _needs(equation: Any, variables: set[Any]) -> bool:
-    return any(is_variable(a) and a in variables for a in equation.invars)
+    return not variables.isdisjoint(filter(is_variable, equation.invars))
 
 
 def _upstream(equation: Any, between: Sequence[Group]) -> list[Group]:
     """What must run before the equation, in order."""
     read = set(filter(is_variable, equation.invars))
     found = []
-    for part in reversed(between):
-        if any(v in read for e in part for v in e.outvars):
-            found.append(part)
-            read.update(a for e in part for a in e.invars if is_variable(a))
+    for group in reversed(between):
+        if any(v in read for e in group for v in e.outvars):
+            found.append(group)
+            read.update(a for e in group for a in e.invars if is_variable(a))
     return found[::-1]

@@ -1,13 +1,14 @@
 """Slices of a loop's rows, in front of what only moves their axes.
 
 A batch-major network writes `ys.swapaxes(0, 1)[:, -1]`. Here that becomes the same
-operation on `ys[-1]`, so that the passes see that one row is read.
+operation on `ys[-1]`, so that the rules see that one row is read.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from jscan._jax.jaxprs import Atom, is_variable, variable_like
+from jscan._jax.equations import exchanged
+from jscan._jax.jaxprs import is_variable, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.axes import moved_axes
@@ -20,35 +21,30 @@ def run(flat: Flat, _: Context) -> Flat:
 
     A slice takes as many rounds as things move its rows.
     """
-    while True:
-        pushed = _push_once(flat.equations, flat.outputs)
-        if len(pushed) == len(flat.equations):
-            return flat
-        flat = flat.with_equations(pushed)  # without what moved all rows
+    while new := _pushed_slices(flat):
+        # What moved all rows is gone then.
+        flat = flat.with_equations(exchanged(flat.equations, new))
+    return flat
 
 
-def _push_once(equations: Sequence[Any], outputs: Sequence[Atom]) -> list[Any]:
-    movers = _movers_of_rows(equations)
-    for equation in equations:
-        if equation.primitive is not primitives.slice_p:
-            for atom in filter(is_variable, equation.invars):
-                movers.pop(atom, None)
-    for atom in filter(is_variable, outputs):
-        movers.pop(atom, None)
-    result: list[Any] = []
-    for equation in equations:
-        pushed = None
-        if equation.primitive is primitives.slice_p and equation.invars[0] in movers:
-            mover, axis = movers[equation.invars[0]]
-            pushed = _pushed(mover, equation) if _is_few(equation, axis) else None
-        result += pushed or [equation]
-    return result
+def _pushed_slices(flat: Flat) -> dict[int, list[Any]]:
+    """By slice (its `id`): what takes its place."""
+    new: dict[int, list[Any]] = {}
+    for mover, axis in _movers_of_rows(flat.equations):
+        readers = flat.readers.get(mover.outvars[0]) or ()
+        if any(e.primitive is not primitives.slice_p for e in readers):
+            continue
+        for cut in readers:
+            pushed = _pushed(mover, cut) if _is_few(cut, axis) else None
+            if pushed is not None:
+                new[id(cut)] = pushed
+    return new
 
 
-def _movers_of_rows(equations: Sequence[Any]) -> dict[Any, tuple[Any, int]]:
-    """By result: what moves a loop's rows, and which axis of the result is time."""
+def _movers_of_rows(equations: Sequence[Any]) -> list[tuple[Any, int]]:
+    """What moves a loop's rows, and which axis of the result is time."""
     time: dict[Any, int] = {}
-    movers: dict[Any, tuple[Any, int]] = {}
+    movers: list[tuple[Any, int]] = []
     for equation in equations:
         if is_scan(equation):
             time.update(dict.fromkeys(equation.outvars, 0))
@@ -56,8 +52,8 @@ def _movers_of_rows(equations: Sequence[Any]) -> dict[Any, tuple[Any, int]]:
         operand = next(filter(is_variable, equation.invars), None)
         axes = moved_axes(equation) if operand in time else None
         if axes is not None and time[operand] in axes:
-            result, axis = equation.outvars[0], axes.index(time[operand])
-            movers[result], time[result] = (equation, axis), axis
+            axis = time[equation.outvars[0]] = axes.index(time[operand])
+            movers.append((equation, axis))
     return movers
 
 

@@ -13,57 +13,46 @@ from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
 
-def hoist_constants(loop: Loop, context: Context) -> Loop:
+def hoist_constants(loop: Loop, _: Context) -> Loop:
     """Evaluate once what depends on constants alone."""
-    del context
     dependence = Dependence(loop)
-    fixed = [
-        e
-        for e in loop.equations
-        if dependence.level_of(e) is Level.CONSTANT and not e.effects
-    ]
+    fixed = [e for e in loop.equations if dependence.level_of(e) is Level.CONSTANT]
     if not fixed:
         return loop
-    zeros = {e.outvars[0] for e in fixed if fills_with_zero(e)}
-    kept = [e for e in loop.equations if dependence.level_of(e) > Level.CONSTANT]
+    rest = loop.without(fixed)
     pieces = {e.outvars[0]: e for e in fixed if picks_a_number(e) or is_cut(e)}
-    read = {*dependence.read_outside(), *loop.wanted_rows()}
-    read.update(free_variables([*kept, *loop.after, *pieces.values()]))
+    read = dependence.read_elsewhere()
+    read.update(free_variables([*rest.equations, *pieces.values()]))
     wanted = [v for e in fixed for v in e.outvars if v in read]
     values = evaluate(fixed, loop.constants, wanted)
     loop = replace(
-        loop,
-        equations=tuple(kept),
+        rest,
         constants={**loop.constants, **dict(zip(wanted, values, strict=True))},
-        zeros=loop.zeros | zeros,
+        zeros=loop.zeros | {e.outvars[0] for e in fixed if fills_with_zero(e)},
         pieces={**loop.pieces, **pieces},
     )
-    moved = sum(is_expensive(e) for e in fixed)
-    if moved:
-        text = f"{moved} operation(s) on constants alone are done once"
-        loop = loop.fired(text)
-    return loop
+    moved = sum(map(is_expensive, fixed))
+    if not moved:
+        return loop
+    return loop.fired(f"{moved} operation(s) on constants alone are done once")
 
 
-def return_pieces(loop: Loop, context: Context) -> Loop:
+def return_pieces(loop: Loop, _: Context) -> Loop:
     """Read pieces of a constant array in the step again, where that costs nothing.
 
-    Hoisting them helps other passes see constants, but each would be one more thing
+    Hoisting them helps other rules see constants, but each would be one more thing
     the loop carries along, and one more kernel to compile before it. A step reads a
     number of an array just as fast, and elementwise work a part of it. Parts of arrays
     return only to steps with a product, which XLA does not make one function of.
     """
-    del context
-    parts = _parts_read_elementwise(loop)
     returned: dict[Any, Any] = {}
     wanted = [v for v in free_variables(loop.equations) if v.aval.size == 1]
-    wanted += parts
+    wanted += _parts_read_elementwise(loop)
     while wanted:
         picks = [loop.pieces[v] for v in wanted if v in loop.pieces]
         returned = {**{e.outvars[0]: e for e in picks}, **returned}
         wanted = [v for v in free_variables(picks) if v not in loop.constants]
-    sources = set(free_variables(returned.values()))
-    if not sources <= loop.constants.keys():
+    if not loop.constants.keys() >= set(free_variables(returned.values())):
         return loop
     return replace(loop, equations=(*returned.values(), *loop.equations))
 
@@ -73,7 +62,6 @@ def _parts_read_elementwise(loop: Loop) -> list[Any]:
     if all(e.primitive.name != "dot_general" for e in loop.equations):
         return []
     others = [e for e in loop.equations if not is_elementwise(e)]
-    elsewhere = {*Dependence(loop).read_outside(), *loop.wanted_rows()}
-    elsewhere.update(free_variables([*others, *loop.after]))
+    elsewhere = {*Dependence(loop).read_elsewhere(), *free_variables(others)}
     read = free_variables(e for e in loop.equations if is_elementwise(e))
     return [v for v in read if v in loop.pieces and v not in elsewhere]

@@ -7,19 +7,17 @@ it ran up to 4 times as fast on parts stacked by themselves, their copies includ
 cheap arithmetic alone takes less time than the copies.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from jscan._jax.equations import free_variables
 from jscan._jax.jaxprs import stack_bytes
 from jscan._jax.operations import POLYNOMIALS, applies, is_cut, is_elementwise
 from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.passes.hoist.push_slices import pushed
+from jscan._optimizer.passes.hoist.sequences import done_before
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
-from jscan._optimizer.writing.batches import batched
 
 _FEWEST_STEPS = 32
 
@@ -32,12 +30,8 @@ def run(loop: Loop, context: Context) -> Loop:
     if not applies(loop.equations, POLYNOMIALS, smallest):
         return loop
     original, loop = loop, pushed(loop, columns=False)
-    cuts = [
-        cut
-        for row in loop.sequences
-        if row not in (loop.counters or {})
-        for cut in _parts(row, loop, smallest)
-    ]
+    rows = [v for v in loop.sequences if v not in (loop.counters or {})]
+    cuts = [cut for row in rows for cut in _parts(row, loop, smallest)]
     if not cuts:
         return original
     if loop.recomputes:
@@ -49,13 +43,7 @@ def run(loop: Loop, context: Context) -> Loop:
             f"rows are cut in the step: their parts would take {size} bytes, over the "
             f"memory budget of {context.budget}",
         )
-    values = batched(cuts, parts, {}, loop.sequences, loop.length, context)
-    gone = set(map(id, cuts))
-    loop = replace(
-        loop,
-        equations=tuple(e for e in loop.equations if id(e) not in gone),
-        sequences={**loop.sequences, **dict(zip(parts, values, strict=True))},
-    )
+    loop = done_before(loop, cuts, parts, context)
     text = f"rows are cut into {len(parts)} parts for all steps at once"
     return drop_unused(loop.fired(text))
 
@@ -66,10 +54,8 @@ def _parts(row: Any, loop: Loop, smallest: int) -> list[Any]:
     cuts = dependence.users.get(row, [])
     parts = [cut.outvars[0] for cut in cuts]
     readers = [user for part in parts for user in dependence.users.get(part, [])]
-    elsewhere = {*dependence.read_outside(), *loop.wanted_rows()}
-    elsewhere.update(free_variables(loop.after))
     fits = (
-        elsewhere.isdisjoint([row, *parts])
+        dependence.read_elsewhere().isdisjoint([row, *parts])
         and all(map(is_cut, cuts))
         and all(map(is_elementwise, readers))
         and all(part.aval.size >= smallest for part in parts)

@@ -4,13 +4,12 @@ A value that slices alone read is computed slice by slice instead: elementwise w
 slices of its operands, a product with slices of its constant weights.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_cut, is_elementwise
-from jscan._jax.slices import slice_of
+from jscan._jax.slices import part_of, slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.loop import Loop
@@ -23,42 +22,33 @@ def pushed(loop: Loop, *, columns: bool = True) -> Loop:
         loop: One whose splits are slices.
         columns: Whether products of sequences are taken apart as well.
     """
-    changed = False
-    while True:
-        further, count = _push_once(loop, columns)
-        if not count:
-            return drop_unused(loop) if changed else loop
-        loop, changed = further, True
+    original = loop
+    while (further := _push_once(loop, columns)) is not loop:
+        loop = further
+    return loop if loop is original else drop_unused(loop)
 
 
-def _push_once(loop: Loop, columns: bool) -> tuple[Loop, int]:
+def _push_once(loop: Loop, columns: bool) -> Loop:
     """One walk: each value read by slices alone is computed slice by slice."""
     dependence = Dependence(loop)
     outside = dependence.read_outside()
-    equations: list[Any] = []
-    gone: set[int] = set()
-    count = 0
+    new: dict[int, list[Any]] = {}
     for equation in loop.equations:
-        if id(equation) in gone:
-            continue
         cuts = _slices_of(equation, dependence)
         if not cuts or equation.outvars[0] in outside:
-            equations.append(equation)
             continue
         if _cuts_elementwise(equation):
             slicer = _sliced_operands
         elif columns and _cuts_columns(equation, cuts, dependence):
             slicer = _sliced_columns
         else:
-            equations.append(equation)
             continue
+        new |= {id(e): [] for e in (equation, *cuts)}
         for cut in cuts:
             made, operands = slicer(equation, cut)
-            equations += made
-            equations.append(equation.replace(invars=operands, outvars=cut.outvars))
-            gone.add(id(cut))
-        count += 1
-    return replace(loop, equations=tuple(equations)), count
+            part = equation.replace(invars=operands, outvars=cut.outvars)
+            new[id(equation)] += [*made, part]
+    return loop.exchanged(new)
 
 
 def _slices_of(equation: Any, dependence: Dependence) -> list[Any]:
@@ -89,8 +79,6 @@ def _cuts_columns(equation: Any, cuts: list[Any], dependence: Dependence) -> boo
     _, (batch, _) = equation.params["dimension_numbers"]
     if batch or not is_variable(right) or right.aval.ndim != 2:
         return False
-    if dependence.level(right) is not Level.CONSTANT:
-        return False
     shape = equation.outvars[0].aval.shape
     whole_rows = all(
         not any(cut.params["start_indices"][:-1])
@@ -98,37 +86,29 @@ def _cuts_columns(equation: Any, cuts: list[Any], dependence: Dependence) -> boo
         for cut in cuts
     )
     # A product of the state is not taken apart: one wide product is faster.
-    return whole_rows and dependence.level_of(equation) is Level.SEQUENCE
+    is_of_sequence = dependence.level_of(equation) is Level.SEQUENCE
+    return whole_rows and is_of_sequence and not dependence.changes(right)
 
 
 def _sliced_operands(equation: Any, cut: Any) -> tuple[list[Any], list[Atom]]:
     made: list[Any] = []
     operands: list[Atom] = []
+    starts, limits = cut.params["start_indices"], cut.params["limit_indices"]
     for atom in equation.invars:
-        if atom.aval.shape == () or not is_variable(atom):
-            operands.append(atom)
-            continue
-        starts, limits = [], []
-        for size, start, limit in zip(
-            atom.aval.shape,
-            cut.params["start_indices"],
-            cut.params["limit_indices"],
-            strict=True,
-        ):
+        if atom.aval.shape != () and is_variable(atom):
+            edges = zip(atom.aval.shape, starts, limits, strict=True)
             # An axis of size one is broadcast by some primitives: keep it whole.
-            starts.append(0 if size == 1 else start)
-            limits.append(1 if size == 1 else limit)
-        new = slice_of(atom, tuple(starts), tuple(limits), cut)
-        made.append(new)
-        operands.append(new.outvars[0])
+            kept = [(0, 1) if size == 1 else edge for size, *edge in edges]
+            first, last = zip(*kept, strict=True)
+            made.append(slice_of(atom, first, last, cut))
+            (atom,) = made[-1].outvars
+        operands.append(atom)
     return made, operands
 
 
 def _sliced_columns(equation: Any, cut: Any) -> tuple[list[Any], list[Atom]]:
     left, right = equation.invars
     (_, (contracted,)), _ = equation.params["dimension_numbers"]
-    starts, limits = [0, 0], list(right.aval.shape)
-    starts[1 - contracted] = cut.params["start_indices"][-1]
-    limits[1 - contracted] = cut.params["limit_indices"][-1]
-    new = slice_of(right, tuple(starts), tuple(limits), cut)
-    return [new], [left, new.outvars[0]]
+    start, limit = cut.params["start_indices"][-1], cut.params["limit_indices"][-1]
+    new = part_of(right, 1 - contracted, start, limit, cut)
+    return [new], [left, *new.outvars]

@@ -7,6 +7,7 @@ the memory budget has a say. A ``cond`` or ``while`` never leaves: batched, it w
 run the branches a step does not take.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,94 +25,71 @@ from jscan._optimizer.writing.batches import batched
 def hoist_sequences(loop: Loop, context: Context) -> Loop:
     """Batch sequence work of the loop over time, where it pays."""
     dependence = Dependence(loop)
-    candidates = [
-        e
-        for e in loop.equations
-        if not e.effects and dependence.level_of(e) is Level.SEQUENCE
-    ]
-    roots = [e for e in candidates if context.machine.gains_batched(e)]
-    loop = _note_state_work(loop, context, dependence)
+    machine, length = context.machine, loop.length
+    worth = list(filter(machine.gains_batched, loop.equations))
+    of_state = [e for e in worth if dependence.level_of(e) is Level.STATE]
+    if of_state:
+        loop = loop.refused(f"needs the state of the step before: {_names(of_state)}")
+    roots = [e for e in worth if dependence.level_of(e) is Level.SEQUENCE]
     if roots and loop.recomputes:
         return loop.refused(f"sequence work stays: {RECOMPUTED}")
-    movable = []
-    for equation in roots:
-        upstream = dependence.upstream([equation], candidates)
-        blocker = next((e for e in upstream if not batchable(e, loop.length)), None)
-        if blocker is None:
-            movable.append(equation)
-        else:
-            loop = loop.refused(_why_not(blocker))
-    chosen, loop = _within_budget(loop, context, dependence, movable, candidates)
+    chosen, loop = _chosen(loop, context, dependence, roots)
     if not chosen:
         return loop
-    names = ", ".join(sorted({e.primitive.name for e in chosen if is_expensive(e)}))
-    wanted = _frontier(loop, dependence, chosen)
-    held, new = (stack_bytes(v, loop.length) for v in (loop.stacked(), wanted))
-    if not context.machine.pays_batched(chosen, loop.length, held=held, new=new):
+    names = _names(filter(is_expensive, chosen))
+    wanted = _frontier(dependence, chosen)
+    held, new = (stack_bytes(v, length) for v in (loop.stacked(), wanted))
+    if not machine.pays_batched(chosen, length, held=held, new=new):
         return loop.refused(f"{names} on sequences stays: {TOO_LITTLE}")
+    loop = done_before(loop, chosen, wanted, context)
+    loop = replace(loop, hoisted=(*loop.hoisted, *chosen))
+    text = f"{names} on sequences alone is done for all steps at once"
+    return drop_unused(loop.fired(text))
+
+
+def done_before(
+    loop: Loop, equations: Sequence[Any], wanted: Sequence[Any], context: Context
+) -> Loop:
+    """The loop with equations done before it: what is wanted of them are sequences."""
     values = batched(
-        chosen,
-        wanted,
-        loop.constants,
-        loop.sequences,
-        loop.length,
-        context,
+        equations, wanted, loop.constants, loop.sequences, loop.length, context
     )
-    ids = set(map(id, chosen))
-    loop = replace(
-        loop,
-        equations=tuple(e for e in loop.equations if id(e) not in ids),
-        sequences={**loop.sequences, **dict(zip(wanted, values, strict=True))},
-        hoisted=(*loop.hoisted, *chosen),
-    )
-    return drop_unused(
-        loop.fired(f"{names} on sequences alone is done for all steps at once")
-    )
+    rows = dict(zip(wanted, values, strict=True))
+    return replace(loop.without(equations), sequences={**loop.sequences, **rows})
 
 
-def _note_state_work(loop: Loop, context: Context, dependence: Dependence) -> Loop:
-    """Say what would be worth taking out, were it not for the state it reads."""
-    names = {
-        equation.primitive.name
-        for equation in loop.equations
-        if dependence.level_of(equation) is Level.STATE
-        and context.machine.gains_batched(equation)
-    }
-    if not names:
-        return loop
-    text = ", ".join(sorted(names))
-    return loop.refused(f"needs the state of the step before: {text}")
-
-
-def _within_budget(
-    loop: Loop,
-    context: Context,
-    dependence: Dependence,
-    roots: list[Any],
-    candidates: list[Any],
+def _chosen(
+    loop: Loop, context: Context, dependence: Dependence, roots: Sequence[Any]
 ) -> tuple[list[Any], Loop]:
     """The roots with their upstream, as many as the budget allows, in order."""
+    candidates = [e for e in loop.equations if dependence.level_of(e) is Level.SEQUENCE]
     chosen: list[Any] = []
     for root in roots:
+        upstream = dependence.upstream([root], candidates)
+        blocker = next((e for e in upstream if not batchable(e, loop.length)), None)
         more = dependence.upstream([*chosen, root], candidates)
-        size = stack_bytes(_frontier(loop, dependence, more), loop.length)
-        if size <= context.budget:
-            chosen = more
-        else:
+        size = stack_bytes(_frontier(dependence, more), loop.length)
+        if blocker is not None:
+            loop = loop.refused(_why_not(blocker))
+        elif size > context.budget:
             loop = loop.refused(
                 f"{root.primitive.name} on sequences stays: its rows would take {size} "
                 f"bytes, over the memory budget of {context.budget}",
             )
+        else:
+            chosen = more
     return chosen, loop
 
 
-def _frontier(loop: Loop, dependence: Dependence, chosen: list[Any]) -> list[Any]:
+def _frontier(dependence: Dependence, chosen: list[Any]) -> list[Any]:
     """Variables the chosen equations define and the rest of the loop reads."""
-    ids = set(map(id, chosen))
-    rest = [e for e in loop.equations if id(e) not in ids]
-    read = {*dependence.read_outside(), *loop.wanted_rows()}
-    read.update(free_variables([*rest, *loop.after]))
+    rest = dependence.loop.without(chosen).equations
+    read = {*dependence.read_elsewhere(), *free_variables(rest)}
     return [v for e in chosen for v in e.outvars if v in read]
+
+
+def _names(equations: Iterable[Any]) -> str:
+    return ", ".join(sorted({e.primitive.name for e in equations}))
 
 
 def _why_not(equation: Any) -> str:

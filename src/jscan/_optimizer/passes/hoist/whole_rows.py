@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._jax.equations import splice
-from jscan._jax.jaxprs import is_variable, variable_like
+from jscan._jax.equations import splice, unique_variables
+from jscan._jax.jaxprs import variable_like
 from jscan._jax.operations import (
     POLYNOMIALS,
     SHAPES_ONLY,
@@ -31,30 +31,29 @@ from jscan._optimizer.record.loop import Loop
 def run(loop: Loop, context: Context) -> Loop:
     """Put a barrier behind the rows that are read slowly."""
     smallest = context.machine.whole_rows
-    if not smallest:
-        return loop
-    rows = _slow_rows(loop, smallest)
+    rows = _slow_rows(loop, smallest) if smallest else []
     if not rows:
         return loop
     whole = [variable_like(row) for row in rows]
-    reader = next(e for e in loop.equations if set(rows) & set(_variables(e)))
+    reader = next(e for e in loop.equations if not set(rows).isdisjoint(_read(e)))
     barrier = splice(
-        lambda *values: jax.lax.optimization_barrier(values),
-        rows,
-        reader.replace(outvars=whole),
+        lambda *values: jax.lax.optimization_barrier(values), rows, reader, whole
     )
     changed = substitute(loop, dict(zip(rows, whole, strict=True)))
     loop = replace(loop, equations=(*barrier, *changed.equations))
     return loop.fired(f"{len(rows)} row(s) are read whole at each step")
 
 
+def _read(*equations: Any) -> list[Any]:
+    return unique_variables(atom for e in equations for atom in e.invars)
+
+
 def _slow_rows(loop: Loop, smallest: int) -> list[Any]:
     dependence = Dependence(loop)
     elsewhere = {*dependence.read_outside(), *loop.wanted_rows()}
-    read = [v for e in loop.equations for v in _variables(e)]
     rows = [
         row
-        for row in dict.fromkeys(read)
+        for row in _read(*loop.equations)
         if row in loop.sequences
         and row.aval.size >= smallest
         and row not in elsewhere
@@ -106,7 +105,3 @@ def _is_cut_up(row: Any, dependence: Dependence, smallest: int) -> bool:
                 seen.add(made)
                 pending.append(made)
     return True
-
-
-def _variables(equation: Any) -> list[Any]:
-    return [atom for atom in equation.invars if is_variable(atom)]

@@ -7,20 +7,21 @@ on other numbers, as ``w[0] * g``, ``w[1] * g``, ... are, it is done once, as
 ``w[:, None] * g``.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice, pairwise
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from jscan._jax.equation_keys import value_key
 from jscan._jax.equations import apply, splice
 from jscan._jax.jaxprs import Atom
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_elementwise
 from jscan._optimizer.analysis.axes import adds_first_axis
-from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.analysis.linearity import is_zero
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.record.cleanup import drop_unused
@@ -38,26 +39,26 @@ class _Part:
     end: int
 
 
-def run(loop: Loop, context: Context) -> Loop:
+_Layer: TypeAlias = Sequence[_Part]
+
+_Values: TypeAlias = Callable[[Iterable[Atom]], list[jax.Array]]
+
+
+def run(loop: Loop, _: Context) -> Loop:
     """Write each sum with two and more padded terms as a sum of fewer arrays."""
-    del context
     sums = Sums(Dependence(loop))
-    replaced: dict[int, list[Any]] = {}
+    new: dict[int, list[Any]] = {}
     before = after = 0
     for addition in sums.whole:
         parts, others = _parts(addition, sums)
         layers = _layers(parts)
         if len(layers) < len(parts):
-            replaced[id(addition)] = _written(addition, layers, others, sums)
+            new[id(addition)] = _written(addition, layers, others, sums)
             before, after = before + len(parts), after + len(layers)
-    if not replaced:
+    if not new:
         return loop
-    equations: list[Any] = []
-    for equation in loop.equations:
-        equations += replaced.get(id(equation), [equation])
-    loop = replace(loop, equations=tuple(equations))
     text = f"{before} terms padded with zeros became {after}, their parts side by side"
-    return drop_unused(loop.fired(text))
+    return drop_unused(loop.exchanged(new).fired(text))
 
 
 def _parts(addition: Any, sums: Sums) -> tuple[list[_Part], list[Any]]:
@@ -89,7 +90,7 @@ def _part(term: Any, sums: Sums) -> _Part | None:
     return _Part(operand, axis, low, low + shape[axis])
 
 
-def _layers(parts: Sequence[_Part]) -> list[list[_Part]]:
+def _layers(parts: Sequence[_Part]) -> list[_Layer]:
     """The parts in as few groups as it takes for no two of one to overlap.
 
     Parts of one size come together, which are more often one operation.
@@ -106,100 +107,78 @@ def _layers(parts: Sequence[_Part]) -> list[list[_Part]]:
 
 
 def _written(
-    addition: Any,
-    layers: Sequence[Sequence[_Part]],
-    others: Sequence[Atom],
-    sums: Sums,
+    addition: Any, layers: Sequence[_Layer], others: Sequence[Atom], sums: Sums
 ) -> list[Any]:
     """Equations for the sum of the layers and of all other terms."""
     size = addition.outvars[0].aval.shape[layers[0][0].axis]
-    makers = [_maker(layer, size, sums) for layer in layers]
-    operands = [*others]
-    for maker in makers:
-        operands += maker.operands
+    rows = [_one_operation(layer, sums) for layer in layers]
+    operands = [*others, *(atom for ops in rows for op in ops for atom in op.invars)]
+    operands += [part.operand for layer in layers for part in layer]
 
     def total(*values: jax.Array) -> jax.Array:
-        rest = iter(values[len(others) :])
-        arrays = [maker.make(*islice(rest, len(maker.operands))) for maker in makers]
-        return add_up(*values[: len(others)], *arrays)
+        value = dict(zip(map(id, operands), values, strict=True))
+
+        def of(atoms: Iterable[Atom]) -> list[jax.Array]:
+            return [value[id(atom)] for atom in atoms]
+
+        arrays = []
+        for layer, operations in zip(layers, rows, strict=True):
+            whole = _at_once(operations, of) if operations else _in_order(layer, of)
+            sides = (layer[0].start, size - layer[-1].end, 0)
+            if any(sides):
+                padding = [(0, 0, 0)] * whole.ndim
+                padding[layer[0].axis] = sides
+                whole = jax.lax.pad(whole, jnp.zeros((), whole.dtype), padding)
+            arrays.append(whole)
+        return add_up(*of(others), *arrays)
 
     return splice(total, operands, addition)
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """How the array of one layer is made of operands of the step."""
-
-    operands: list[Atom]
-    make: Callable[..., jax.Array]
-
-
-def _maker(layer: Sequence[_Part], size: int, sums: Sums) -> _Maker:
-    parts = _one_operation(layer, sums) or _parts_in_order(layer)
-
-    def make(*values: jax.Array) -> jax.Array:
-        (start, axis), end = (layer[0].start, layer[0].axis), layer[-1].end
-        whole = parts.make(*values)
-        padding = [(0, 0, 0)] * whole.ndim
-        padding[axis] = (start, size - end, 0)
-        zero = jnp.zeros((), whole.dtype)
-        return jax.lax.pad(whole, zero, padding) if any(padding[axis]) else whole
-
-    return replace(parts, make=make)
-
-
-def _parts_in_order(layer: Sequence[_Part]) -> _Maker:
+def _in_order(layer: _Layer, of: _Values) -> jax.Array:
     """The parts one after the other, with zeros between them."""
-
-    def make(*values: jax.Array) -> jax.Array:
-        rows: list[jax.Array] = []
-        axis, end = layer[0].axis, layer[0].start
-        for part, value in zip(layer, values, strict=True):
-            if part.start > end:
-                shape = list(value.shape)
-                shape[axis] = part.start - end
-                rows.append(jnp.zeros(shape, value.dtype))
-            rows.append(value)
-            end = part.end
-        return jax.lax.concatenate(rows, axis) if len(rows) > 1 else rows[0]
-
-    return _Maker([part.operand for part in layer], make)
+    rows: list[jax.Array] = []
+    axis, end = layer[0].axis, layer[0].start
+    for part, value in zip(layer, of(part.operand for part in layer), strict=True):
+        if part.start > end:
+            shape = list(value.shape)
+            shape[axis] = part.start - end
+            rows.append(jnp.zeros(shape, value.dtype))
+        rows.append(value)
+        end = part.end
+    return jax.lax.concatenate(rows, axis) if len(rows) > 1 else rows[0]
 
 
-def _one_operation(layer: Sequence[_Part], sums: Sums) -> _Maker | None:
-    """Rows ``operation(number, row)`` that differ in constant numbers alone."""
+def _at_once(rows: Sequence[Any], of: _Values) -> jax.Array:
+    """The results of one operation on several operands, as rows."""
+    shape = (len(rows), *rows[0].outvars[0].aval.shape)
+    operands = []
+    for column in zip(*(row.invars for row in rows), strict=True):
+        value, *others = of(column)
+        if not _is_shared(column):
+            value = jnp.stack([value, *others])
+            value = value.reshape(-1, *[1] * (len(shape) - 1))
+        operands.append(jnp.broadcast_to(value, shape))
+    return apply(rows[0], *operands)
+
+
+def _one_operation(layer: _Layer, sums: Sums) -> list[Any]:
+    """Rows ``operation(number, row)`` that differ in constant numbers alone, if so."""
     made = [_row_made(part, sums) for part in layer]
     rows = [row for row in made if row is not None]
     adjacent = all(a.end == b.start for a, b in pairwise(layer))
     if len(rows) < len(layer) or len(rows) < 2 or not adjacent:
-        return None
-    first = rows[0]
-    if not all(_is_alike(row, first) for row in rows):
-        return None
-    columns = list(zip(*(row.invars for row in rows), strict=True))
-    numbers = [_are_numbers(column, sums.dependence) for column in columns]
-    same = [all(atom is column[0] for atom in column) for column in columns]
-    if not all(a or b for a, b in zip(numbers, same, strict=True)):
-        return None
-    operands = [
-        atom
-        for column, alike in zip(columns, same, strict=True)
-        for atom in (column[:1] if alike else column)
-    ]
-    shape = (len(rows), *first.outvars[0].aval.shape)
+        return []
+    if len(set(map(_kind, rows))) > 1:
+        return []
+    columns = zip(*(row.invars for row in rows), strict=True)
+    apart = [atom for c in columns if not _is_shared(c) for atom in c]
+    numbers = all(not a.aval.shape and not sums.dependence.changes(a) for a in apart)
+    return rows if numbers else []
 
-    def make(*values: jax.Array) -> jax.Array:
-        rest, whole = iter(values), []
-        for alike in same:
-            if alike:
-                value = next(rest)
-            else:
-                value = jnp.stack(list(islice(rest, len(rows))))
-                value = value.reshape(-1, *[1] * (len(shape) - 1))
-            whole.append(jnp.broadcast_to(value, shape))
-        return apply(first, *whole)
 
-    return _Maker(operands, make)
+def _is_shared(column: Sequence[Atom]) -> bool:
+    return all(atom is column[0] for atom in column)
 
 
 def _row_made(part: _Part, sums: Sums) -> Any | None:
@@ -215,16 +194,6 @@ def _row_made(part: _Part, sums: Sums) -> Any | None:
     return operation if once else None
 
 
-def _is_alike(row: Any, first: Any) -> bool:
-    return (
-        row.primitive is first.primitive
-        and str(row.params) == str(first.params)
-        and [a.aval.dtype for a in row.invars] == [a.aval.dtype for a in first.invars]
-    )
-
-
-def _are_numbers(atoms: Sequence[Atom], dependence: Dependence) -> bool:
-    """Whether operands are single numbers that are the same at each step."""
-    return all(
-        a.aval.shape == () and dependence.level(a) is Level.CONSTANT for a in atoms
-    )
+def _kind(operation: Any) -> Hashable:
+    types = tuple(atom.aval.dtype for atom in operation.invars)
+    return operation.primitive, value_key(operation.params), types

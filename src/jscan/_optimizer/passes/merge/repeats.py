@@ -12,63 +12,54 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jscan._jax.jaxprs import Atom, is_variable
-from jscan._optimizer.record.cleanup import (
-    drop_unused,
-    resolve_finals,
-    substitute,
-)
+from jscan._optimizer.record.cleanup import drop_unused, resolve_finals, substitute
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Carry, Counter, Loop
+from jscan._optimizer.record.loop import Carry, Counter, Known, Loop, strong
 
 
-def run(loop: Loop, context: Context) -> Loop:
-    """Apply all rules of the pass."""
-    del context
-    loop = _unread_carries(loop)
-    loop = _constant_carries(loop)
-    loop = _same_sequences(loop)
-    loop = _same_carries(loop)
+def run(loop: Loop, _: Context) -> Loop:
+    """Apply all of these, one after the other."""
+    loop = _constant_carries(_unread_carries(loop))
+    loop = _same_carries(_same_sequences(loop))
     return _counters(_unread_carries(loop))
 
 
 def _unread_carries(loop: Loop) -> Loop:
     kept = drop_unused(loop)
-    dropped = len(loop.carries) - len(kept.carries)
-    if not dropped:
-        return kept
-    return kept.fired(f"{_count(dropped, 'carry')} that nothing reads")
+    return _removed(kept, len(loop.carries) - len(kept.carries), "that nothing reads")
+
+
+def _removed(loop: Loop, number: int, which: str, what: str = "carry") -> Loop:
+    """The loop, which says how many of its carries or sequences are gone."""
+    if not number:
+        return loop
+    plural = {"carry": "carries"}.get(what, what + "s")
+    return loop.fired(f"removed {number} {what if number == 1 else plural} {which}")
+
+
+def _known_carries(loop: Loop, ends: Mapping[Any, Any]) -> Loop:
+    """The loop without the carries of which the last values are known."""
+    return replace(
+        loop,
+        carries=tuple(c for c in loop.carries if c.variable not in ends),
+        results=resolve_finals(loop.results, {v: Known(x) for v, x in ends.items()}),
+    )
 
 
 def _constant_carries(loop: Loop) -> Loop:
-    same = [c for c in loop.carries if c.update is c.variable]
-    if not same:
-        return loop
-    values = {carry.variable: carry.initial for carry in same}
-    loop = replace(
-        loop,
-        carries=tuple(c for c in loop.carries if c.variable not in values),
-        constants={**loop.constants, **values},
-        results=resolve_finals(loop.results, values),
-    )
-    return loop.fired(f"{_count(len(same), 'carry')} that never changes")
+    same = {c.variable: c.initial for c in loop.carries if c.update is c.variable}
+    kept = replace(_known_carries(loop, same), constants={**loop.constants, **same})
+    return _removed(kept, len(same), "that never changes")
 
 
 def _same_sequences(loop: Loop) -> Loop:
     first: dict[int, Any] = {}
-    names: dict[Any, Atom] = {}
-    for variable, value in loop.sequences.items():
-        kept = first.setdefault(id(value), variable)
-        if kept is not variable:
-            names[variable] = kept
-    if not names:
-        return loop
-    return substitute(loop, names).fired(
-        f"{_count(len(names), 'sequence')} passed twice"
-    )
+    kept = {v: first.setdefault(id(x), v) for v, x in loop.sequences.items()}
+    names = {v: other for v, other in kept.items() if other is not v}
+    return _removed(substitute(loop, names), len(names), "passed twice", "sequence")
 
 
 def _same_carries(loop: Loop) -> Loop:
@@ -81,41 +72,33 @@ def _same_carries(loop: Loop) -> Loop:
         kept = first.setdefault((id(carry.initial), id(carry.update)), carry.variable)
         if kept is not carry.variable and kept.aval == carry.variable.aval:
             names[carry.variable] = kept
-    if not names:
-        return loop
-    loop = replace(
-        loop, carries=tuple(c for c in loop.carries if c.variable not in names)
-    )
-    return substitute(loop, names).fired(
-        f"{_count(len(names), 'carry')} equal to another"
-    )
+    carries = tuple(c for c in loop.carries if c.variable not in names)
+    loop = substitute(replace(loop, carries=carries), names)
+    return _removed(loop, len(names), "equal to another")
 
 
 def _counters(loop: Loop) -> Loop:
-    found: dict[Any, Counter] = {}
     producers = {v: e for e in loop.equations for v in e.outvars}
-    for carry in loop.carries:
-        increment = _increment(carry, producers)
-        if increment is not None:
-            found[carry.variable] = Counter(carry.initial, increment)
-    if not found:
-        return loop
-    values: dict[Any, Any] = {}
+    found: dict[Any, Counter] = {}
     rows: dict[Any, Any] = {}
-    for variable, counter in found.items():
+    ends: dict[Any, Any] = {}
+    for carry in loop.carries:
+        variable, increment = carry.variable, _increment(carry, producers)
+        if increment is None:
+            continue
+        found[variable] = Counter(carry.initial, increment)
         dtype = variable.aval.dtype
         step = jnp.arange(loop.length, dtype=dtype)
         step = loop.length - 1 - step if loop.reverse else step
-        initial = jax.lax.convert_element_type(counter.initial, dtype)
-        increment = jnp.asarray(counter.increment, dtype)
-        rows[variable] = initial + step * increment
-        values[variable] = initial + jnp.asarray(loop.length, dtype) * increment
+        initial, each = strong(carry), jnp.asarray(increment, dtype)
+        rows[variable] = initial + step * each
+        ends[variable] = initial + jnp.asarray(loop.length, dtype) * each
+    if not found:
+        return loop
     return replace(
-        loop,
-        carries=tuple(c for c in loop.carries if c.variable not in found),
+        _known_carries(loop, ends),
         sequences={**loop.sequences, **rows},
         counters={**(loop.counters or {}), **found},
-        results=resolve_finals(loop.results, values),
     )
 
 
@@ -131,8 +114,3 @@ def _increment(carry: Carry, producers: Mapping[Any, Any]) -> int | None:
     if len(others) != 1 or is_variable(others[0]):
         return None
     return int(others[0].val)
-
-
-def _count(number: int, noun: str) -> str:
-    plural = {"carry": "carries"}.get(noun, noun + "s")
-    return f"removed {number} {noun if number == 1 else plural}"

@@ -7,12 +7,14 @@ time, is kept in the carry: the memory no longer grows with the number of steps.
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jscan._jax.equations import new_equation
 from jscan._jax.jaxprs import is_variable, stack_bytes, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_expensive
+from jscan._jax.slices import of_rows
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.readers import is_last_row
 from jscan._optimizer.record.cleanup import drop_unused
@@ -30,10 +32,11 @@ from jscan._optimizer.record.loop import (
 from jscan._optimizer.writing.batches import batched
 
 _REDUCTIONS = {
-    "reduce_sum": primitives.add_p,
-    "reduce_max": primitives.max_p,
-    "reduce_min": primitives.min_p,
+    "reduce_sum": (primitives.add_p, jax.lax.reduce_sum),
+    "reduce_max": (primitives.max_p, jax.lax.reduce_max),
+    "reduce_min": (primitives.min_p, jax.lax.reduce_min),
 }
+"""What a step does for a reduction over all steps."""
 
 
 def run(loop: Loop, context: Context) -> Loop:
@@ -43,20 +46,15 @@ def run(loop: Loop, context: Context) -> Loop:
         if not isinstance(result, Stack) or not readers:
             continue
         if all(is_last_row(reader, loop) for reader in readers):
-            loop = _keep_last(loop, name, result, readers, context)
-        elif all(_is_reduction(reader) for reader in readers):
-            loop = _reduce(loop, name, result, readers, context)
+            loop = _keep_last(loop, name, result.atom, readers, context)
+        elif all(map(_is_reduction, readers)):
+            loop = _reduce(loop, name, result.atom, readers, context)
     return drop_unused(loop)
 
 
-def _rows(result: Stack) -> str:
-    return result.atom.aval.str_short()
-
-
 def _keep_last(
-    loop: Loop, name: Any, result: Stack, readers: tuple[Any, ...], context: Context
+    loop: Loop, name: Any, atom: Any, readers: tuple[Any, ...], context: Context
 ) -> Loop:
-    atom = result.atom
     row = _last_row_alone(loop, atom, context)
     if row is None:
         carry = next((c for c in loop.carries if c.update is atom), None)
@@ -68,12 +66,11 @@ def _keep_last(
             carry = Carry(variable_like(atom), atom, jnp.zeros(shape, dtype))
             loop = replace(loop, carries=(*loop.carries, carry))
         row = Final(carry.variable)
-    results = {k: v for k, v in loop.results.items() if k is not name}
-    for reader in readers:
-        results[reader.outvars[0]] = Applied(_on_first_row(reader), Row(row))
-    return replace(loop, results=results).fired(
-        f"only the last of {loop.length} rows of {_rows(result)} is kept"
+    loop = loop.with_results(
+        name, {e.outvars[0]: Applied(of_rows(e, 0, 1, 1), Row(row)) for e in readers}
     )
+    row_type = atom.aval.str_short()
+    return loop.fired(f"only the last of {loop.length} rows of {row_type} is kept")
 
 
 def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
@@ -81,10 +78,7 @@ def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
     dependence = Dependence(loop)
     if not is_variable(atom) or dependence.level(atom) is Level.STATE:
         return None
-    producer = dependence.producers.get(atom)
-    upstream = (
-        [] if producer is None else dependence.upstream([producer], loop.equations)
-    )
+    upstream = dependence.upstream([dependence.producer(atom)], loop.equations)
     if not all(batchable(e, 1) for e in upstream):
         return None
     last = slice(0, 1) if loop.reverse else slice(loop.length - 1, loop.length)
@@ -93,40 +87,28 @@ def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
     return Known(value[0])
 
 
-def _on_first_row(reader: Any) -> Any:
-    """The reading equation, for an operand of one row."""
-    starts, limits = reader.params["start_indices"], reader.params["limit_indices"]
-    parameters = {
-        **reader.params,
-        "start_indices": (0, *starts[1:]),
-        "limit_indices": (1, *limits[1:]),
-    }
-    return reader.replace(params=parameters)
-
-
 def _is_reduction(reader: Any) -> bool:
     return reader.primitive.name in _REDUCTIONS and 0 in reader.params["axes"]
 
 
 def _reduce(
-    loop: Loop, name: Any, result: Stack, readers: tuple[Any, ...], context: Context
+    loop: Loop, name: Any, atom: Any, readers: tuple[Any, ...], context: Context
 ) -> Loop:
-    atom = result.atom
     why = stays_stacked(loop, atom, context)
     if why:
         return loop.refused(why)
-    results: dict[Any, Result] = {
-        k: v for k, v in loop.results.items() if k is not name
-    }
     kinds: dict[str, Any] = {}
+    results: dict[Any, Result] = {}
     for reader in readers:
         kind = reader.primitive.name
         if kind not in kinds:
+            primitive, over_time = _REDUCTIONS[kind]
             variable, update = variable_like(atom), variable_like(atom)
             equation = new_equation(
-                _REDUCTIONS[kind], [variable, atom], update, reader.source_info
+                primitive, [variable, atom], update, reader.source_info
             )
-            carry = Carry(variable, update, _neutral(kind, atom))
+            no_rows = jnp.zeros((0, *atom.aval.shape), atom.aval.dtype)
+            carry = Carry(variable, update, over_time(no_rows, (0,)))
             loop = replace(
                 loop,
                 carries=(*loop.carries, carry),
@@ -135,35 +117,21 @@ def _reduce(
             kinds[kind] = variable
         # The other reduced axes, if any, are reduced after the loop.
         results[reader.outvars[0]] = Applied(reader, Row(Final(kinds[kind])))
-    text = f"{', '.join(kinds)} of {_rows(result)} over time is kept, not its rows"
-    return replace(loop, results=results).fired(text)
+    row_type = atom.aval.str_short()
+    text = f"{', '.join(kinds)} of {row_type} over time is kept, not its rows"
+    return loop.with_results(name, results).fired(text)
 
 
 def stays_stacked(loop: Loop, atom: Any, context: Context) -> str | None:
     """Why rows are better computed after the loop and reduced there, if so."""
     dependence = Dependence(loop)
     fits = stack_bytes([atom], loop.length) <= context.budget
-    if not is_variable(atom) or not loop.carries:
+    without_state = not is_variable(atom) or not loop.carries
+    if without_state or (fits and dependence.level(atom) < Level.STATE):
         return "a reduction of rows that need no state is done at once"
-    if dependence.level(atom) < Level.STATE and fits:
-        return "a reduction of rows that need no state is done at once"
-    core = {id(e) for e in dependence.core()}
+    core = set(map(id, dependence.core()))
     outputs = [e for e in loop.equations if id(e) not in core]
-    producer = dependence.producers.get(atom)
-    upstream = [] if producer is None else dependence.upstream([producer], outputs)
+    upstream = dependence.upstream([dependence.producer(atom)], outputs)
     if fits and any(map(is_expensive, upstream)):
         return "a reduction of work that is batched after the loop is done there"
     return None
-
-
-def _neutral(kind: str, atom: Any) -> Any:
-    """Rows to start a reduction from, which do not change its result."""
-    shape, dtype = atom.aval.shape, atom.aval.dtype
-    if kind == "reduce_sum":
-        return jnp.zeros(shape, dtype)
-    if dtype == jnp.bool_:
-        return jnp.full(shape, kind == "reduce_min", dtype)
-    if jnp.issubdtype(dtype, jnp.inexact):
-        return jnp.full(shape, jnp.inf if kind == "reduce_min" else -jnp.inf, dtype)
-    limits = jnp.iinfo(dtype)
-    return jnp.full(shape, limits.max if kind == "reduce_min" else limits.min, dtype)

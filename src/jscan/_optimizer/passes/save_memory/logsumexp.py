@@ -7,8 +7,9 @@ with maximum and sum afterwards (the logarithm, the case of no finite row) stays
 is written, so infinities and NaN come out as they did.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,23 +26,6 @@ from jscan._optimizer.record.inlining import inline_calls, is_plain_call
 from jscan._optimizer.record.loop import Carry, Final, Loop, Stack
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The equations of a logsumexp that read rows.
-
-    Attributes:
-        peak: The maximum over time.
-        total: The sum of exponentials.
-        equations: All equations from the rows to the sum.
-        axes: Which axes of the rows are reduced.
-    """
-
-    peak: Any
-    total: Any
-    equations: tuple[Any, ...]
-    axes: tuple[int, ...]
-
-
 def run(loop: Loop, context: Context) -> Loop:
     """Carry what the logsumexp of a stacked output needs."""
     for name, result in list(loop.results.items()):
@@ -51,31 +35,29 @@ def run(loop: Loop, context: Context) -> Loop:
         found = _find(name, readers, context)
         if found is None:
             continue
-        why = _refusal(loop, name, result, found, context)
+        why = _refusal(loop, name, result.atom, found, context)
         if why is None:
-            loop = _carry(loop, name, result, found)
+            loop = _carry(loop, name, result.atom, found)
         else:
             loop = loop.refused(f"the rows of a logsumexp are kept: {why}")
     return drop_unused(loop)
 
 
-def _find(rows: Any, readers: Sequence[Any], context: Context) -> _Found | None:
-    """The logsumexp over time that reads the rows, if there is one."""
-    maxima = [e for e in readers if e.primitive.name == "reduce_max"]
-    for maximum in maxima:
-        axes = tuple(maximum.params["axes"])
+def _find(rows: Any, readers: Sequence[Any], context: Context) -> list[Any] | None:
+    """The logsumexp over time that reads the rows, from its maximum to its sum."""
+    for maximum in readers:
+        if maximum.primitive.name != "reduce_max" or 0 not in maximum.params["axes"]:
+            continue
         for keepdims in (False, True):
-            if 0 in axes and (found := _match(rows, maximum, keepdims, context)):
+            found = _match(rows, maximum, keepdims, context)
+            if found:
                 return found
     return None
 
 
 def _template(rows: Any, axes: tuple[int, ...], keepdims: bool) -> tuple[Any, list]:
     """The variable of the rows and the equations up to the sum, as JAX writes them."""
-
-    def logsumexp(x: Any) -> Any:
-        return jax.nn.logsumexp(x, axis=axes, keepdims=keepdims)
-
+    logsumexp = functools.partial(jax.nn.logsumexp, axis=axes, keepdims=keepdims)
     aval = jax.ShapeDtypeStruct(rows.aval.shape, rows.aval.dtype)
     jaxpr, _ = open_jaxpr(jax.make_jaxpr(logsumexp)(aval))
     equations, _ = inline_calls(jaxpr.eqns, is_plain_call)
@@ -83,13 +65,15 @@ def _template(rows: Any, axes: tuple[int, ...], keepdims: bool) -> tuple[Any, li
     return jaxpr.invars[0], needed(equations, sums[0].outvars) if sums else []
 
 
-def _match(rows: Any, maximum: Any, keepdims: bool, context: Context) -> _Found | None:
+def _match(
+    rows: Any, maximum: Any, keepdims: bool, context: Context
+) -> list[Any] | None:
     """Follow the readers of the rows along the equations of the template.
 
     Comparing with what JAX itself writes needs no knowledge of its version.
     """
-    axes = tuple(maximum.params["axes"])
-    start, template = _template(rows, axes, keepdims)
+    start, template = _template(rows, tuple(maximum.params["axes"]), keepdims)
+    made = {v: e for e in template for v in e.outvars}
     names: dict[Any, Any] = {start: rows}
     here: list[Any] = []
     for wanted in template:
@@ -99,27 +83,21 @@ def _match(rows: Any, maximum: Any, keepdims: bool, context: Context) -> _Found 
         readers = context.consumers.get(names[known[0]]) or ()
         if not here:
             readers = (maximum,)
-        key = _key(wanted, template, names.get)
-        alike = [e for e in readers if _key(e, (), lambda v: v, context) == key]
+        key = _key(wanted, made, names.get)
+        alike = [e for e in readers if _key(e, context.producers) == key]
         if len(alike) != 1:
             return None
         here += alike
         names.update(zip(wanted.outvars, alike[0].outvars, strict=True))
-    if not here:
-        return None
-    return _Found(maximum, here[-1], tuple(here), axes)
+    return here
 
 
 def _key(
     equation: Any,
-    around: Sequence[Any],
-    name: Callable[[Any], Any],
-    context: Context | None = None,
+    producers: Mapping[Any, Any],
+    name: Callable[[Any], Any] = lambda variable: variable,
 ) -> Any:
     """What the equation does to which variables of the program, as a key."""
-    producers = {v: e for e in around for v in e.outvars}
-    if context is not None:
-        producers = context.producers
 
     def operand(atom: Atom) -> Any:
         if not is_variable(atom):
@@ -133,62 +111,58 @@ def _key(
 
 
 def _refusal(
-    loop: Loop, name: Any, result: Stack, found: _Found, context: Context
+    loop: Loop, name: Any, atom: Any, found: Sequence[Any], context: Context
 ) -> str | None:
     """Why the rows are stored all the same, if so."""
-    ids = {id(e) for e in found.equations}
-    inside = {name, *(v for e in found.equations for v in e.outvars)}
-    inside -= set(found.total.outvars)
-    shift = {v for e in found.equations[:-1] if _is_shift(e) for v in e.outvars}
-    for variable in inside - shift:
+    *before, total = found
+    # Anything may read the maximum once it is a constant.
+    inside = {name, *(v for e in before if not _is_shift(e) for v in e.outvars)}
+    for variable in inside:
         readers = context.consumers.get(variable)
-        if readers is None or any(id(e) not in ids for e in readers):
+        if readers is None or not set(map(id, readers)) <= set(map(id, found)):
             return "they, or what is made of them, are read otherwise too"
-    if not jnp.issubdtype(result.atom.aval.dtype, jnp.floating):
+    if not jnp.issubdtype(atom.aval.dtype, jnp.floating):
         return "they are not real numbers"
-    why = stays_stacked(loop, result.atom, context)
+    why = stays_stacked(loop, atom, context)
     if why is not None:
         return why
-    rounding = loop.length * float(jnp.finfo(found.total.outvars[0].aval.dtype).eps)
+    rounding = loop.length * float(jnp.finfo(total.outvars[0].aval.dtype).eps)
     if rounding > LONGEST_ROUNDING:
         return f"the rounding of {loop.length} sums in a row would add up"
-    size = stack_bytes([result.atom], loop.length)
+    size = stack_bytes([atom], loop.length)
     return keeps_logsumexp_rows(loop.equations, size, context.budget)
 
 
 def _is_shift(equation: Any) -> bool:
-    """Whether it makes the maximum into a constant, which anything may then read."""
+    """Whether it makes the maximum into a constant."""
     return equation.primitive.name in ("stop_gradient", "broadcast_in_dim")
 
 
-def _carry(loop: Loop, name: Any, result: Stack, found: _Found) -> Loop:
-    (peak,), (total,) = found.peak.outvars, found.total.outvars
-    axes = tuple(axis - 1 for axis in found.axes if axis)
+def _carry(loop: Loop, name: Any, atom: Any, found: Sequence[Any]) -> Loop:
+    (peak,), (total,) = found[0].outvars, found[-1].outvars
+    axes = tuple(axis - 1 for axis in found[0].params["axes"] if axis)
     variables = [variable_like(peak), variable_like(total)]
     updates = [variable_like(peak), variable_like(total)]
     starts = [
         jnp.full(peak.aval.shape, -jnp.inf, peak.aval.dtype),
         jnp.zeros(total.aval.shape, total.aval.dtype),
     ]
-
-    def step(peak: Any, total: Any, row: Any) -> tuple[Any, Any]:
-        return _step(peak, total, row, axes)
-
-    equations = splice(step, [*variables, result.atom], found.peak, updates)
-    results = {k: v for k, v in loop.results.items() if k is not name}
-    results[peak] = Final(variables[0])
-    results[total] = Final(variables[1])
-    carries = map(Carry, variables, updates, starts)
-    text = f"logsumexp of {result.atom.aval.str_short()} over time is kept, not rows"
-    return replace(
+    equations = splice(
+        functools.partial(_step, axes), [*variables, atom], found[0], updates
+    )
+    loop = replace(
         loop,
-        carries=(*loop.carries, *carries),
+        carries=(*loop.carries, *map(Carry, variables, updates, starts)),
         equations=(*loop.equations, *equations),
-        results=results,
-    ).fired(text)
+    )
+    loop = loop.with_results(
+        name, dict(zip((peak, total), map(Final, variables), strict=True))
+    )
+    row_type = atom.aval.str_short()
+    return loop.fired(f"logsumexp of {row_type} over time is kept, not rows")
 
 
-def _step(peak: Any, total: Any, row: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
+def _step(axes: tuple[int, ...], peak: Any, total: Any, row: Any) -> tuple[Any, Any]:
     """One more row: the maximum so far, and the sum of exponentials relative to it.
 
     As in `jax.nn.logsumexp`, the maximum is a constant to derivatives, and zero takes

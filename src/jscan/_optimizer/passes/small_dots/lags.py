@@ -4,7 +4,7 @@ A step that is given its last rows one by one writes ``w[0] * s[0] + w[1] * s[1]
 so on. With many rows ``w @ s`` is faster: one operation instead of two a row.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from jscan._jax.equations import splice
 from jscan._jax.jaxprs import Atom
 from jscan._jax.names import primitives
 from jscan._optimizer.analysis.axes import drops_first_axis
-from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
@@ -38,19 +38,14 @@ def run(loop: Loop, context: Context) -> Loop:
     if not least:
         return loop
     sums = Sums(Dependence(loop))
-    replaced: dict[int, list[Any]] = {}
+    new: dict[int, list[Any]] = {}
     for addition in sums.whole:
         terms = sums.terms(addition)
         lags = _longest(terms, sums)
         if len(lags) >= least:
-            replaced[id(addition)] = _product(addition, terms, lags)
+            new[id(addition)] = _product(addition, terms, lags)
             loop = loop.fired(f"{len(lags)} numbers times rows became a product")
-    if not replaced:
-        return loop
-    equations: list[Any] = []
-    for equation in loop.equations:
-        equations += replaced.get(id(equation), [equation])
-    return drop_unused(replace(loop, equations=tuple(equations)))
+    return drop_unused(loop.exchanged(new)) if new else loop
 
 
 def _longest(terms: list[Atom], sums: Sums) -> list[_Lag]:
@@ -74,11 +69,11 @@ def _lag(term: Atom, sums: Sums) -> _Lag | None:
         return None
     for number, row in (product.invars, product.invars[::-1]):
         found = _row(row, sums)
-        constant = sums.dependence.level(number) is Level.CONSTANT
-        if found is not None and constant and number.aval.shape == ():
-            array, place = found
-            types = {a.aval.dtype for a in (number, array, term)}
-            return _Lag(term, number, array, place) if len(types) == 1 else None
+        if found is None or sums.dependence.changes(number) or number.aval.shape:
+            continue
+        array, place = found
+        types = {a.aval.dtype for a in (number, array, term)}
+        return _Lag(term, number, array, place) if len(types) == 1 else None
     return None
 
 
@@ -103,12 +98,8 @@ def _product(addition: Any, terms: list[Atom], lags: list[_Lag]) -> list[Any]:
         numbers = jnp.stack(rest[: len(lags)])
         rows = jax.lax.slice_in_dim(array, start, end)
         # As exact as the elementwise products it replaces, on every device.
-        product = jax.lax.dot_general(
-            numbers,
-            rows,
-            (((0,), (0,)), ((), ())),
-            precision=jax.lax.Precision.HIGHEST,
-        )
+        how, exact = (((0,), (0,)), ((), ())), jax.lax.Precision.HIGHEST
+        product = jax.lax.dot_general(numbers, rows, how, precision=exact)
         return add_up(product, *rest[len(lags) :])
 
     operands = [lags[0].array, *(lag.number for lag in lags), *others]

@@ -8,7 +8,6 @@ that reads it.
 The rule holds for the CPU. It runs at lowering, when no derivative will follow.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,23 +24,11 @@ from jscan._optimizer.record.loop import Loop
 def run(loop: Loop, context: Context) -> Loop:
     """Write the tiny products left in the loop as sums."""
     machine = context.machine
-    if not machine.small_dot:
+    tiny = [e for e in loop.equations if machine.small_dot and _is_tiny(e, machine)]
+    if not tiny:
         return loop
-    equations: list[Any] = []
-    count = 0
-    for equation in loop.equations:
-        if _is_tiny(equation, machine):
-            sizes = dot_sizes(equation)
-            apart = sizes.contracted > 1 and sizes.multiplications > machine.fused_dot
-            written_out = _written_out(equation, apart)
-            equations += splice(written_out, equation.invars, equation)
-            count += 1
-        else:
-            equations.append(equation)
-    if not count:
-        return loop
-    loop = replace(loop, equations=tuple(equations))
-    return loop.fired(f"{count} tiny product(s) written as multiply and sum")
+    loop = loop.exchanged({id(e): _written_out(e, machine) for e in tiny})
+    return loop.fired(f"{len(tiny)} tiny product(s) written as multiply and sum")
 
 
 def _is_tiny(equation: Any, machine: Machine) -> bool:
@@ -61,28 +48,23 @@ def _is_tiny(equation: Any, machine: Machine) -> bool:
     )
 
 
-def _written_out(equation: Any, apart: bool) -> Any:
-    (left_axes, right_axes), (left_batch, right_batch) = equation.params[
-        "dimension_numbers"
-    ]
+def _written_out(equation: Any, machine: Machine) -> list[Any]:
+    sizes = dot_sizes(equation)
+    apart = sizes.contracted > 1 and sizes.multiplications > machine.fused_dot
+    contracted, batched = equation.params["dimension_numbers"]
+    batch, shared = len(batched[0]), len(batched[0]) + len(contracted[0])
+
+    def in_order(array: jax.Array, first: Any, last: Any) -> jax.Array:
+        free = [i for i in range(array.ndim) if i not in (*first, *last)]
+        return jax.lax.transpose(array, (*first, *free, *last))
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
-        left_free = [
-            i for i in range(x.ndim) if i not in left_axes and i not in left_batch
-        ]
-        right_free = [
-            i for i in range(y.ndim) if i not in right_axes and i not in right_batch
-        ]
-        x = jax.lax.transpose(x, (*left_batch, *left_free, *left_axes))
-        y = jax.lax.transpose(y, (*right_batch, *right_free, *right_axes))
-        batch, rows, columns = len(left_batch), len(left_free), len(right_free)
-        front = batch + rows
+        x, y = map(in_order, (x, y), batched, contracted)
+        front, columns = batch + x.ndim - shared, y.ndim - shared
         x = jax.lax.expand_dims(x, tuple(range(front, front + columns)))
         y = jax.lax.expand_dims(y, tuple(range(batch, front)))
-        shape = jnp.broadcast_shapes(x.shape, y.shape)
-        last = range(front + columns, len(shape))
-        terms = jnp.broadcast_to(x, shape) * jnp.broadcast_to(y, shape)
-        total = jax.lax.reduce_sum(terms, tuple(last))
+        x, y = jnp.broadcast_arrays(x, y)
+        total = jax.lax.reduce_sum(x * y, tuple(range(front + columns, x.ndim)))
         return jax.lax.optimization_barrier(total) if apart else total
 
-    return product
+    return splice(product, equation.invars, equation)

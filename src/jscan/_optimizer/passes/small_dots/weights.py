@@ -13,17 +13,19 @@
 The rules hold for the CPU. They run at lowering, when no derivative will follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import jax.numpy as jnp
 
+from jscan._jax.equation_keys import value_key
 from jscan._jax.equations import splice
-from jscan._jax.jaxprs import is_variable, variable_like
+from jscan._jax.jaxprs import variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
-from jscan._jax.slices import slice_of
+from jscan._jax.slices import parts_of
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.costs.machine import Machine
@@ -34,62 +36,62 @@ from jscan._optimizer.record.loop import Loop, Piece
 
 def store_transposed(loop: Loop, context: Context) -> Loop:
     """Apply the first rule to the products with constant matrices."""
-    machine = context.machine
-    if machine.transposed_rows or machine.transposed_vector:
-        loop = _materialise_transposes(loop, machine)
-    return loop
+    machine, dependence = context.machine, Dependence(loop)
+    if not (machine.transposed_rows or machine.transposed_vector):
+        return loop
+    transposed: dict[Any, Any] = {}
+    new: dict[int, list[Any]] = {}
+    for equation in loop.equations:
+        if _contracts(equation, dependence) != 1:
+            continue
+        if not machine.stores_transposed(equation, loop.length):
+            continue
+        left, right = equation.invars
+        if right not in transposed:
+            transposed[right] = variable_like(right, right.aval.shape[::-1])
+        (axes, _), batch = equation.params["dimension_numbers"]
+        params = {**equation.params, "dimension_numbers": ((axes, (0,)), batch)}
+        changed = equation.replace(invars=[left, transposed[right]], params=params)
+        new[id(equation)] = [changed]
+    if not new:
+        return loop
+    values = {mirror: loop.constants[v].T for v, mirror in transposed.items()}
+    loop = replace(loop.exchanged(new), constants={**loop.constants, **values})
+    return loop.fired(f"{len(transposed)} transposed matrix(es) stored before the loop")
 
 
 def run(loop: Loop, context: Context) -> Loop:
     """Apply the two others, which put arrays side by side."""
     machine = context.machine
-    if machine.merged_dot:
-        loop = _merge_products(loop, machine)
-        loop = _join_sums(loop, machine)
-    return loop
+    if not machine.merged_dot:
+        return loop
+    return _join_sums(_merge_products(loop, machine), machine)
 
 
-def _by_constant_matrix(equation: Any, dependence: Dependence) -> bool:
-    """A product of the state with one constant matrix, without batch axes."""
+def _contracts(equation: Any, dependence: Dependence) -> int | None:
+    """Which axis of a constant matrix a product of the state with it contracts.
+
+    `None` for all other equations, and for products with batch axes.
+    """
     if equation.primitive is not primitives.dot_general_p:
-        return False
+        return None
     left, right = equation.invars
     (_, contracted), (batch, _) = equation.params["dimension_numbers"]
-    return (
+    fits = (
         not batch
         and len(contracted) == 1
-        and is_variable(left)
-        and is_variable(right)
         and right.aval.ndim == 2
+        and right in dependence.loop.constants
         and dependence.level(left) is Level.STATE
-        and dependence.level(right) is Level.CONSTANT
     )
+    return contracted[0] if fits else None
 
 
-def _materialise_transposes(loop: Loop, machine: Machine) -> Loop:
-    dependence = Dependence(loop)
-    constants = dict(loop.constants)
-    transposed: dict[Any, Any] = {}
-    equations: list[Any] = []
-    for equation in loop.equations:
-        by_matrix = _by_constant_matrix(equation, dependence)
-        if by_matrix and machine.stores_transposed(equation, loop.length):
-            left, right = equation.invars
-            (axes, (contracted,)), batch = equation.params["dimension_numbers"]
-            if contracted == 1 and right in constants:
-                if right not in transposed:
-                    transposed[right] = variable_like(right, right.aval.shape[::-1])
-                    constants[transposed[right]] = constants[right].T
-                numbers = ((axes, (0,)), batch)
-                equation = equation.replace(
-                    invars=[left, transposed[right]],
-                    params={**equation.params, "dimension_numbers": numbers},
-                )
-        equations.append(equation)
-    if not transposed:
-        return loop
-    loop = replace(loop, constants=constants, equations=tuple(equations))
-    return loop.fired(f"{len(transposed)} transposed matrix(es) stored before the loop")
+def _kind(product: Any) -> Hashable:
+    """How a product is done, and of which types: others are not put together."""
+    how = {k: v for k, v in product.params.items() if k != "dimension_numbers"}
+    atoms = (*product.invars, *product.outvars)
+    return value_key(how), tuple(atom.aval.dtype for atom in atoms)
 
 
 # ----------------------------------------------------------------- one left operand
@@ -99,16 +101,13 @@ def _merge_products(loop: Loop, machine: Machine) -> Loop:
     dependence = Dependence(loop)
     groups: dict[Any, list[Any]] = {}
     for equation in loop.equations:
-        if _by_constant_matrix(equation, dependence):
-            (left_axes, (right_axis,)), _ = equation.params["dimension_numbers"]
-            left, right = equation.invars
-            if right_axis == 0 and right in loop.constants:
-                dtype = right.aval.dtype
-                groups.setdefault((left, left_axes, dtype), []).append(equation)
+        if _contracts(equation, dependence) == 0:
+            (left_axes, _), _ = equation.params["dimension_numbers"]
+            key = equation.invars[0], left_axes, _kind(equation)
+            groups.setdefault(key, []).append(equation)
     for group in groups.values():
-        sizes = [dot_sizes(e) for e in group]
-        columns = sum(size.columns for size in sizes)
-        whole = replace(sizes[0], columns=columns)
+        sizes = list(map(dot_sizes, group))
+        whole = replace(sizes[0], columns=sum(size.columns for size in sizes))
         if len(group) > 1 and machine.merges(whole):
             loop = _merged(loop, group)
     return loop
@@ -121,26 +120,14 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
     matrix = variable_like(matrices[0], wide.shape)
     *outer, _ = first.outvars[0].aval.shape
     product = variable_like(first.outvars[0], (*outer, wide.shape[1]))
-    new = [first.replace(invars=[first.invars[0], matrix], outvars=[product])]
-    offset = 0
-    for equation in group:
-        columns = equation.outvars[0].aval.shape[-1]
-        starts = (*[0] * len(outer), offset)
-        offset += columns
-        cut = slice_of(product, starts, (*outer, offset), equation)
-        new.append(cut.replace(outvars=equation.outvars))
-    ids = set(map(id, group))
-    equations: list[Any] = []
-    for equation in loop.equations:
-        # All of them read the same left operand, so all may stand where the first did.
-        if equation is first:
-            equations += new
-        elif id(equation) not in ids:
-            equations.append(equation)
+    whole = first.replace(invars=[first.invars[0], matrix], outvars=[product])
+    columns = [m.aval.shape[1] for m in matrices]
+    cuts = parts_of(product, len(outer), columns, first)
+    parts = [c.replace(outvars=e.outvars) for c, e in zip(cuts, group, strict=True)]
+    # All of them read the same left operand, so all may stand where the first did.
     loop = replace(
-        loop,
+        loop.without(group[1:]).exchanged({id(first): [whole, *parts]}),
         constants={**loop.constants, matrix: wide},
-        equations=tuple(equations),
     )
     return loop.fired(f"{len(group)} products with one left operand became one")
 
@@ -149,42 +136,32 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
 
 
 def _join_sums(loop: Loop, machine: Machine) -> Loop:
-    dependence = Dependence(loop)
-    sums = Sums(dependence)
+    sums = Sums(Dependence(loop))
     for equation in sums.whole:
         terms = sums.terms(equation)
-        products = [t for t in terms if _is_joinable(t, sums, loop)]
-        for group in _alike(products, dependence):
+        products = [sums.producer(t) for t in terms if _is_joinable(t, sums)]
+        for group in _alike(products):
             if machine.joins(map(dot_sizes, group)):
                 loop = _joined(loop, equation, terms, group)
                 break  # of the equation nothing is left to look at
     return loop
 
 
-def _is_joinable(term: Any, sums: Sums, loop: Loop) -> bool:
+def _is_joinable(term: Any, sums: Sums) -> bool:
     """A product ``state @ constant`` that nothing but the sum reads."""
     product = sums.producer(term)
-    if product is None or not _by_constant_matrix(product, sums.dependence):
+    if product is None or _contracts(product, sums.dependence) != 0:
         return False
-    left, right = product.invars
-    ((axis,), contracted), _ = product.params["dimension_numbers"]
-    return (
-        contracted == (0,)
-        and axis == left.aval.ndim - 1
-        and right in loop.constants
-        and sums.is_read_once(term)
-    )
+    ((axis,), _), _ = product.params["dimension_numbers"]
+    return axis == product.invars[0].aval.ndim - 1 and sums.is_read_once(term)
 
 
-def _alike(products: Sequence[Any], dependence: Dependence) -> list[list[Any]]:
+def _alike(products: Sequence[Any]) -> list[list[Any]]:
     """Groups of two and more products that one product can compute."""
     groups: dict[Any, list[Any]] = {}
-    for term in products:
-        equation = dependence.producers[term]
-        left, right = equation.invars
-        how = {k: v for k, v in equation.params.items() if k != "dimension_numbers"}
-        types = left.aval.shape[:-1], left.aval.dtype, right.aval.dtype, term.aval.dtype
-        groups.setdefault((*types, str(how)), []).append(equation)
+    for equation in products:
+        key = equation.invars[0].aval.shape[:-1], _kind(equation)
+        groups.setdefault(key, []).append(equation)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -201,17 +178,11 @@ def _joined(loop: Loop, total: Any, terms: list[Any], group: list[Any]) -> Loop:
     new.append(group[0].replace(invars=[whole, matrix], outvars=[product]))
     if others:
         new += splice(add_up, [product, *others], total)
-    pieces, start = {}, 0
-    for left in lefts:
-        pieces[left] = Piece(whole, start)
-        start += left.aval.shape[-1]
-    equations: list[Any] = []
-    for equation in loop.equations:
-        equations += new if equation is total else [equation]
+    starts = accumulate((left.aval.shape[-1] for left in lefts), initial=0)
+    pieces = {left: Piece(whole, at) for left, at in zip(lefts, starts, strict=False)}
     loop = replace(
-        loop,
+        loop.exchanged({id(total): new}),
         constants={**loop.constants, matrix: tall},
-        equations=tuple(equations),
         joined={**loop.joined, **pieces},
     )
     return drop_unused(loop.fired(f"a sum of {len(group)} products became one product"))
