@@ -17,7 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jscan._base.types import Leaf
-from jscan._jax.closed import run_jaxpr
+from jscan._jax.jaxprs import run_jaxpr
 
 Flat = Callable[[Sequence[Leaf], Sequence[Leaf]], list[Leaf]]  # (residuals, linear)
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import jax
 
 from jscan._base.types import Leaf
-from jscan._jax.closed import run_jaxpr
+from jscan._jax.jaxprs import run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
 from jscan._optimizer import Options, enabled, has_loops, marked, storing_less

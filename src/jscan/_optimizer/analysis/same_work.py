@@ -9,10 +9,10 @@ is compared by identity, so that the answer "the same" is never wrong.
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from jscan._jax.equation_keys import equation_key, value_key
 from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, holds, is_variable
 from jscan._jax.scans import is_scan
+from jscan._jax.structure import equation_key, value_key
 from jscan._optimizer.analysis.dependence import reorderable
 from jscan._optimizer.record.loop import Loop
 
