@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan._jax.versions import JAX_VERSION
+from jscan._jax.names import JAX_VERSION
 from jscan._optimizer.costs.machines import machine_for
 from optimize.loops import assert_same, check, operations, row_parts, row_shapes
 

@@ -2,8 +2,8 @@
 
 JAX keeps the name of a jitted function in all that it makes of it: derivatives,
 forward and backward, batches, what `jax.checkpoint` runs again. So a name is what
-reaches the place where programs are lowered (`_lowering.py`), and it stands for the
-caller's choices.
+reaches the place where programs are lowered (`_optimizer/lowering.py`), and it stands
+for the caller's choices.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What kind of work an equation is: its class, and the sizes of a product.
 
-Nothing here knows a machine; what the work costs on one is `_cost.py`'s.
+Nothing here knows a machine; what the work costs on one is for `costs/` to say.
 """
 
 import math
@@ -77,10 +77,8 @@ def is_expensive(equation: Any) -> bool:
 
 def picks_a_number(equation: Any) -> bool:
     """Whether an equation reads one element of its operand."""
-    name = equation.primitive.name
-    return (
-        name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
-    )
+    is_piece = equation.primitive.name in ("slice", "squeeze", "reshape")
+    return is_piece and equation.outvars[0].aval.size == 1
 
 
 def is_cut(equation: Any) -> bool:
@@ -117,23 +115,17 @@ class DotSizes:
         """Scalar multiplications of one product."""
         return self.batch * self.rows * self.contracted * self.columns
 
+    @property
+    def is_of_vector(self) -> bool:
+        """Whether it has a single row or column."""
+        return self.batch == 1 and min(self.rows, self.columns) == 1
+
 
 def dot_sizes(equation: Any) -> DotSizes:
     """Sizes of a `dot_general` equation."""
-    (left, _), (left_batch, _) = equation.params["dimension_numbers"]
-    left_shape = equation.invars[0].aval.shape
-    right_shape = equation.invars[1].aval.shape
-    contracted = math.prod(left_shape[axis] for axis in left)
-    batch = math.prod(left_shape[axis] for axis in left_batch)
+    (axes, _), (batch_axes, _) = equation.params["dimension_numbers"]
+    left, right = (atom.aval for atom in equation.invars)
+    contracted = math.prod(left.shape[axis] for axis in axes)
+    batch = math.prod(left.shape[axis] for axis in batch_axes)
     shared = max(1, contracted * batch)
-    return DotSizes(
-        batch,
-        math.prod(left_shape) // shared,
-        contracted,
-        math.prod(right_shape) // shared,
-    )
-
-
-def is_vector_product(sizes: DotSizes) -> bool:
-    """Whether a product has a single row or column."""
-    return sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
+    return DotSizes(batch, left.size // shared, contracted, right.size // shared)

@@ -7,8 +7,8 @@ that walks a program into one of them is wrong, whoever's the fault is.
 import math
 from typing import Any
 
+from jscan._jax.names import JAX_VERSION
 from jscan._jax.operations import dot_sizes
-from jscan._jax.versions import JAX_VERSION
 
 _ROWS = 32_768
 

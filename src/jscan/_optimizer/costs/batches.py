@@ -11,7 +11,6 @@ from jscan._jax.operations import (
     DotSizes,
     dot_sizes,
     is_expensive,
-    is_vector_product,
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 
@@ -163,8 +162,7 @@ class BatchCosts:
     def _saved_by_dot(self, sizes: DotSizes) -> float:
         if sizes.contracted == 1:
             return 0  # each product is an element to store: nothing is gained
-        vector = is_vector_product(sizes)
-        call = _VECTOR_CALL if vector else _MATRIX_CALL
+        call = _VECTOR_CALL if sizes.is_of_vector else _MATRIX_CALL
         each, fewest = MULTIPLICATION, min(sizes.rows, sizes.columns)
         if fewest >= _MOST_ROWS:
             each = _MULTIPLICATION_OF_MOST
@@ -179,7 +177,7 @@ class BatchCosts:
             return False
         sizes = list(map(dot_sizes, equations))
         together = sum(one.multiplications for one in sizes)
-        return all(map(is_vector_product, sizes)) and together <= self.lone_dot
+        return all(one.is_of_vector for one in sizes) and together <= self.lone_dot
 
     def _stays_whole(self, sizes: DotSizes) -> bool:
         least, most = self.whole_dot

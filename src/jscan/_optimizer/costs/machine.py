@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
+from jscan._jax.names import JAX_VERSION
 from jscan._jax.operations import (
     CHEAP_ARITHMETIC,
     MOVES_DATA,
     dot_sizes,
     is_elementwise,
 )
-from jscan._jax.versions import JAX_VERSION
 from jscan._optimizer.costs.budget import MEBIBYTE
 from jscan._optimizer.costs.products import ProductCosts
 from jscan._optimizer.costs.unrolling import Unrolling

@@ -1,6 +1,6 @@
 """The machines on which gains were measured (see ``benchmarks/README.md``)."""
 
-from jscan._jax.versions import JAX_VERSION
+from jscan._jax.names import JAX_VERSION
 from jscan._optimizer.costs.budget import MEBIBYTE
 from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches, NativeLoops
