@@ -16,12 +16,11 @@ from jax.extend import core
 from jscan import optimize
 from jscan._jax import operations as _work
 from jscan._optimizer import PASS_NAMES
-from jscan._optimizer.costs import machines as _machines
 from jscan._optimizer.costs.unrolling import Launches
 from jscan._optimizer.passes.hoist import cut_rows as _cut_rows
 from jscan._optimizer.passes.save_memory import logsumexp as _logsumexp
-from jscan._optimizer.record import context as around
 from optimize.agreement import PROBES, disagreement, perturbed
+from optimize.machines import SHIPPED, every_machine
 from optimize.programs import Arrays, Program
 
 Function = Callable[[Arrays, Arrays], Any]
@@ -95,19 +94,15 @@ class Setup:
     def applied(self) -> Iterator[None]:
         """The cost model as keen as asked for."""
         with contextlib.ExitStack() as patches:
-            if self.shipped:  # the tests' own machine finds that every batch pays
-                machine_for = mock.patch.object(
-                    around, "machine_for", _machines.machine_for
-                )
-                patches.enter_context(machine_for)
             changes = {**(_KEEN if self.keen else {}), **(_JOINS if self.joins else {})}
-            machine = _machines.machine_for(self.machine)
+            machine = SHIPPED[self.machine]
+            if not self.shipped:
+                changes["batch_start"] = 0  # every batch pays
             if isinstance(machine.unrolling, Launches):
                 soon = dataclasses.replace(machine.unrolling, shortest=2)
                 changes["unrolling"] = soon
             machine = dataclasses.replace(machine, **changes)
-            everywhere = dict.fromkeys(_machines._MEASURED, machine)
-            patches.enter_context(mock.patch.dict(_machines._MEASURED, everywhere))
+            patches.enter_context(every_machine(machine))
             if self.keen:
                 for patch in _nothing_is_cheap():
                     patches.enter_context(patch)

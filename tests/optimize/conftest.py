@@ -1,46 +1,37 @@
 """Small test loops go through every pass: what pays on a machine is tested apart."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.costs.machines import is_measured, machine_for
-from jscan._optimizer.record import context as around
+from optimize.machines import SHIPPED, every_machine
 
-
-def _everything_pays(platform: str) -> Machine:
-    """A CPU on which starting a batch takes no time, wherever the tests run."""
-    stands_for = "cpu" if is_measured(platform) else platform
-    return dataclasses.replace(machine_for(stands_for), batch_start=0)
+# A CPU on which starting a batch takes no time, wherever the tests run.
+KEEN = dataclasses.replace(SHIPPED["cpu"], batch_start=0)
 
 
 @pytest.fixture(autouse=True)
-def small_loops_pay(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Let work leave loops of a few steps, unless a test asks for measured costs.
-
-    Patched with the fixture that tests patch the same name with, so that the last patch
-    is the first to be undone.
-    """
-    if "measured_costs" not in request.fixturenames:
-        monkeypatch.setattr(around, "machine_for", _everything_pays)
+def small_loops_pay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let work leave loops of a few steps, unless a test asks for measured costs."""
+    if "measured_costs" in request.fixturenames:
+        yield
+    else:
+        with every_machine(KEEN):
+            yield
 
 
 @pytest.fixture
-def change_costs(
-    small_loops_pay: None, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., None]:
+def change_costs(small_loops_pay: None) -> Iterator[Callable[..., None]]:
     """Change some costs of that machine, for a test that needs its own."""
+    with contextlib.ExitStack() as patches:
 
-    def change(**costs: Any) -> None:
-        machine = dataclasses.replace(_everything_pays("cpu"), **costs)
-        monkeypatch.setattr(around, "machine_for", lambda platform: machine)
+        def change(**costs: Any) -> None:
+            patches.enter_context(every_machine(dataclasses.replace(KEEN, **costs)))
 
-    return change
+        yield change
 
 
 @pytest.fixture(autouse=True)

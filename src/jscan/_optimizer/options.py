@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+from jscan._optimizer.costs.batches import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)

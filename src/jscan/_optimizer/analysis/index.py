@@ -10,7 +10,7 @@ from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
-from jscan._optimizer.record.loop import Loop, Note
+from jscan._optimizer.record.loop import Loop, Note, signed
 from jscan._optimizer.record.reading import read_loop
 
 _LOOP = frozenset({"scan"})
@@ -59,12 +59,12 @@ class Flat:
         """The program with a note that the rule at work left all its loops alone."""
         flat = self
         for loop in filter(is_scan, self.equations):
-            flat = flat.noted(loop, Note("", False, text))
+            flat = flat.noted(loop, Note(False, text))
         return flat
 
     def signed(self, rule: str) -> Flat:
         """The program, whose new notes are those of this rule."""
-        notes = {k: tuple(n.signed(rule) for n in v) for k, v in self.notes.items()}
+        notes = {loop: signed(these, rule) for loop, these in self.notes.items()}
         return replace(self, notes=notes)
 
 

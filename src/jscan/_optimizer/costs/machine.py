@@ -1,8 +1,8 @@
 """The one cost model: what pays on which machine, and how much memory may be used.
 
 What holds for one kind of machine only is an attribute that is switched off unless it
-was measured there: `_machines.py` has the constants. Limits that hold on any machine
-stand with their pass.
+was measured there: `machines.py` has the constants. Limits that hold on any machine
+stand with their rule.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_elementwise,
 )
-from jscan._optimizer.costs.budget import MEBIBYTE
+from jscan._optimizer.costs.batches import MEBIBYTE
 from jscan._optimizer.costs.products import ProductCosts
 from jscan._optimizer.costs.unrolling import Unrolling
 
@@ -72,17 +72,15 @@ class Machine(ProductCosts):
         """
         if not self.joined_bytes:
             return "whether larger steps pay was not measured on this device"
-        heavy = next((e for e in equations if not self._is_light(e)), None)
-        if heavy is not None:
-            return (
-                f"a step does {heavy.primitive.name}, which outweighs what a loop costs"
-            )
-        touched = sum(map(number_of_bytes, [*state, *state, *rows]))
-        touched += sum(
-            number_of_bytes(a) for e in equations for a in (*e.invars, *e.outvars)
-        )
-        if touched > self.joined_bytes:
-            return f"a step of both touches {touched} bytes, too many to gain by it"
+        touched = [*state, *state, *rows]
+        for equation in equations:
+            if not self._is_light(equation):
+                name = equation.primitive.name
+                return f"a step does {name}, which outweighs what a loop costs"
+            touched += (*equation.invars, *equation.outvars)
+        size = sum(map(number_of_bytes, touched))
+        if size > self.joined_bytes:
+            return f"a step of both touches {size} bytes, too many to gain by it"
         return None
 
     def _is_light(self, equation: Any) -> bool:
@@ -101,8 +99,8 @@ def keeps_logsumexp_rows(
     """Why a logsumexp over stored rows beats a running one, if it does.
 
     The running one takes two exponentials a step instead of one. Measured: 0.45 to 2
-    times as fast for rows below the budget; above it, where memory is mapped anew at
-    each call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
+    times as fast for rows below the budget; above it, where every page faults at each
+    call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
 
     Args:
         equations: One step of the loop.
@@ -111,11 +109,11 @@ def keeps_logsumexp_rows(
     """
     if rows <= budget:
         return f"one exponential less a step is faster while they take {rows} bytes"
-    light = CHEAP_ARITHMETIC | MOVES_DATA | {"tanh"}
-    for equation in equations:
-        name = equation.primitive.name
-        if name not in light:
-            return (
-                f"exponentials in a step that does {name} were not found to be faster"
-            )
-    return None
+    names = (equation.primitive.name for equation in equations)
+    heavy = next((n for n in names if n not in _BESIDE_EXPONENTIALS), None)
+    if heavy is None:
+        return None
+    return f"exponentials in a step that does {heavy} were not found to be faster"
+
+
+_BESIDE_EXPONENTIALS = CHEAP_ARITHMETIC | MOVES_DATA | {"tanh"}

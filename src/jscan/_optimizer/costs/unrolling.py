@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jscan._jax.operations import (
+    ELEMENTWISE,
     INDEXED,
     MOVES_DATA,
     RANDOM,
@@ -23,15 +24,13 @@ class StepSize:
     Attributes:
         work: Its equations, but for those that pick a number of a constant array.
         touched: Bytes of all operands and results.
-        rows_read: Sequences it reads a row of.
-        rows_written: Stacks it writes a row of.
+        rows: Sequences and stacks it reads or writes a row of.
         scalar: Whether all of it is single numbers.
     """
 
     work: Sequence[Any]
     touched: int
-    rows_read: int
-    rows_written: int
+    rows: int
     scalar: bool
 
 
@@ -79,18 +78,14 @@ class NativeLoops:
     def steps(self, step: StepSize) -> tuple[int, str]:
         """Few steps of elementwise arithmetic that touch few bytes."""
         names = [e.primitive.name for e in step.work]
-        if not all(
-            is_elementwise(e) or e.primitive.name in SHAPES_ONLY for e in step.work
-        ):
+        if not ELEMENTWISE.union(SHAPES_ONLY).issuperset(names):
             return 1, "a step does more than elementwise arithmetic"
         slow = next((name for name in names if name in TRANSCENDENTAL), None)
         if slow is not None:
-            return 1, f"a step does {slow}, which outweighs a round"
-        rows = step.rows_read + step.rows_written
-        if not rows:
-            limit = self.without_rows
-        else:
-            limit = self.numbers if step.scalar else self.arrays
+            return 1, f"a step does {slow}, which outweighs an iteration"
+        rows = step.rows
+        limit = self.numbers if step.scalar else self.arrays
+        limit = limit if rows else self.without_rows
         if step.touched > limit:
             return 1, f"a step touches {step.touched} bytes, which is not tiny"
         if rows * self.factor > self.rows:

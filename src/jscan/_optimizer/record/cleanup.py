@@ -9,16 +9,15 @@ from typing import Any
 from jscan._jax.equations import free_variables, needed, unique_variables
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._optimizer.record.loop import (
-    Applied,
     Final,
     Known,
     Loop,
     Result,
-    Row,
     Stack,
     Total,
     final_variables,
     unknown,
+    with_source,
 )
 
 
@@ -44,7 +43,7 @@ def drop_unused(loop: Loop) -> Loop:
         equations=tuple(equations),
         after=tuple(after),
         sequences={v: x for v, x in loop.sequences.items() if v in read},
-        counters={v: c for v, c in (loop.counters or {}).items() if v in read},
+        counters={v: c for v, c in loop.counters.items() if v in read},
     )
 
 
@@ -52,19 +51,14 @@ def resolve_finals(
     results: Mapping[Any, Result], values: Mapping[Any, Any]
 ) -> dict[Any, Result]:
     """The results, with the last values of some carries known."""
-    return {name: _resolve(result, values) for name, result in results.items()}
 
+    def resolve(made: Result) -> Result:
+        match made:
+            case Final(variable) if variable in values:
+                return Known(values[variable])
+        return made
 
-def _resolve(result: Result, values: Mapping[Any, Any]) -> Result:
-    match result:
-        case Final(variable) if variable in values:
-            return Known(values[variable])
-        case Applied(equation, operand):
-            return Applied(equation, _resolve(operand, values))
-        case Row(operand):
-            return Row(_resolve(operand, values))
-        case _:
-            return result
+    return {name: with_source(result, resolve) for name, result in results.items()}
 
 
 def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
@@ -76,25 +70,20 @@ def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
     def change(equation: Any) -> Any:
         return equation.replace(invars=[new(atom) for atom in equation.invars])
 
-    def change_result(result: Result) -> Result:
-        match result:
+    def change_source(made: Result) -> Result:
+        match made:
             case Final(variable):
                 return Final(new(variable))
             case Stack(atom):
                 return Stack(new(atom))
             case Total(initial, terms):
                 return Total(initial, tuple(map(new, terms)))
-            case Applied(equation, operand):
-                return Applied(equation, change_result(operand))
-            case Row(operand):
-                return Row(change_result(operand))
-            case _:
-                return result
+        return made
 
     return replace(
         loop,
         carries=tuple(replace(c, update=new(c.update)) for c in loop.carries),
         equations=tuple(map(change, loop.equations)),
         after=tuple(map(change, loop.after)),
-        results={name: change_result(r) for name, r in loop.results.items()},
+        results={n: with_source(r, change_source) for n, r in loop.results.items()},
     )

@@ -10,7 +10,7 @@ traced), and its value bound as a constant or a sequence; `hoisted` remembers it
 the report alone.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -26,21 +26,25 @@ class Note:
     """One decision of one rule: whether it fired, and why in a plain sentence.
 
     Attributes:
-        pass_name: The rule's family, by which it is switched on and off.
         fired: Whether the rule changed the loop.
         text: What was done, or why not.
         rule: The rule; who notes something need not know its own name.
     """
 
-    pass_name: str
     fired: bool
     text: str
     rule: str = ""
 
-    def signed(self, rule: str) -> "Note":
-        """The note with the name of its rule."""
-        family = rule.partition(".")[0]
-        return self if self.rule else replace(self, pass_name=family, rule=rule)
+    @property
+    def pass_name(self) -> str:
+        """The rule's family, by which it is switched on and off."""
+        return self.rule.partition(".")[0]
+
+
+def signed(notes: Iterable[Note], rule: str) -> tuple[Note, ...]:
+    """The notes, each once; the new ones are those of this rule."""
+    names = (note if note.rule else replace(note, rule=rule) for note in notes)
+    return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ Result: TypeAlias = Final | Known | Stack | Total | Applied | Row
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop. Frozen: a pass returns a changed copy."""
+    """One loop. Frozen: a rule returns a changed copy."""
 
     scope: str
     length: int
@@ -134,7 +138,7 @@ class Loop:
     results: Mapping[Any, Result]
     after: tuple[Any, ...] = ()
     hoisted: tuple[Any, ...] = ()
-    counters: Mapping[Any, Counter] | None = None
+    counters: Mapping[Any, Counter] = field(default_factory=dict)
     zeros: frozenset[Any] = frozenset()
     pieces: Mapping[Any, Any] = field(default_factory=dict)
     joined: Mapping[Any, Piece] = field(default_factory=dict)
@@ -146,11 +150,11 @@ class Loop:
 
     def fired(self, text: str) -> "Loop":
         """The loop with the note that the rule at work did something."""
-        return self.noted(Note("", True, text))
+        return self.noted(Note(True, text))
 
     def refused(self, text: str) -> "Loop":
         """The loop with the note that the rule left something alone, and why."""
-        return self.noted(Note("", False, text))
+        return self.noted(Note(False, text))
 
     def noted(self, *notes: Note) -> "Loop":
         """The loop with more notes."""
@@ -158,8 +162,7 @@ class Loop:
 
     def signed(self, rule: str) -> "Loop":
         """The loop, whose new notes are those of this rule."""
-        notes = (note.signed(rule) for note in self.notes)
-        return replace(self, notes=tuple(dict.fromkeys(notes)))
+        return replace(self, notes=signed(self.notes, rule))
 
     def with_after(self, chosen: Iterable[Any]) -> "Loop":
         """The loop with equations of the step copied behind it.
@@ -173,10 +176,8 @@ class Loop:
 
     def wanted_rows(self) -> list[Any]:
         """Variables of which the results need a value per step."""
-        atoms: list[Atom] = []
-        for result in self.results.values():
-            atoms += _row_atoms(result)
-        return unique_variables(atoms)
+        sources = map(source, self.results.values())
+        return unique_variables(atom for made in sources for atom in _row_atoms(made))
 
     def stacked(self) -> list[Any]:
         """Variables the loop must hand out a row a step for.
@@ -201,10 +202,24 @@ class Loop:
             constants=dict.fromkeys(self.constants),
             sequences=dict.fromkeys(self.sequences),
             carries=tuple(replace(carry, initial=None) for carry in self.carries),
-            results={name: _shape_of(r) for name, r in self.results.items()},
-            counters=None,
+            results={n: with_source(r, _shape_of) for n, r in self.results.items()},
+            counters={},
             memo={},
         )
+
+
+def source(result: Result) -> Result:
+    """What a result is made of, before anything around the loop is done to it."""
+    while isinstance(result, Applied | Row):
+        result = result.operand
+    return result
+
+
+def with_source(result: Result, change: Callable[[Result], Result]) -> Result:
+    """The result with what it is made of changed."""
+    if isinstance(result, Applied | Row):
+        return replace(result, operand=with_source(result.operand, change))
+    return change(result)
 
 
 def _shape_of(result: Result) -> Result:
@@ -213,12 +228,7 @@ def _shape_of(result: Result) -> Result:
             return Known(None)
         case Total(_, terms):
             return Total(None, terms)
-        case Applied(equation, operand):
-            return Applied(equation, _shape_of(operand))
-        case Row(operand):
-            return Row(_shape_of(operand))
-        case _:
-            return result
+    return result
 
 
 def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
@@ -226,27 +236,19 @@ def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
     return [e for e in equations if not all(v in known for v in e.outvars)]
 
 
-def _row_atoms(result: Result) -> list[Atom]:
-    match result:
+def _row_atoms(made: Result) -> tuple[Atom, ...]:
+    match made:
         case Stack(atom):
-            return [atom]
+            return (atom,)
         case Total(_, terms):
-            return list(terms)
-        case Applied(_, operand) | Row(operand):
-            return _row_atoms(operand)
-        case _:
-            return []
+            return terms
+    return ()
 
 
 def final_variables(result: Result) -> list[Any]:
     """Carries whose last value the result reads."""
-    match result:
-        case Final(variable):
-            return [variable]
-        case Applied(_, operand) | Row(operand):
-            return final_variables(operand)
-        case _:
-            return []
+    made = source(result)
+    return [made.variable] if isinstance(made, Final) else []
 
 
 def without_work(loop: Loop) -> Loop:

@@ -21,7 +21,7 @@ def verify(loop: Loop, rule: str) -> None:
     given = [*loop.constants, *loop.sequences, *carried]
     made = [v for equation in loop.equations for v in equation.outvars]
     behind = [v for equation in loop.after for v in equation.outvars]
-    counted = (loop.counters or {}).keys()
+    counted = loop.counters.keys()
     for names, what in ((given, "given"), (made, "computed"), (behind, "computed")):
         if len(set(names)) < len(names):
             raise AssertionError(f"{rule}: a variable is {what} twice")

@@ -40,7 +40,7 @@ def run(flat: Flat, context: Context) -> Flat:
         here = flat.equations.index(equation)
         others = flat.equations
         flat = flat.with_equations([*others[:here], *new, *others[here + 1 :]])
-        flat = flat.noted(loop, Note("", True, text))
+        flat = flat.noted(loop, Note(True, text))
     return flat
 
 
