@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -12,8 +12,6 @@ from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
 from jscan._optimizer.record.loop import Loop, Note, signed
 from jscan._optimizer.record.reading import read_loop
-
-_LOOP = frozenset({"scan"})
 
 Group: TypeAlias = tuple[Any, ...]
 """Loops to run as one; or one equation of any kind."""
@@ -68,12 +66,12 @@ class Flat:
         return replace(self, notes=notes)
 
 
-def flatten(jaxpr: Any, opens: Callable[[Any], bool]) -> Flat:
-    """Open the calls of a program that are to be opened."""
-    equations, names = inline_calls(jaxpr.eqns, opens)
-    outputs = [
-        names.get(atom, atom) if is_variable(atom) else atom for atom in jaxpr.outvars
-    ]
+def flattened(jaxpr: Any) -> Flat:
+    """An open program with the calls that hold loops opened."""
+    equations, names = inline_calls(
+        jaxpr.eqns, lambda equation: is_plain_call(equation) and holds_loop(equation)
+    )
+    outputs = [names.get(a, a) if is_variable(a) else a for a in jaxpr.outvars]
     return index(equations, outputs)
 
 
@@ -109,18 +107,9 @@ def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) ->
     return read_loop(equation, values, wanted, zeros)
 
 
-def flattened(jaxpr: Any) -> Flat:
-    """An open program with the calls that hold loops opened."""
-    return flatten(jaxpr, _is_call_with_loop)
-
-
 def holds_loop(equation: Any) -> bool:
     """Whether an equation is a loop or holds one."""
-    return holds(equation, _LOOP)
-
-
-def _is_call_with_loop(equation: Any) -> bool:
-    return is_plain_call(equation) and holds_loop(equation)
+    return holds(equation, frozenset({"scan"}))
 
 
 def has_loops(jaxpr: Any) -> bool:

@@ -21,11 +21,6 @@ from jscan._optimizer.record.loop import Loop
 _NEVER_UNITED = frozenset({"optimization_barrier", "remat2", "rng_uniform"})
 
 
-def can_be_united(equation: Any) -> bool:
-    """Whether doing the equation once instead of twice changes nothing."""
-    return reorderable(equation) and not holds(equation, _NEVER_UNITED)
-
-
 class Numbering:
     """Gives every variable the first variable that holds the same value."""
 
@@ -42,13 +37,12 @@ class Numbering:
 
     def add(self, key: Hashable, variables: Sequence[Any]) -> None:
         """Note that variables hold what the key describes."""
-        self.first.update(
-            zip(variables, self._seen.setdefault(key, variables), strict=True)
-        )
+        first = self._seen.setdefault(key, variables)
+        self.first.update(zip(variables, first, strict=True))
 
     def add_equation(self, equation: Any) -> None:
         """Note what an equation computes."""
-        if can_be_united(equation):
+        if reorderable(equation) and not holds(equation, _NEVER_UNITED):
             self.add(equation_key(equation, self.operand), equation.outvars)
 
     def repeats(self) -> dict[Any, Any]:
