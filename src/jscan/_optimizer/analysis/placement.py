@@ -16,11 +16,7 @@ from jscan._jax.jaxprs import every_equation, mesh_of
 
 
 def is_split(context: Any) -> bool:
-    """Whether a program that is lowered is one that the compiler splits over devices.
-
-    Args:
-        context: What a lowering rule is told about the module.
-    """
+    """Whether the compiler splits a program; `context` is that of its module."""
     where = context.axis_context
     if hasattr(where, "num_devices"):
         return where.num_devices > 1

@@ -38,12 +38,7 @@ class Size:
 
 
 def measure(loop: Loop, steps: int | None = None) -> Size:
-    """Measure a loop record.
-
-    Args:
-        loop: The record, before or after the passes.
-        steps: Steps the program asks for, if the loop itself now runs fewer.
-    """
+    """The size of a loop, of which the program asks for `steps`, all if not given."""
     total = loop.length if steps is None else steps
     stacked = loop.stacked()
     read = set(free_variables([*loop.equations, *loop.after]))

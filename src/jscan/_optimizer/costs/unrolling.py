@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from jscan._jax.operations import (
     ELEMENTWISE,
@@ -34,19 +34,6 @@ class StepSize:
     scalar: bool
 
 
-class Unrolling(Protocol):
-    """When a kind of compiler gains by several steps an iteration."""
-
-    @property
-    def shortest(self) -> int:
-        """Steps from which a loop is worth it."""
-        ...
-
-    def steps(self, step: StepSize) -> tuple[int, str]:
-        """Steps an iteration, 1 for a loop that stays as it is, and why."""
-        ...
-
-
 @dataclass(frozen=True)
 class NativeLoops:
     """For a compiler that makes one function of a loop as long as its body is small.
@@ -76,7 +63,7 @@ class NativeLoops:
     without_rows: int
 
     def steps(self, step: StepSize) -> tuple[int, str]:
-        """Few steps of elementwise arithmetic that touch few bytes."""
+        """Steps an iteration, 1 for a loop that stays as it is, and why."""
         names = [e.primitive.name for e in step.work]
         if not ELEMENTWISE.union(SHAPES_ONLY).issuperset(names):
             return 1, "a step does more than elementwise arithmetic"
@@ -116,11 +103,11 @@ class Launches:
     largest_dot: int
 
     def steps(self, step: StepSize) -> tuple[int, str]:
-        """As many steps as compile fast, if none of them is long itself."""
-        for equation in step.work:
-            if not self._is_short(equation):
-                name = equation.primitive.name
-                return 1, f"a step does {name}, beside which an iteration costs little"
+        """The same: as many as compile fast, if none of them is long itself."""
+        long = (e.primitive.name for e in step.work if not self._is_short(e))
+        name = next(long, None)
+        if name is not None:
+            return 1, f"a step does {name}, beside which an iteration costs little"
         operations = max(1, sum(map(_operations, step.work)))
         factor = 1
         while 2 * factor <= self.factor and 2 * factor * operations <= self.operations:
@@ -135,6 +122,10 @@ class Launches:
             return dot_sizes(equation).multiplications <= self.largest_dot
         known = TRANSCENDENTAL | MOVES_DATA | REDUCTIONS | INDEXED | RANDOM
         return is_elementwise(equation) or name in known or name.startswith("scatter")
+
+
+Unrolling: TypeAlias = NativeLoops | Launches
+"""When a kind of compiler gains by several steps an iteration."""
 
 
 def _operations(equation: Any) -> int:

@@ -1,11 +1,11 @@
-"""The record of one loop that every pass reads and returns changed.
+"""The record of one loop that every rule reads and returns changed.
 
 A loop of length T runs `equations` once a step. Its variables are *constants* (one
 value), *sequences* (one row a step) and *carries* (handed from step to step).
 `after` holds equations that were moved out behind the loop, where they run once,
 batched over time. `results` says how each value the program wants is obtained.
 
-Work moved in front of the loop is evaluated when the pass runs (the whole rewrite is
+Work moved in front of the loop is evaluated when the rule runs (the whole rewrite is
 traced), and its value bound as a constant or a sequence; `hoisted` remembers it for
 the report alone.
 """
@@ -60,7 +60,7 @@ class Carry:
 class Counter:
     """A carry that adds a constant integer at each step.
 
-    Its rows are known without running the loop, so passes see it as a sequence;
+    Its rows are known without running the loop, so rules see it as a sequence;
     inside the loop it is cheaper as a carry, and is written as one.
     """
 
@@ -125,7 +125,18 @@ Result: TypeAlias = Final | Known | Stack | Total | Applied | Row
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop. Frozen: a rule returns a changed copy."""
+    """One loop. Frozen: a rule returns a changed copy.
+
+    Attributes:
+        hoisted: What left for the time before the loop.
+        counters: Sequences that are cheaper as carries.
+        zeros: Constants that are all zeros.
+        pieces: From `hoist.constants` to `hoist.return_pieces`.
+        joined: Variables that are stored as parts of others.
+        recomputes: A step computes again what `jax.checkpoint` did not store.
+        chunk: How many steps work behind the loop does at once, if not all.
+        memo: What was found out about copies of this loop: see `Dependence`.
+    """
 
     scope: str
     length: int
@@ -145,7 +156,6 @@ class Loop:
     recomputes: bool = False
     chunk: int | None = None
     notes: tuple[Note, ...] = ()
-    # What was found out about the copies of this loop: see `Dependence`.
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def fired(self, text: str) -> "Loop":

@@ -8,15 +8,7 @@ from jscan._optimizer.record.loop import Loop, final_variables
 
 
 def verify(loop: Loop, rule: str) -> None:
-    """Raise unless all that a record reads is there, once, and of the right type.
-
-    Args:
-        loop: The record.
-        rule: The rule that made it.
-
-    Raises:
-        AssertionError: What is wrong, and whose work it is.
-    """
+    """Raise unless all that a record reads is there, once, and of the right type."""
     carried = [carry.variable for carry in loop.carries]
     given = [*loop.constants, *loop.sequences, *carried]
     made = [v for equation in loop.equations for v in equation.outvars]
