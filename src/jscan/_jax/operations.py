@@ -22,34 +22,26 @@ ELEMENTWISE = frozenset(
     }
 )
 
-CHEAP_ARITHMETIC = ELEMENTWISE - {
-    *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
-    *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
-}
-
-# A division takes longer than reading a row does.
-CHEAPER_THAN_A_ROW = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {
-    "broadcast_in_dim"
-}
-"""What is computed again rather than stored."""
-
 TRANSCENDENTAL = frozenset(
     {
-        *(ELEMENTWISE - CHEAP_ARITHMETIC),
+        *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
+        *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
         *("atan2", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh"),
         *("atanh", "erfc", "erf_inv", "log2", "lgamma", "digamma", "polynomial"),
     }
 )
+CHEAP_ARITHMETIC = ELEMENTWISE - TRANSCENDENTAL
+
+# What is computed again rather than stored. A division takes longer than reading a row.
+_DIVISIONS = frozenset({"div", "rem", "nextafter"})
+CHEAPER_THAN_A_ROW = (CHEAP_ARITHMETIC - _DIVISIONS) | {"broadcast_in_dim"}
 
 INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
-
 SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
-
 MOVES_DATA = frozenset(
     {
-        *("broadcast_in_dim", "reshape", "squeeze", "transpose", "tile"),
-        *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
-        *("dynamic_slice", "dynamic_update_slice"),
+        *(*SHAPES_ONLY, *INDEXED, "transpose", "tile", "split", "concatenate", "pad"),
+        *("slice", "rev", "iota"),
         *("random_wrap", "random_unwrap", "bitcast_convert_type"),
     }
 )
@@ -71,8 +63,10 @@ RANDOM = frozenset(
 
 def is_expensive(equation: Any) -> bool:
     """Whether batching the equation over time gains more than its memory costs."""
-    name = equation.primitive.name
-    return name not in CHEAP_ARITHMETIC | MOVES_DATA | REDUCTIONS
+    return equation.primitive.name not in _CHEAP
+
+
+_CHEAP = CHEAP_ARITHMETIC | MOVES_DATA | REDUCTIONS
 
 
 def picks_a_number(equation: Any) -> bool:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jscan._base.lists import others, pick
 from jscan._base.types import Leaf
+from jscan._jax.equations import evaluate
 from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.names import eval_jaxpr
-from jscan._optimizer import evaluate
 from jscan._programs.program import Program
 
 Source = tuple[Literal["input", "output", "residual"], int]

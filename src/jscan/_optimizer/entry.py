@@ -88,19 +88,8 @@ def report(
 ) -> Report:
     """What `rewrite` does to the loops of a traced program, and what not, and why.
 
-    ``"merge"`` also works across loops: one that is written twice runs once, and small
-    ones of the same length run as one. ``"save_memory"`` keeps the last rows of a loop,
-    or their sum, mean, maximum, minimum or logsumexp, where nothing else is read.
-
-    Args:
-        closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
-        platform: Where it will run.
-        options: Passes and memory budget.
-        operands: Its inputs, where their placement matters; else types will do.
-
-    Returns:
-        The report. The program is compiled twice, to ask XLA for its temporary memory,
-        and not run.
+    The program is compiled twice, to ask XLA for its temporary memory, and not run.
+    Its `operands` are given where their placement matters; else types will do.
     """
     opened, _ = open_jaxpr(closed_jaxpr)
     given = avals_of(opened.invars) if operands is None else operands

@@ -56,11 +56,8 @@ def repeats_before_loops(
     """Repeated work that loops of a program read, as variable -> first variable.
 
     Loops themselves are not united here: each keeps its own results, so that each
-    result is stored only as far as *its* readers need it.
-
-    Args:
-        equations: The program.
-        same: Results of loops that are known to be equal to another's.
+    result is stored only as far as *its* readers need it. `same` holds those that are
+    known to be equal to another loop's.
     """
     read = [atom for e in equations if is_scan(e) for atom in e.invars]
     numbering = Numbering()

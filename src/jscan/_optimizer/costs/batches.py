@@ -71,17 +71,13 @@ class BatchCosts:
     ) -> bool:
         """Whether equations save enough over all steps to leave the loop together.
 
-        Args:
-            equations: What would run for all steps at once.
-            length: The number of steps.
-            extra: Nanoseconds a step saves besides.
-            held: Bytes of the rows the loop holds anyway.
-            new: Bytes of the rows it would hold besides.
+        A step saves `extra` nanoseconds besides. The loop holds rows of `held` bytes
+        anyway, and would hold `new` more.
         """
         if not self.batch_start:
             return True
         equations = list(equations)
-        if self._are_lone_dots([e for e in equations if is_expensive(e)]):
+        if self._are_lone_dots(list(filter(is_expensive, equations))):
             return False
         saved = extra + sum(map(self.saved_nanoseconds, equations))
         return length * saved >= self.batch_start + self._faults(held, held + new)
@@ -122,11 +118,8 @@ class BatchCosts:
     ) -> bool:
         """Whether a loop without state pays as one batch.
 
-        Args:
-            equations: The equations of a step.
-            rows: The variables whose rows a step reads and hands out.
-            length: The number of steps.
-            summed: Whether products of what changes are summed over all steps.
+        A step reads or hands out a row of each of `rows`. With `summed`, its products
+        are summed over all steps.
         """
         extra = _ROUND + _STREAMED_ELEMENT * _elements(rows) / 2
         if summed:
@@ -147,9 +140,8 @@ class BatchCosts:
         return call + each * sizes.multiplications
 
     def _are_lone_dots(self, equations: Sequence[Any]) -> bool:
-        if len(equations) > 2 or any(
-            e.primitive.name != "dot_general" for e in equations
-        ):
+        names = {equation.primitive.name for equation in equations}
+        if len(equations) > 2 or names - {"dot_general"}:
             return False
         sizes = list(map(dot_sizes, equations))
         together = sum(one.multiplications for one in sizes)

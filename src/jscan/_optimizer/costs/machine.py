@@ -65,10 +65,7 @@ class Machine(ProductCosts):
     ) -> str | None:
         """Why two different loops take less time as they are, if they do.
 
-        Args:
-            equations: One step of both loops.
-            state: What both carry.
-            rows: What both hand out at each step.
+        Given is one step of both, what they carry, and what they hand out at each step.
         """
         if not self.joined_bytes:
             return "whether larger steps pay was not measured on this device"
@@ -93,23 +90,16 @@ LONGEST_ROUNDING = 2e-3
 """Steps times the last place of a sum that is added up one step at a time."""
 
 
-def keeps_logsumexp_rows(
-    equations: Sequence[Any], rows: int, budget: int
-) -> str | None:
+def keeps_logsumexp_rows(step: Sequence[Any], rows: int, budget: int) -> str | None:
     """Why a logsumexp over stored rows beats a running one, if it does.
 
     The running one takes two exponentials a step instead of one. Measured: 0.45 to 2
     times as fast for rows below the budget; above it, where every page faults at each
     call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
-
-    Args:
-        equations: One step of the loop.
-        rows: Bytes of all rows.
-        budget: Bytes that may be used.
     """
     if rows <= budget:
         return f"one exponential less a step is faster while they take {rows} bytes"
-    names = (equation.primitive.name for equation in equations)
+    names = (equation.primitive.name for equation in step)
     heavy = next((n for n in names if n not in _BESIDE_EXPONENTIALS), None)
     if heavy is None:
         return None

@@ -98,11 +98,7 @@ class ProductCosts(BatchCosts):
     ) -> bool:
         """Whether a product summed over time pays as one contraction.
 
-        Args:
-            equation: The product, whose operands both change with time.
-            length: The number of steps.
-            new_bytes: Bytes of the stacks it needs that would not exist anyway.
-            budget: The memory budget.
+        It needs stacks of `new_bytes` that would not exist anyway.
         """
         sizes = dot_sizes(equation)
         elements = sizes.batch * sizes.rows * sizes.columns
