@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import mock
 
 from fuzz.choices import Choices
-from jscan._optimizer import options as _options
-from support.optimizer.checking import NAMES, SETUPS, check, everything_pays
+from support.optimizer.checking import NAMES, SETUPS, check
 from support.optimizer.generate import program_of
 from support.optimizer.programs import TWINS
 
@@ -30,7 +28,7 @@ def drawn(choices: Choices) -> tuple[Any, str, str]:
 def run(choices: Choices) -> None:
     """Fails where the two disagree."""
     program, transform, setup = drawn(choices)
-    with mock.patch.object(_options, "machine_for", everything_pays):
+    with every_machine(KEEN):
         check(program, transform, SETUPS[setup])
 
 

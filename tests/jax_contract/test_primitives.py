@@ -19,9 +19,7 @@ def tables():
     assert jscan.optimize
     found = {}
     for path, module in sys.modules.items():
-        if not path.startswith("jscan._") or path.endswith(
-            (".options", ".choices", ".rules")
-        ):
+        if not path.startswith("jscan._") or path.endswith((".choices", ".rules")):
             continue
         for name, table in vars(module).items():
             is_names = isinstance(table, frozenset) and table

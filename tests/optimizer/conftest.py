@@ -1,39 +1,34 @@
 """Small test loops go through every pass: what pays on a machine is tested apart."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from jscan._optimizer.record import context as around
-from support.optimizer.checking import everything_pays
+from support.optimizer.machines import KEEN, every_machine
 
 
 @pytest.fixture(autouse=True)
-def small_loops_pay(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Let work leave loops of a few steps, unless a test asks for measured costs.
-
-    Patched with the fixture that tests patch the same name with, so that the last patch
-    is the first to be undone.
-    """
-    if "measured_costs" not in request.fixturenames:
-        monkeypatch.setattr(around, "machine_for", everything_pays)
+def small_loops_pay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let work leave loops of a few steps, unless a test asks for measured costs."""
+    if "measured_costs" in request.fixturenames:
+        yield
+    else:
+        with every_machine(KEEN):
+            yield
 
 
 @pytest.fixture
-def change_costs(
-    small_loops_pay: None, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., None]:
+def change_costs(small_loops_pay: None) -> Iterator[Callable[..., None]]:
     """Change some costs of that machine, for a test that needs its own."""
+    with contextlib.ExitStack() as patches:
 
-    def change(**costs: Any) -> None:
-        machine = dataclasses.replace(everything_pays("cpu"), **costs)
-        monkeypatch.setattr(around, "machine_for", lambda platform: machine)
+        def change(**costs: Any) -> None:
+            patches.enter_context(every_machine(dataclasses.replace(KEEN, **costs)))
 
-    return change
+        yield change
 
 
 @pytest.fixture(autouse=True)

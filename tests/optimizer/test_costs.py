@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from jscan._jax.versions import JAX_VERSION
+from jscan._jax.names import JAX_VERSION
 from jscan._optimizer.costs.machines import machine_for
 from support.optimizer.loops import assert_same, loop_lengths, operations, reasons
 

@@ -6,8 +6,6 @@ import pytest
 
 from jscan import explain, optimize
 from jscan._optimizer import rewrite
-from jscan._optimizer.costs.machines import machine_for
-from jscan._optimizer.record import context as around
 from support.optimizer.loops import (
     assert_same,
     check,
@@ -15,15 +13,17 @@ from support.optimizer.loops import (
     operations,
     reasons,
 )
+from support.optimizer.machines import SHIPPED, every_machine
 
 X = jax.random.normal(jax.random.key(3), (70, 4))
 W = jax.random.normal(jax.random.key(4), (4, 4)) / 4
 
 
 @pytest.fixture(autouse=True)
-def gpu_costs(small_loops_pay, monkeypatch):
+def gpu_costs(small_loops_pay):
     """Every platform has the costs of a GPU."""
-    monkeypatch.setattr(around, "machine_for", lambda platform: machine_for("cuda"))
+    with every_machine(SHIPPED["cuda"]):
+        yield
 
 
 def _scan(step, xs):
@@ -138,11 +138,11 @@ def test_no_batch_is_too_short():
     assert loop_lengths(optimize(lambda x: jax.lax.map(jnp.tanh, x)), X[:3]) == []
 
 
-def test_a_linear_recurrence_is_named(monkeypatch):
+def test_a_linear_recurrence_is_named():
     """It would be hundreds of times as fast, but rounds differently: that is asked."""
     assert "is a linear recurrence" in reasons(decay, X, name="associate")
     assert reasons(network, X, name="associate") == ""
     (report,) = explain(decay, passes=["associate"])(X).loops
     assert report.fired == ("associate",)
-    monkeypatch.setattr(around, "machine_for", lambda platform: machine_for("cpu"))
-    assert reasons(decay, X, name="associate") == ""
+    with every_machine(SHIPPED["cpu"]):
+        assert reasons(decay, X, name="associate") == ""

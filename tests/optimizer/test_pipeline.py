@@ -101,7 +101,7 @@ def test_what_was_not_asked_for_is_not_reported():
 
 
 def test_a_report_keeps_every_reason():
-    notes = [Note("hoist", False, text, f"hoist.{text}") for text in ("one", "two")]
+    notes = [Note(False, text, f"hoist.{text}") for text in ("one", "two")]
     (loop,) = explain(cell)(W, X).loops
     assert replace(loop, notes=tuple(notes)).refused == {"hoist": "one; two"}
 

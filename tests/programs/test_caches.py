@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan._optimizer import PASS_NAMES, PLAIN, Options, is_marked
+from jscan._jax.marks import is_marked
+from jscan._optimizer import PASS_NAMES, PLAIN, Options
 from jscan._optimizer.options import choices_of
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jscan._frontend.spec import Options
-from jscan._jax.closed import open_jaxpr
+from jscan._jax.jaxprs import open_jaxpr
 from jscan._loops.bars import Bar
 from jscan._optimizer import flops
 from jscan._programs.program import Program
@@ -39,7 +39,7 @@ def _seconds(step: Program) -> float:
     Within a factor of twenty; too much would mean too many reports of a loop whose
     steps are a few nanoseconds long.
     """
-    equations = open_jaxpr(step.jaxpr).eqns
+    equations = open_jaxpr(step.jaxpr)[0].eqns
     work = flops(equations)
     known = work if isinstance(work, int | float) else 0  # else of symbolic shapes
     return 1e-9 * len(equations) + known / 50e9

@@ -24,7 +24,6 @@ from jscan._base.lists import pick
 from jscan._base.types import Leaf, is_array, is_number
 from jscan._functions.callable import Function
 from jscan._jax.traces import is_staging
-from jscan._jax.types import abstract
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
@@ -287,7 +286,7 @@ def _trace(
         (_, key, *path), _ = keyed[place]
         argument = named[key.key] if hasattr(key, "key") else given[key.idx]
         argument.names.append(jax.tree_util.keystr(tuple(path)))
-        argument.types.append(abstract(operand))
+        argument.types.append(jax.typeof(operand))
     program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, structure, returned_leaves, frame)
 

@@ -21,7 +21,7 @@ import numpy as np
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
-from jscan._jax.closed import open_jaxpr
+from jscan._jax.jaxprs import is_jaxpr, open_jaxpr
 from jscan._jax.types import is_traced
 from jscan._optimizer import Options
 from jscan._programs.program import Program
@@ -296,7 +296,7 @@ def _has_callbacks(jaxpr: Any) -> bool:
     return any(
         "callback" in equation.primitive.name
         or any(map(_has_callbacks, _programs_in(list(equation.params.values()))))
-        for equation in open_jaxpr(jaxpr).eqns
+        for equation in open_jaxpr(jaxpr)[0].eqns
     )
 
 
@@ -307,5 +307,5 @@ def _programs_in(value: Any) -> Iterator[Any]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from _programs_in(part)
-    elif hasattr(open_jaxpr(value), "eqns"):
+    elif is_jaxpr(value):
         yield value

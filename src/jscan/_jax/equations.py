@@ -97,13 +97,11 @@ _EMPTY = open_jaxpr(jax.make_jaxpr(lambda: ())())[0]
 
 def program(inputs: Sequence[Any], outputs: Sequence[Atom], eqns: Sequence[Any]) -> Any:
     """An open program computing `outputs` from `inputs`."""
-    effects = frozenset().union(*(equation.effects for equation in eqns))
     return _EMPTY.replace(
-        constvars=(),
         invars=list(inputs),
         outvars=list(outputs),
         eqns=list(eqns),
-        effects=effects,
+        effects=frozenset().union(*(equation.effects for equation in eqns)),
     )
 
 
@@ -142,7 +140,7 @@ def splice(
 ) -> list[Any]:
     """Equations that compute `function(*operands)` into an equation's outputs.
 
-    It lets a pass write a replacement for one equation as ordinary JAX code. With
+    It lets a rule write a replacement for one equation as ordinary JAX code. With
     `outputs` they go there; the equation still gives the source location.
     """
     results = list(equation.outvars if outputs is None else outputs)
@@ -189,8 +187,7 @@ def renamed(
 
 def new_equation(primitive: Any, inputs: list[Any], output: Any, source: Any) -> Any:
     """An equation of a primitive without parameters."""
-    no_effects: frozenset[Any] = frozenset()
-    return core.new_jaxpr_eqn(inputs, [output], primitive, {}, no_effects, source)
+    return core.new_jaxpr_eqn(inputs, [output], primitive, {}, frozenset(), source)
 
 
 def with_type_of(value: Any, atom: Atom) -> Any:

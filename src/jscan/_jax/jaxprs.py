@@ -1,12 +1,4 @@
-"""The only module that knows how JAX stores a program.
-
-Everything that differs between JAX versions about reading a loop is here, with
-the small tools every pass uses: which equations are needed, which variables are
-free, and how to run a list of equations once or batched over time.
-
-Loops are only *read* here. They are written with ``jax.lax.scan`` (see
-``_emit.py``), which keeps the writer independent of the JAX version.
-"""
+"""Programs as JAX stores them: what is inside, of which types, and how to run one."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -14,24 +6,18 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
+from jax.core import ShapedArray, eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
 
+from jscan._base.types import Leaf
 from jscan._jax.marks import is_plain
 
 Var = core.Var
-
 Literal = core.Literal
-
 Jaxpr = core.Jaxpr
-
 ClosedJaxpr = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
-
-Equation = core.JaxprEqn
-
 Atom: TypeAlias = Any  # Var | Literal; both classes are opaque to type checkers
-
 Environment: TypeAlias = Mapping[Any, Any]
 
 
@@ -50,11 +36,18 @@ def is_jaxpr(value: Any) -> bool:
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
-    """Return a program without constants and its constants."""
+    """The plain program inside a closed one, and the values of its constants."""
     # From JAX 0.12 on the two classes are one, and it always holds constants.
     if ClosedJaxpr is Jaxpr or isinstance(jaxpr, ClosedJaxpr):
         return jaxpr.jaxpr, list(jaxpr.consts)
     return jaxpr, []
+
+
+def run_jaxpr(closed_jaxpr: Any, *inputs: Leaf) -> list[Leaf]:
+    """The results of a closed program; under a trace, in-line."""
+    results = eval_jaxpr(*open_jaxpr(closed_jaxpr), *inputs)
+    # A constant truth value comes as a Python bool, of which ``~`` is an integer.
+    return [jax.numpy.asarray(x) if isinstance(x, bool) else x for x in results]
 
 
 def avals_of(atoms: Iterable[Atom]) -> list[Any]:
@@ -111,17 +104,13 @@ def mesh_of(avals: Iterable[Any]) -> Any:
 def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
     """A new variable of the operand's type, of the same or another shape."""
     aval = atom.aval
-    if shape is None:
-        return Var(aval)
-    return Var(ShapedArray(tuple(shape), aval.dtype))
+    return Var(aval if shape is None else ShapedArray(tuple(shape), aval.dtype))
 
 
 def number_of_bytes(atom: Atom) -> int:
     """Bytes one value of the operand takes."""
     aval = atom.aval
-    if not hasattr(aval, "shape"):
-        return 8
-    return int(np.prod(aval.shape, dtype=np.int64)) * aval.dtype.itemsize
+    return aval.size * aval.dtype.itemsize if hasattr(aval, "shape") else 8
 
 
 def sub_programs(equation: Any) -> Iterator[Any]:
@@ -134,19 +123,10 @@ def sub_programs(equation: Any) -> Iterator[Any]:
                 yield item
 
 
-def fills_with_number(equation: Any) -> bool:
-    """Whether an equation makes an array of one number that the program holds."""
-    return equation.primitive is primitives.broadcast_in_dim_p and not is_variable(
-        equation.invars[0]
-    )
-
-
 def fills_with_zero(equation: Any) -> bool:
     """Whether the equation makes an array of zeros, or a zero of another type."""
-    converts = equation.primitive is primitives.convert_element_type_p
-    return (converts or fills_with_number(equation)) and is_zero_literal(
-        equation.invars[0]
-    )
+    makers = primitives.broadcast_in_dim_p, primitives.convert_element_type_p
+    return equation.primitive in makers and is_zero_literal(equation.invars[0])
 
 
 def is_zero_literal(atom: Atom) -> bool:

@@ -17,12 +17,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jscan._base.types import Leaf
-from jscan._jax.closed import run_jaxpr
+from jscan._jax.jaxprs import run_jaxpr
 
 Flat = Callable[[Sequence[Leaf], Sequence[Leaf]], list[Leaf]]  # (residuals, linear)
 
 linear_call_p = Primitive("jscan_linear_call")
-
 linear_call_p.multiple_results = True
 
 
@@ -37,23 +36,15 @@ def linear_call(
         residuals: What the map depends on.
         operands: What it is applied to.
     """
-    program = _traced(push, residuals, operands)
+    types = [list(map(jax.typeof, part)) for part in (residuals, operands)]
+    program = jax.make_jaxpr(push)(*types)
     return linear_call_p.bind(
         *residuals, *operands, jaxpr=program, pull=pull, residuals=len(residuals)
     )
 
 
-def _traced(push: Flat, residuals: Sequence[Leaf], operands: Sequence[Leaf]) -> Any:
-    types = [[jax.typeof(leaf) for leaf in part] for part in (residuals, operands)]
-    return jax.make_jaxpr(push)(*types)
-
-
 def _run(*inputs: Leaf, jaxpr: Any, **_: Any) -> list[Leaf]:
     return run_jaxpr(jaxpr, *inputs)
-
-
-def _abstract(*_: Any, jaxpr: Any, **__: Any) -> list[Any]:
-    return jaxpr.out_avals
 
 
 def _differentiate(
@@ -127,13 +118,8 @@ def _batch(
 
 
 linear_call_p.def_impl(_run)
-
-linear_call_p.def_abstract_eval(_abstract)
-
+linear_call_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
 mlir.register_lowering(linear_call_p, mlir.lower_fun(_run, multiple_results=True))
-
 ad.primitive_jvps[linear_call_p] = _differentiate
-
 ad.primitive_transposes[linear_call_p] = _transpose
-
 batching.fancy_primitive_batchers[linear_call_p] = _batch

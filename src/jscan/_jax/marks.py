@@ -2,9 +2,9 @@
 
 JAX keeps the name of a jitted function in all that it makes of it: derivatives,
 forward and backward, batches, what `jax.checkpoint` runs again. So a name is what
-reaches the place where programs are lowered (`_lowering.py`), and it says what
-the caller chose (`Options.name`): it needs no table to be understood, and means the
-same in every thread and process.
+reaches the place where programs are lowered (`_optimizer/lowering.py`), and it says
+what the caller chose (`Options.name`): it needs no table to be understood, and means
+the same in every thread and process.
 """
 
 import re

@@ -1,6 +1,6 @@
 """What kind of work an equation is: its class, and the sizes of a product.
 
-Nothing here knows a machine; what the work costs on one is `_cost.py`'s.
+Nothing here knows a machine; what the work costs on one is for `costs/` to say.
 """
 
 import math
@@ -22,34 +22,26 @@ ELEMENTWISE = frozenset(
     }
 )
 
-CHEAP_ARITHMETIC = ELEMENTWISE - {
-    *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
-    *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
-}
-
-# A division takes longer than reading a row does.
-CHEAPER_THAN_A_ROW = CHEAP_ARITHMETIC - {"div", "rem", "nextafter"} | {
-    "broadcast_in_dim"
-}
-"""What is computed again rather than stored."""
-
 TRANSCENDENTAL = frozenset(
     {
-        *(ELEMENTWISE - CHEAP_ARITHMETIC),
+        *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sin", "cos"),
+        *("pow", "erf", "sqrt", "rsqrt", "cbrt"),
         *("atan2", "tan", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh"),
         *("atanh", "erfc", "erf_inv", "log2", "lgamma", "digamma", "polynomial"),
     }
 )
+CHEAP_ARITHMETIC = ELEMENTWISE - TRANSCENDENTAL
+
+# What is computed again rather than stored. A division takes longer than reading a row.
+_DIVISIONS = frozenset({"div", "rem", "nextafter"})
+CHEAPER_THAN_A_ROW = (CHEAP_ARITHMETIC - _DIVISIONS) | {"broadcast_in_dim"}
 
 INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
-
 SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
-
 MOVES_DATA = frozenset(
     {
-        *("broadcast_in_dim", "reshape", "squeeze", "transpose", "tile"),
-        *("slice", "split", "concatenate", "pad", "rev", "iota", "gather"),
-        *("dynamic_slice", "dynamic_update_slice"),
+        *(*SHAPES_ONLY, *INDEXED, "transpose", "tile", "split", "concatenate", "pad"),
+        *("slice", "rev", "iota"),
         *("random_wrap", "random_unwrap", "bitcast_convert_type"),
     }
 )
@@ -71,16 +63,16 @@ RANDOM = frozenset(
 
 def is_expensive(equation: Any) -> bool:
     """Whether batching the equation over time gains more than its memory costs."""
-    name = equation.primitive.name
-    return name not in CHEAP_ARITHMETIC | MOVES_DATA | REDUCTIONS
+    return equation.primitive.name not in _CHEAP
+
+
+_CHEAP = CHEAP_ARITHMETIC | MOVES_DATA | REDUCTIONS
 
 
 def picks_a_number(equation: Any) -> bool:
     """Whether an equation reads one element of its operand."""
-    name = equation.primitive.name
-    return (
-        name in ("slice", "squeeze", "reshape") and equation.outvars[0].aval.size == 1
-    )
+    is_piece = equation.primitive.name in ("slice", "squeeze", "reshape")
+    return is_piece and equation.outvars[0].aval.size == 1
 
 
 def is_cut(equation: Any) -> bool:
@@ -117,23 +109,17 @@ class DotSizes:
         """Scalar multiplications of one product."""
         return self.batch * self.rows * self.contracted * self.columns
 
+    @property
+    def is_of_vector(self) -> bool:
+        """Whether it has a single row or column."""
+        return self.batch == 1 and min(self.rows, self.columns) == 1
+
 
 def dot_sizes(equation: Any) -> DotSizes:
     """Sizes of a `dot_general` equation."""
-    (left, _), (left_batch, _) = equation.params["dimension_numbers"]
-    left_shape = equation.invars[0].aval.shape
-    right_shape = equation.invars[1].aval.shape
-    contracted = math.prod(left_shape[axis] for axis in left)
-    batch = math.prod(left_shape[axis] for axis in left_batch)
+    (axes, _), (batch_axes, _) = equation.params["dimension_numbers"]
+    left, right = (atom.aval for atom in equation.invars)
+    contracted = math.prod(left.shape[axis] for axis in axes)
+    batch = math.prod(left.shape[axis] for axis in batch_axes)
     shared = max(1, contracted * batch)
-    return DotSizes(
-        batch,
-        math.prod(left_shape) // shared,
-        contracted,
-        math.prod(right_shape) // shared,
-    )
-
-
-def is_vector_product(sizes: DotSizes) -> bool:
-    """Whether a product has a single row or column."""
-    return sizes.batch == 1 and min(sizes.rows, sizes.columns) == 1
+    return DotSizes(batch, left.size // shared, contracted, right.size // shared)

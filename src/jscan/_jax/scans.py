@@ -40,12 +40,10 @@ def read_scan(equation: Any) -> ScanParameters:
     else:
         constants, carry, _ = parameters["ft_in"].unpack()
         num_constants, num_carry = len(constants), len(carry)
-    body, body_constants = open_jaxpr(parameters["jaxpr"])
     return ScanParameters(
-        num_constants=num_constants,
-        num_carry=num_carry,
-        body=body,
-        body_constants=body_constants,
+        num_constants,
+        num_carry,
+        *open_jaxpr(parameters["jaxpr"]),
         length=int(parameters["length"]),
         reverse=bool(parameters["reverse"]),
         unroll=int(parameters["unroll"]),

@@ -1,22 +1,20 @@
-"""What a program computes, as a key: equal for programs that do the same."""
+"""What programs and equations compute, as keys: equal where they do the same."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from jscan._jax.closed import open_jaxpr
+from jscan._jax.jaxprs import Literal, is_jaxpr, open_jaxpr
 from jscan._jax.marks import is_marked
 from jscan._jax.types import is_traced
 
 # These carry Python functions that only matter for differentiation.
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call")
-
 _ORDERS = 2  # of derivatives whose rules are compared, beyond the first
-
 _SMALL = 4096  # bytes of an array parameter compared by value; larger: by identity
 
 
@@ -100,38 +98,45 @@ class KeyWriter:
 
     def jaxpr_key(self, jaxpr: Any) -> tuple[Any, ...]:
         """The key of a program, open or closed."""
-        constants = tuple(self.value_key(c) for c in getattr(jaxpr, "consts", ()))
-        body = open_jaxpr(jaxpr)
+        body, constants = open_jaxpr(jaxpr)
         numbers: dict[Any, int] = {}
 
         def number(variable: Any) -> int:
             return numbers.setdefault(variable, len(numbers))
 
-        def atom(atom: Any) -> Any:
+        def operand(atom: Any) -> Any:
             if isinstance(atom, Literal):
-                return (self.value_key(atom.val), atom.aval)
+                return (self.value_key(atom), atom.aval)
             return number(atom)
 
         inputs = tuple((number(v), v.aval) for v in (*body.constvars, *body.invars))
         equations = tuple(
-            (
-                equation.primitive,
-                tuple(map(atom, equation.invars)),
-                self.params_key(equation.primitive.name, equation.params),
-                tuple((number(v), v.aval) for v in equation.outvars),
-                _context_key(equation),
-            )
+            (self.equation_key(equation, operand), *map(number, equation.outvars))
             for equation in body.eqns
         )
         self.names += [
             str(equation.source_info.name_stack)
             for equation in body.eqns
-            if any(map(_is_program, equation.params.values()))
+            if any(map(is_jaxpr, equation.params.values()))
         ]
-        return (constants, inputs, equations, tuple(map(atom, body.outvars)))
+        outputs = tuple(map(operand, body.outvars))
+        return (tuple(map(self.value_key, constants)), inputs, equations, outputs)
 
-    def params_key(self, primitive: str, params: dict[str, Any]) -> tuple[Any, ...]:
-        """The key of an equation's parameters."""
+    def equation_key(
+        self, equation: Any, operand: Callable[[Any], Hashable]
+    ) -> tuple[Any, ...]:
+        """The key of an equation; `operand` gives those of its operands."""
+        context = equation.ctx
+        fields = ("compute_type", "threefry_partitionable", "xla_metadata")
+        return (
+            equation.primitive,
+            tuple(map(operand, equation.invars)),
+            self._params_key(equation.primitive.name, equation.params),
+            tuple(v.aval for v in equation.outvars),
+            tuple(repr(getattr(context, field, None)) for field in fields),
+        )
+
+    def _params_key(self, primitive: str, params: dict[str, Any]) -> tuple[Any, ...]:
         entries = []
         has_rule = primitive in _CUSTOM_RULES
         if has_rule:
@@ -146,7 +151,8 @@ class KeyWriter:
 
     def value_key(self, value: Any) -> Any:
         """A hashable stand-in; what cannot be compared safely stands for itself."""
-        if isinstance(value, (Jaxpr, ClosedJaxpr)):
+        value = value.val if isinstance(value, Literal) else value
+        if is_jaxpr(value):
             return self.jaxpr_key(value)
         if isinstance(value, tuple | list):
             return (type(value), tuple(map(self.value_key, value)))
@@ -155,37 +161,37 @@ class KeyWriter:
             return (dict, tuple(items))
         if isinstance(value, float | complex):  # -0.0 == 0.0 and nan != nan
             return (type(value), repr(value))
-        if is_traced(value):
-            return _Identity(value)
         if hasattr(value, "__array__") and not isinstance(value, type):
-            return self._array_key(value)
+            return _array_key(value)
         try:
             hash(value)
         except TypeError:
             return _Identity(value)
         return (type(value), value)
 
-    def _array_key(self, value: Any) -> Any:
-        if getattr(value, "nbytes", _SMALL + 1) > _SMALL or not _is_numeric(value):
-            return _Identity(value)
-        array = np.asarray(value)
-        return (type(value), str(value.dtype), array.shape, array.tobytes())
+
+def equation_key(equation: Any, operand: Callable[[Any], Hashable]) -> Hashable:
+    """Equal for equations that compute the same; `operand` gives keys of operands."""
+    return KeyWriter().equation_key(equation, operand)
 
 
-def _is_numeric(value: Any) -> bool:
-    """False for random keys, whose bits are not to be read as numbers."""
-    return not jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
+def value_key(value: Any) -> Hashable:
+    """Equal for one array, and for equal small ones; `value` may be an operand."""
+    return KeyWriter().value_key(value)
 
 
-def _is_program(value: Any) -> bool:
-    return isinstance(value, (Jaxpr, ClosedJaxpr))
+def _array_key(value: Any) -> Any:
+    """By value if that is small, known, here, and made of numbers (not random keys)."""
+    if (
+        is_traced(value)
+        or getattr(value, "nbytes", _SMALL + 1) > _SMALL
+        or jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
+        or not getattr(value, "is_fully_addressable", True)
+    ):
+        return _Identity(value)
+    array = np.asarray(value)
+    return ("array", str(value.dtype), array.shape, array.tobytes())
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, (Jaxpr, ClosedJaxpr, bool, int, str))
-
-
-def _context_key(equation: Any) -> tuple[Any, ...]:
-    context = equation.ctx
-    fields = ("compute_type", "threefry_partitionable", "xla_metadata")
-    return tuple(repr(getattr(context, field, None)) for field in fields)
+    return is_jaxpr(value) or isinstance(value, bool | int | str)

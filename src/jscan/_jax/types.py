@@ -1,4 +1,8 @@
-"""Types as JAX has them: rows and stacks of a type, the mesh axes it varies along."""
+"""Types as JAX has them: rows and stacks of a type, the mesh axes it varies along.
+
+Nothing here builds a type anew, because what is left out (a sharding, the manual axes
+along which a value varies) is lost for the derivative.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,6 @@ from jscan._base.types import Leaf
 def is_traced(value: object) -> bool:
     """True for a value that is only known when the traced program runs."""
     return isinstance(value, Tracer)
-
-
-def abstract(leaf: Leaf) -> Any:
-    """The type of an array: shape, dtype, weakness, placement on a mesh.
-
-    JAX's tracing functions take it in the place of an array. Nothing here builds a
-    type anew, because what is left out (a sharding, the manual axes along which a
-    value varies) is lost for the derivative.
-    """
-    return jax.typeof(leaf)
 
 
 def abstract_row(leaf: Leaf) -> Any:

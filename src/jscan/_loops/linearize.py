@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jscan._base.lists import others, pick
 from jscan._base.types import Leaf
-from jscan._jax.closed import open_jaxpr, run_jaxpr
+from jscan._jax.equations import evaluate
+from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.names import eval_jaxpr
-from jscan._optimizer import evaluate
 from jscan._programs.program import Program
 
 Source = tuple[Literal["input", "output", "residual"], int]
@@ -54,7 +54,7 @@ class Linearized:
 
     def fixed(self, consts: Sequence[Leaf]) -> dict[int, Leaf]:
         """Values of the residuals that depend on the first inputs, `consts`, alone."""
-        body = open_jaxpr(self.known)
+        body, _ = open_jaxpr(self.known)
         known = dict(zip(body.constvars, self.known.consts, strict=True))
         known.update(zip(body.invars, consts, strict=False))
         late = set(body.invars[len(consts) :])
@@ -83,7 +83,7 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
 
         soft, push, hard = jax.linearize(live, *pick(values, moving), has_aux=True)
         closed = jax.make_jaxpr(push)(*rates)
-        tangent[:] = [open_jaxpr(closed)]
+        tangent[:] = [open_jaxpr(closed)[0]]
         soft, hard = iter(soft), iter(hard)
         outputs = [next(soft) if is_smooth else next(hard) for is_smooth in smooth]
         return [*outputs, *closed.consts]
@@ -96,7 +96,7 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
         outputs=len(smooth),
         smooth=tuple(smooth),
         moves=tuple(is_smooth and next(depends) for is_smooth in smooth),
-        sources=_sources(open_jaxpr(known), len(smooth)),
+        sources=_sources(open_jaxpr(known)[0], len(smooth)),
         rate_avals=tuple(rates),
     )
 

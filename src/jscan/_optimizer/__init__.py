@@ -4,8 +4,7 @@
 not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 """
 
-from jscan._jax.equations import evaluate
-from jscan._jax.marks import PLAIN, is_marked, marked
+from jscan._jax.marks import PLAIN, marked
 from jscan._optimizer.analysis.index import has_loops
 from jscan._optimizer.analysis.size import flops
 from jscan._optimizer.choices import make_options
@@ -27,10 +26,8 @@ __all__ = [
     "Options",
     "Report",
     "enabled",
-    "evaluate",
     "flops",
     "has_loops",
-    "is_marked",
     "make_options",
     "marked",
     "report",

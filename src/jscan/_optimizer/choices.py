@@ -3,7 +3,7 @@
 from typing import Any
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
-from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+from jscan._optimizer.costs.batches import DEFAULT_BUDGET
 from jscan._optimizer.options import Options
 from jscan._optimizer.rules import DEFAULT, PASS_NAMES, RULE_NAMES
 
@@ -52,17 +52,16 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
     try:
         budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
     except (TypeError, ValueError):
-        raise ScanTypeError(_bad_budget(memory_budget)) from None
-    if budget < 0:
-        raise ScanValueError(_bad_budget(budget))
+        budget = None
+    if budget is None or budget < 0:
+        error = ScanTypeError if budget is None else ScanValueError
+        raise error(
+            explain_error(
+                _SUBJECT,
+                "memory_budget",
+                needed="0 or more bytes",
+                came=repr(memory_budget),
+                fix="leave memory_budget out for 32 MiB",
+            )
+        )
     return Options(names, budget)
-
-
-def _bad_budget(budget: Any) -> str:
-    return explain_error(
-        _SUBJECT,
-        "memory_budget",
-        needed="0 or more bytes",
-        came=repr(budget),
-        fix="leave memory_budget out for 32 MiB",
-    )

@@ -1,13 +1,13 @@
 """The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from jscan._jax.jaxprs import avals_of, open_jaxpr
+from jscan._jax.jaxprs import avals_of, open_jaxpr, run_jaxpr
 from jscan._jax.marks import lowering_rule, marked
-from jscan._jax.names import eval_jaxpr
 from jscan._optimizer.analysis.index import has_loops
 from jscan._optimizer.analysis.placement import (
     explicit_axes,
@@ -18,6 +18,7 @@ from jscan._optimizer.analysis.size import measure
 from jscan._optimizer.costs.machines import is_measured
 from jscan._optimizer.options import Options
 from jscan._optimizer.program.session import Session
+from jscan._optimizer.program.walk import rewritten
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.names import loop_name
 from jscan._optimizer.reports.report import LoopReport, Report
@@ -46,8 +47,7 @@ def rewrite(
         A program with the same inputs and outputs, weak types included.
     """
     context = Context(options or Options(), platform, is_split=is_split)
-    session = Session(context)
-    return _rewrite(closed_jaxpr, session)[0]
+    return _rewrite(closed_jaxpr, Session(context))[0]
 
 
 def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
@@ -74,7 +74,7 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
             "with axes of the type Auto, or in jax.shard_map, loops are rewritten"
         )
     return attempt(
-        lambda: (session.rewritten(closed_jaxpr), None),
+        lambda: (rewritten(session, closed_jaxpr), None),
         lambda error: (closed_jaxpr, failure(error)),
     )
 
@@ -88,19 +88,8 @@ def report(
 ) -> Report:
     """What `rewrite` does to the loops of a traced program, and what not, and why.
 
-    ``"merge"`` also works across loops: one that is written twice runs once, and small
-    ones of the same length run as one. ``"save_memory"`` keeps the last rows of a loop,
-    or their sum, mean, maximum, minimum or logsumexp, where nothing else is read.
-
-    Args:
-        closed_jaxpr: The program, as `jax.make_jaxpr` returns it.
-        platform: Where it will run.
-        options: Passes and memory budget.
-        operands: Its inputs, where their placement matters; else types will do.
-
-    Returns:
-        The report. The program is compiled twice, to ask XLA for its temporary memory,
-        and not run.
+    The program is compiled twice, to ask XLA for its temporary memory, and not run.
+    Its `operands` are given where their placement matters; else types will do.
     """
     opened, _ = open_jaxpr(closed_jaxpr)
     given = avals_of(opened.invars) if operands is None else operands
@@ -118,22 +107,12 @@ def report(
         )
         for position, (_, first, after) in enumerate(session.records.values(), 1)
     )
-    old_bytes, new_bytes = map(_temporary_bytes, (before, _compiled(new, given)))
-    memory = None
-    if old_bytes is not None and new_bytes is not None:
-        memory = old_bytes, new_bytes
+    programs = before, _compiled(new, given)
+    sizes = [getattr(p.memory_analysis(), "temp_size_in_bytes", None) for p in programs]
+    memory = None if None in sizes else (sizes[0], sizes[1])
     return Report(loops, memory, failed, dict(session.context.seconds))
 
 
 def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:
-    opened, constants = open_jaxpr(closed_jaxpr)
-
-    def run(*values: Any) -> list[Any]:
-        return eval_jaxpr(opened, constants, *values)
-
-    return jax.jit(marked(run)).lower(*operands).compile()  # as it is
-
-
-def _temporary_bytes(compiled: Any) -> int | None:
-    analysis = compiled.memory_analysis()
-    return None if analysis is None else int(analysis.temp_size_in_bytes)
+    as_it_is = marked(functools.partial(run_jaxpr, closed_jaxpr))
+    return jax.jit(as_it_is).lower(*operands).compile()

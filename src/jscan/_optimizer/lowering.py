@@ -23,7 +23,6 @@ class _Depth(threading.local):
 
 
 _depth = _Depth()
-
 _NO_MESH = jax.sharding.AbstractMesh((), ())
 
 
@@ -37,12 +36,7 @@ def rewritten(
 ) -> Any:
     """The program of a region, as it reaches the compiler.
 
-    Args:
-        jaxpr: The program as it was traced.
-        options: What is to be done to it.
-        platform: Where it will run.
-        mesh: The mesh that was set where it was traced.
-        is_split: Whether the compiler splits its arrays over devices.
+    It is rewritten under the mesh that was set where it was traced.
     """
     if options is None or options.passes == frozenset():
         return jaxpr

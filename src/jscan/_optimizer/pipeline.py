@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import jax
 
+from jscan._optimizer.analysis.index import Flat
 from jscan._optimizer.costs.machine import EXCHANGED
 from jscan._optimizer.costs.machines import is_measured
 from jscan._optimizer.options import Options
@@ -19,23 +20,11 @@ from jscan._optimizer.record.verifying import verify
 from jscan._optimizer.rules import DERIVATIVE_RULES, LOOP_RULES
 from jscan._optimizer.switches import attempt, debugging, enabled, failure
 
-
-class Subject(Protocol):
-    """What rules change: the record of a loop, or the list of a whole program."""
-
-    def refused(self, text: str) -> Any:
-        """With a note that the rule at work left it alone."""
-        ...
-
-    def signed(self, rule: str) -> Any:
-        """With the new notes signed."""
-        ...
+# What rules change: the record of a loop, or the list of a whole program.
+Subject = TypeVar("Subject", Loop, Flat)
 
 
-S = TypeVar("S", bound=Subject)
-
-
-def run_rules(rules: Iterable[Rule], subject: S, context: Context) -> S:
+def run_rules(rules: Iterable[Rule], subject: Subject, context: Context) -> Subject:
     """Run the rules that are asked for, in order.
 
     A rule that fails is skipped: what it was to change stays as it was, and a note says
@@ -58,15 +47,14 @@ def storing_less(closed_jaxpr: Any, options: Options) -> Any:
     """A program whose loops will store less for a derivative, if one is taken."""
     if not enabled() or (options.unasked and not is_measured(jax.default_backend())):
         return closed_jaxpr
-    runs = [rule.chosen(options) for rule in DERIVATIVE_RULES]
-    return functools.reduce(_changed, filter(None, runs), closed_jaxpr)
+    runs = filter(None, (rule.chosen(options) for rule in DERIVATIVE_RULES))
+    return attempt(
+        lambda: functools.reduce(lambda program, run: run(program), runs, closed_jaxpr),
+        lambda _: closed_jaxpr,
+    )
 
 
-def _changed(program: Any, run: Callable[[Any], Any]) -> Any:
-    return attempt(lambda: run(program), lambda _: program)
-
-
-def _guarded(rule: Rule, subject: S, context: Context) -> S:
+def _guarded(rule: Rule, subject: Subject, context: Context) -> Subject:
     run = rule.chosen(context.options)
     if run is None:
         return subject
@@ -76,16 +64,13 @@ def _guarded(rule: Rule, subject: S, context: Context) -> S:
         lambda error: subject.refused(failure(error)),
     )
     context.seconds[rule.name] += time.perf_counter() - start
-    if rule.mixes and context.is_split:
-        new = _unmixed(subject, new)
+    if isinstance(subject, Loop) and rule.mixes and context.is_split:
+        # The loop as it was, which says what was not done to it.
+        texts = [note.text for note in new.notes[len(subject.notes) :]]
+        new = subject
+        for text in texts:
+            new = new.refused(f"{EXCHANGED}: {text}")
     new = new.signed(rule.name)
     if isinstance(subject, Loop) and debugging():
         verify(new, rule.name)
     return new
-
-
-def _unmixed(loop: Any, changed: Any) -> Any:
-    """The loop as it was, which says what was not done to it."""
-    for note in changed.notes[len(loop.notes) :]:
-        loop = loop.refused(f"{EXCHANGED}: {note.text}")
-    return loop

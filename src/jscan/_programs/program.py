@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from jscan._base.types import Leaf
-from jscan._jax.closed import open_jaxpr, run_jaxpr
+from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.names import ClosedJaxpr, ShapedArray
 from jscan._jax.structure import KeyWriter
 
@@ -56,7 +56,7 @@ class Program:
         if not captured:
             return cls(jaxpr), ()
         captured = tuple(map(_as_input, captured))
-        body = open_jaxpr(jaxpr)
+        body, _ = open_jaxpr(jaxpr)
         names = ("",) * len(body.constvars) + tuple(body.debug_info.arg_names or ())
         explicit = body.replace(
             constvars=(),
@@ -92,7 +92,7 @@ class Program:
         return self._hash
 
     def __repr__(self) -> str:
-        return f"Program({len(open_jaxpr(self.jaxpr).eqns)} equations)"
+        return f"Program({len(open_jaxpr(self.jaxpr)[0].eqns)} equations)"
 
 
 def _as_input(constant: Any) -> Leaf:

@@ -16,7 +16,7 @@ import jax
 
 from jscan._base.caches import cached
 from jscan._base.types import Leaf
-from jscan._jax.closed import open_jaxpr, run_jaxpr
+from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
 from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked, storing_less
@@ -94,7 +94,7 @@ def evaluate_rewritten(
         return program(*inputs)
     results = run_region(program, inputs, options)
     # What only passes through stays itself, for which JAX has rules of its own.
-    body = open_jaxpr(program.jaxpr)
+    body, _ = open_jaxpr(program.jaxpr)
     same = dict(zip(map(id, body.invars), inputs, strict=True))
     return [same.get(id(v), x) for v, x in zip(body.outvars, results, strict=True)]
 

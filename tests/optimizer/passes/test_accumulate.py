@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jscan import explain, optimize
-from jscan._optimizer.record import context as around
 from support.optimizer.loops import (
     assert_same,
     check,
@@ -16,6 +15,7 @@ from support.optimizer.loops import (
     operations,
     reasons,
 )
+from support.optimizer.machines import SHIPPED, every_machine
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 W = jax.random.normal(KEYS[0], (64, 64)) / 8
@@ -218,10 +218,8 @@ def of_numbers(weights, xs):
 @pytest.fixture
 def inner_products_leave(small_loops_pay):
     """As for JAX 0.10's CPU compiler, on every version."""
-    machine = around.machine_for("cpu")
-    machine = dataclasses.replace(machine, inner_product=(64, 512))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(around, "machine_for", lambda platform: machine)
+    changes = {"inner_product": (64, 512), "batch_start": 0}
+    with every_machine(dataclasses.replace(SHIPPED["cpu"], **changes)):
         yield
     jax.clear_caches()
 

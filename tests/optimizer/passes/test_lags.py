@@ -8,9 +8,8 @@ import pytest
 
 import jscan
 from jscan import optimize
-from jscan._optimizer.costs.machines import machine_for
-from jscan._optimizer.record import context as around
 from support.optimizer.loops import assert_same, check, operations
+from support.optimizer.machines import SHIPPED, every_machine
 
 T, LAGS, WIDE = 30, 5, 3
 W = jax.random.normal(jax.random.key(0), (LAGS,)) / 5
@@ -20,9 +19,8 @@ X = jax.random.normal(jax.random.key(1), (T, WIDE))
 @pytest.fixture(autouse=True)
 def few_lags_pay(small_loops_pay):
     """Three terms are enough."""
-    machine = dataclasses.replace(machine_for("cpu"), fewest_lags=3, batch_start=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(around, "machine_for", lambda platform: machine)
+    machine = dataclasses.replace(SHIPPED["cpu"], fewest_lags=3, batch_start=0)
+    with every_machine(machine):
         yield
     jax.clear_caches()
 
@@ -91,8 +89,7 @@ def test_refused(name):
 
 def test_not_below_what_pays():
     """By the measured costs a few lags stay apart."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(around, "machine_for", machine_for)
+    with every_machine(SHIPPED["cpu"]):
         jax.clear_caches()
         function = weighed(lambda w, s, x: [*(w[k] * s[k] for k in range(LAGS)), -x])
         assert "dot_general" not in operations(optimize(function), W, X)[1]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
-from jscan._jax.versions import JAX_VERSION
+from jscan._jax.names import JAX_VERSION
 from jscan._optimizer.costs.machines import machine_for
 from support.optimizer.loops import (
     assert_same,
@@ -157,7 +157,7 @@ def test_other_rows_are_read_where_they_are_used(fun, args):
     jax.default_backend() != "cpu", reason="what XLA's CPU compiler does is tested"
 )
 def test_the_compiler_keeps_the_barrier_where_it_is_counted_on():
-    """JAX 0.10 drops it before it fuses: `_machines.py` must know which does."""
+    """JAX 0.10 drops it before it fuses: `costs/machines.py` must know which does."""
 
     def two(x):
         first = jax.lax.optimization_barrier(jnp.sin(x) + 1)

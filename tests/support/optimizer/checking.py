@@ -16,13 +16,11 @@ from jax.extend import core
 from jscan import optimize
 from jscan._jax import operations as _work
 from jscan._optimizer import PASS_NAMES
-from jscan._optimizer.costs import machines as _machines
-from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches
 from jscan._optimizer.passes.hoist import cut_rows as _cut_rows
 from jscan._optimizer.passes.save_memory import logsumexp as _logsumexp
-from jscan._optimizer.record import context as around
 from support.optimizer.agreement import PROBES, disagreement, perturbed
+from support.optimizer.machines import SHIPPED, every_machine
 from support.optimizer.programs import Arrays, Program
 
 Function = Callable[[Arrays, Arrays], Any]
@@ -96,19 +94,15 @@ class Setup:
     def applied(self) -> Iterator[None]:
         """The cost model as keen as asked for."""
         with contextlib.ExitStack() as patches:
-            if self.shipped:  # the tests' own machine finds that every batch pays
-                machine_for = mock.patch.object(
-                    around, "machine_for", _machines.machine_for
-                )
-                patches.enter_context(machine_for)
             changes = {**(_KEEN if self.keen else {}), **(_JOINS if self.joins else {})}
-            machine = _machines.machine_for(self.machine)
+            machine = SHIPPED[self.machine]
+            if not self.shipped:
+                changes["batch_start"] = 0  # every batch pays
             if isinstance(machine.unrolling, Launches):
                 soon = dataclasses.replace(machine.unrolling, shortest=2)
                 changes["unrolling"] = soon
             machine = dataclasses.replace(machine, **changes)
-            everywhere = dict.fromkeys(_machines._MEASURED, machine)
-            patches.enter_context(mock.patch.dict(_machines._MEASURED, everywhere))
+            patches.enter_context(every_machine(machine))
             if self.keen:
                 for patch in _nothing_is_cheap():
                     patches.enter_context(patch)
@@ -145,15 +139,8 @@ QUICKLY: Any = {"xla_backend_optimization_level": 0}
 AS_USERS_DO: Any = {"xla_backend_optimization_level": 3}  # whatever `XLA_FLAGS` say
 
 
-def everything_pays(platform: str) -> Machine:
-    """A CPU on which starting a batch takes no time, wherever the tests run."""
-    stands_for = "cpu" if _machines.is_measured(platform) else platform
-    return dataclasses.replace(_machines.machine_for(stands_for), batch_start=0)
-
-
 def _nothing_is_cheap() -> Iterator[Any]:
-    names = ("CHEAP_ARITHMETIC", "MOVES_DATA", "REDUCTIONS")
-    yield mock.patch.multiple(_work, **dict.fromkeys(names, frozenset()))
+    yield mock.patch.object(_work, "_CHEAP", frozenset())
     yield mock.patch.object(_cut_rows, "_FEWEST_STEPS", 1)
     yield mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None)
 

@@ -4,16 +4,13 @@ A loop runs one step at a time, in programs that these faults do not touch. An o
 that walks a program into one of them is wrong, whoever's the fault is.
 """
 
-import math
 from typing import Any
 
+from jscan._jax.names import JAX_VERSION
 from jscan._jax.operations import dot_sizes
-from jscan._jax.versions import JAX_VERSION
 
 _ROWS = 32_768
-
 _FEW = 4
-
 _RANK = 7
 
 
@@ -30,9 +27,7 @@ def is_miscompiled(equation: Any, length: int) -> bool:
         few = max(sizes.contracted, min(sizes.rows, sizes.columns)) <= _FEW
         if few and rows >= _ROWS:
             return True
-    shapes = (
-        getattr(a.aval, "shape", ()) for a in (*equation.invars, *equation.outvars)
-    )
+    types = [atom.aval for atom in (*equation.invars, *equation.outvars)]
     return JAX_VERSION < (0, 12) and any(
-        len(shape) + 1 >= _RANK and math.prod(shape) > 1 for shape in shapes
+        getattr(aval, "ndim", 0) + 1 >= _RANK and aval.size > 1 for aval in types
     )

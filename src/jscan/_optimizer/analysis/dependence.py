@@ -1,4 +1,4 @@
-"""What depends on what in a loop: the analysis all passes share.
+"""What depends on what in a loop: the analysis all rules share.
 
 Every operand of a step is at one level: it depends on constants only, also on the
 sequences, or also on the state (the carries, or an effect). Work at the first level
@@ -26,10 +26,8 @@ class Level(IntEnum):
 
 # Batched, a cond runs both branches and a while runs until its slowest row stops.
 _BRANCHING = frozenset({"cond", "while"})
-
 # Batched draws of JAX's non-default generators are not the draws of the loop.
 _UNBATCHED_RANDOM = frozenset({"rng_bit_generator", "rng_uniform", "random_gamma"})
-
 # Programs inside these run exactly once where they stand, so batching is sound.
 _TRANSPARENT = frozenset(
     {
@@ -41,29 +39,12 @@ _TRANSPARENT = frozenset(
 )
 
 
-class _Links:
-    """One walk over the equations of a loop: who makes, who reads, which level."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.producers: dict[Any, Any] = {}
-        self.users: dict[Any, list[Any]] = {}
-        levels: dict[Any, Level] = dict.fromkeys(loop.constants, Level.CONSTANT)
-        levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
-        levels.update({c.variable: Level.STATE for c in loop.carries})
-        self.levels = levels
-        for equation in (*loop.equations, *loop.after):
-            read = {a: levels[a] for a in equation.invars if is_variable(a)}
-            level = max(read.values(), default=Level.CONSTANT)
-            level = Level.STATE if equation.effects else level
-            for variable in equation.outvars:
-                self.producers[variable] = equation
-                levels[variable] = level
-            for variable in read:
-                self.users.setdefault(variable, []).append(equation)
-
-
 class Dependence:
     """Levels, producers and users of one loop's variables."""
+
+    producers: dict[Any, Any]
+    users: dict[Any, list[Any]]
+    _levels: dict[Any, Level]
 
     def __init__(self, loop: Loop) -> None:
         """Analyse the loop, unless a copy of it that does the same was analysed."""
@@ -72,10 +53,25 @@ class Dependence:
         parts += (loop.constants, loop.sequences, loop.carries)
         key = tuple(map(id, parts))
         if key not in loop.memo:  # which keeps the parts, so that no other has their id
-            loop.memo[key] = parts, _Links(loop)
-        links: _Links = loop.memo[key][1]
-        self.producers, self.users = links.producers, links.users
-        self._levels = links.levels
+            loop.memo[key] = parts, self._links()
+        self.producers, self.users, self._levels = loop.memo[key][1]
+
+    def _links(self) -> tuple[dict[Any, Any], dict[Any, list[Any]], dict[Any, Level]]:
+        """One walk over the equations: who makes, who reads, which level."""
+        loop, producers, users = self.loop, {}, {}
+        levels: dict[Any, Level] = dict.fromkeys(loop.constants, Level.CONSTANT)
+        levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
+        levels.update({c.variable: Level.STATE for c in loop.carries})
+        for equation in (*loop.equations, *loop.after):
+            read = {a: levels[a] for a in equation.invars if is_variable(a)}
+            level = max(read.values(), default=Level.CONSTANT)
+            level = Level.STATE if equation.effects else level
+            for variable in equation.outvars:
+                producers[variable] = equation
+                levels[variable] = level
+            for variable in read:
+                users.setdefault(variable, []).append(equation)
+        return producers, users, levels
 
     def level(self, atom: Atom) -> Level:
         """The level of an operand."""
@@ -152,13 +148,13 @@ def batchable(equation: Any, length: int) -> bool:
 
 def _batchable_alone(equation: Any, length: int) -> bool:
     name = equation.primitive.name
-    if name in _BRANCHING or name in _UNBATCHED_RANDOM:
-        return False
-    if is_collective(equation) or is_miscompiled(equation, length):
-        return False
-    if _unusual_keys(equation):
-        return False
-    return name in _TRANSPARENT or not any(sub_programs(equation))
+    return not (
+        name in _BRANCHING
+        or name in _UNBATCHED_RANDOM
+        or is_collective(equation)
+        or is_miscompiled(equation, length)
+        or _unusual_keys(equation)
+    ) and (name in _TRANSPARENT or not any(sub_programs(equation)))
 
 
 def reorderable(equation: Any) -> bool:
@@ -177,8 +173,6 @@ def is_collective(equation: Any) -> bool:
 
 def _unusual_keys(equation: Any) -> bool:
     """Random keys of another kind than threefry, whose batched draws differ."""
-    return any(
-        str(getattr(atom.aval, "dtype", "")).startswith("key<")
-        and str(atom.aval.dtype) != "key<fry>"
-        for atom in (*equation.invars, *equation.outvars)
-    )
+    atoms = (*equation.invars, *equation.outvars)
+    dtypes = {str(getattr(atom.aval, "dtype", "")) for atom in atoms}
+    return any(dtype.startswith("key<") for dtype in dtypes - {"key<fry>"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -10,10 +10,8 @@ from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
-from jscan._optimizer.record.loop import Loop, Note
+from jscan._optimizer.record.loop import Loop, Note, signed
 from jscan._optimizer.record.reading import read_loop
-
-_LOOP = frozenset({"scan"})
 
 Group: TypeAlias = tuple[Any, ...]
 """Loops to run as one; or one equation of any kind."""
@@ -59,21 +57,21 @@ class Flat:
         """The program with a note that the rule at work left all its loops alone."""
         flat = self
         for loop in filter(is_scan, self.equations):
-            flat = flat.noted(loop, Note("", False, text))
+            flat = flat.noted(loop, Note(False, text))
         return flat
 
     def signed(self, rule: str) -> Flat:
         """The program, whose new notes are those of this rule."""
-        notes = {k: tuple(n.signed(rule) for n in v) for k, v in self.notes.items()}
+        notes = {loop: signed(these, rule) for loop, these in self.notes.items()}
         return replace(self, notes=notes)
 
 
-def flatten(jaxpr: Any, opens: Callable[[Any], bool]) -> Flat:
-    """Open the calls of a program that are to be opened."""
-    equations, names = inline_calls(jaxpr.eqns, opens)
-    outputs = [
-        names.get(atom, atom) if is_variable(atom) else atom for atom in jaxpr.outvars
-    ]
+def flattened(jaxpr: Any) -> Flat:
+    """An open program with the calls that hold loops opened."""
+    equations, names = inline_calls(
+        jaxpr.eqns, lambda equation: is_plain_call(equation) and holds_loop(equation)
+    )
+    outputs = [names.get(a, a) if is_variable(a) else a for a in jaxpr.outvars]
     return index(equations, outputs)
 
 
@@ -96,31 +94,16 @@ def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
 
 
 def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) -> Loop:
-    """The record of a loop of a program.
-
-    Args:
-        flat: The program.
-        equation: The loop.
-        operands: Values of its operands; without them the record holds the operands.
-    """
+    """The record of a loop of a program; without values it holds its operands."""
     values = list(equation.invars if operands is None else operands)
     wanted = {v for v in equation.outvars if v in flat.readers}
     zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
     return read_loop(equation, values, wanted, zeros)
 
 
-def flattened(jaxpr: Any) -> Flat:
-    """An open program with the calls that hold loops opened."""
-    return flatten(jaxpr, _is_call_with_loop)
-
-
 def holds_loop(equation: Any) -> bool:
     """Whether an equation is a loop or holds one."""
-    return holds(equation, _LOOP)
-
-
-def _is_call_with_loop(equation: Any) -> bool:
-    return is_plain_call(equation) and holds_loop(equation)
+    return holds(equation, frozenset({"scan"}))
 
 
 def has_loops(jaxpr: Any) -> bool:

@@ -6,9 +6,7 @@ on. The derivative of a loop with lags wants every one of them at each step; a l
 hands out ``y`` alone has them all, but for the rows before its first step.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -36,16 +34,14 @@ class Shifted:
 
     def rows(self, source: jax.Array, reverse: bool) -> jax.Array:
         """Rows ``[T, ...]``, where the loop goes backwards the first step's last."""
-        rows = self._rows(source, reverse)
-        return jnp.expand_dims(rows, 1) if self.lone else rows
-
-    def _rows(self, source: jax.Array, reverse: bool) -> jax.Array:
         length = source.shape[0]
         first = self.first[:length]
         rest = length - first.shape[0]
+        parts = [first, source[:rest]]
         if reverse:
-            return jnp.concatenate([source[length - rest :], first[::-1]])
-        return jnp.concatenate([first, source[:rest]])
+            parts = [source[length - rest :], first[::-1]]
+        rows = jnp.concatenate(parts)
+        return jnp.expand_dims(rows, 1) if self.lone else rows
 
 
 def shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Shifted]:
@@ -64,19 +60,13 @@ def shifted(loop: Loop, stacked: list[Any]) -> dict[Any, Shifted]:
     }
 
 
-@dataclass(frozen=True)
 class _History:
     """What a loop remembers of earlier steps."""
 
-    loop: Loop
-
-    @cached_property
-    def _carries(self) -> Mapping[Any, Carry]:
-        return {carry.variable: carry for carry in self.loop.carries}
-
-    @cached_property
-    def _producers(self) -> Mapping[Any, Any]:
-        return {v: e for e in self.loop.equations for v in e.outvars}
+    def __init__(self, loop: Loop) -> None:
+        self._known = loop.constants
+        self._carries = {carry.variable: carry for carry in loop.carries}
+        self._producers = {v: e for e in loop.equations for v in e.outvars}
 
     def of(self, variable: Any) -> Shifted | None:
         """The history of a carry, or of one row of a window that is carried."""
@@ -97,7 +87,7 @@ class _History:
             seen.add(variable)
             first.append(strong(carry))
             variable = carry.update
-        if variable in self.loop.constants:
+        if variable in self._known:
             return None
         return Shifted(variable, jnp.stack(first))
 
@@ -111,8 +101,8 @@ class _History:
         return self._of_window(window, row)
 
     def _of_window(self, carry: Carry, row: int) -> Shifted | None:
-        update = self._producer(carry.update)
-        if update is None or update.primitive is not primitives.concatenate_p:
+        update = self._made_by(primitives.concatenate_p, carry.update)
+        if update is None:
             return None
         if update.params["dimension"] != 0 or len(update.invars) != 2:
             return None
@@ -126,18 +116,17 @@ class _History:
         else:
             return None
         source = self._in_row(new)
-        if source is None or source in self.loop.constants or source in self._carries:
+        if source is None or source in self._known or source in self._carries:
             return None
         return Shifted(source, first)
 
     def _is_cut(self, atom: Any, carry: Carry, start: int, end: int) -> bool:
         """Whether an operand is rows `start` to `end` of what is carried."""
-        cut = self._producer(atom)
-        if cut is None or cut.primitive is not primitives.slice_p:
-            return False
+        cut = self._made_by(primitives.slice_p, atom)
         shape = carry.variable.aval.shape
         return (
-            cut.invars[0] is carry.variable
+            cut is not None
+            and cut.invars[0] is carry.variable
             and tuple(cut.params["start_indices"]) == (start, *[0] * len(shape[1:]))
             and tuple(cut.params["limit_indices"]) == (end, *shape[1:])
             and set(cut.params["strides"] or (1,)) == {1}
@@ -147,6 +136,10 @@ class _History:
         """The variable that is an operand's only row."""
         made = self._producer(atom)
         return made.invars[0] if made is not None and adds_first_axis(made) else None
+
+    def _made_by(self, primitive: Any, atom: Any) -> Any | None:
+        made = self._producer(atom)
+        return made if made is not None and made.primitive is primitive else None
 
     def _producer(self, atom: Any) -> Any | None:
         return self._producers.get(atom) if is_variable(atom) else None

@@ -6,7 +6,7 @@ rewriting; a rewrite then has to be right for every split (`Context.is_split`). 
 do.
 """
 
-from collections.abc import Iterable, Iterator
+import itertools
 from typing import Any
 
 import jax
@@ -16,11 +16,7 @@ from jscan._jax.jaxprs import every_equation, mesh_of
 
 
 def is_split(context: Any) -> bool:
-    """Whether a program that is lowered is one that the compiler splits over devices.
-
-    Args:
-        context: What a lowering rule is told about the module.
-    """
+    """Whether the compiler splits a program; `context` is that of its module."""
     where = context.axis_context
     if hasattr(where, "num_devices"):
         return where.num_devices > 1
@@ -61,19 +57,13 @@ def known_mesh(jaxpr: Any) -> Any:
 
 def explicit_axes(jaxpr: Any) -> list[str]:
     """Names of mesh axes with the type Explicit on which the program has arrays."""
+    inner = itertools.chain.from_iterable(map(every_equation, jaxpr.eqns))
+    variables = [*jaxpr.invars, *(v for equation in inner for v in equation.outvars)]
     names: dict[str, None] = {}
-    for aval in _avals(jaxpr):
-        mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
-        if mesh is not None and not mesh.empty:
+    for variable in variables:
+        mesh = mesh_of([variable.aval])
+        if mesh is not None:
             kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
             explicit = (name for name, kind in kinds if kind == AxisType.Explicit)
             names.update(dict.fromkeys(map(str, explicit)))
     return list(names)
-
-
-def _avals(jaxpr: Any) -> Iterator[Any]:
-    variables: Iterable[Any] = jaxpr.invars
-    yield from (variable.aval for variable in variables)
-    for equation in jaxpr.eqns:
-        for inner in every_equation(equation):
-            yield from (variable.aval for variable in inner.outvars)

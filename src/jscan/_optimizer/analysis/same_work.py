@@ -9,21 +9,16 @@ is compared by identity, so that the answer "the same" is never wrong.
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from jscan._jax.equation_keys import equation_key, value_key
 from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, holds, is_variable
 from jscan._jax.scans import is_scan
+from jscan._jax.structure import equation_key, value_key
 from jscan._optimizer.analysis.dependence import reorderable
 from jscan._optimizer.record.loop import Loop
 
 # Kept as often as they are written: a barrier, a recomputation, a draw from a
 # generator with hidden state.
 _NEVER_UNITED = frozenset({"optimization_barrier", "remat2", "rng_uniform"})
-
-
-def can_be_united(equation: Any) -> bool:
-    """Whether doing the equation once instead of twice changes nothing."""
-    return reorderable(equation) and not holds(equation, _NEVER_UNITED)
 
 
 class Numbering:
@@ -42,13 +37,12 @@ class Numbering:
 
     def add(self, key: Hashable, variables: Sequence[Any]) -> None:
         """Note that variables hold what the key describes."""
-        self.first.update(
-            zip(variables, self._seen.setdefault(key, variables), strict=True)
-        )
+        first = self._seen.setdefault(key, variables)
+        self.first.update(zip(variables, first, strict=True))
 
     def add_equation(self, equation: Any) -> None:
         """Note what an equation computes."""
-        if can_be_united(equation):
+        if reorderable(equation) and not holds(equation, _NEVER_UNITED):
             self.add(equation_key(equation, self.operand), equation.outvars)
 
     def repeats(self) -> dict[Any, Any]:
@@ -62,11 +56,8 @@ def repeats_before_loops(
     """Repeated work that loops of a program read, as variable -> first variable.
 
     Loops themselves are not united here: each keeps its own results, so that each
-    result is stored only as far as *its* readers need it.
-
-    Args:
-        equations: The program.
-        same: Results of loops that are known to be equal to another's.
+    result is stored only as far as *its* readers need it. `same` holds those that are
+    known to be equal to another loop's.
     """
     read = [atom for e in equations if is_scan(e) for atom in e.invars]
     numbering = Numbering()

@@ -4,12 +4,12 @@ These are counts of the program as written, not of what XLA makes of it; the rep
 adds XLA's own figure for the temporary memory of the whole program.
 """
 
-import math
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jscan._jax.equations import free_variables
+from jscan._jax.equations import free_variables, unique_variables
 from jscan._jax.jaxprs import is_variable, number_of_bytes, open_jaxpr, sub_programs
 from jscan._jax.operations import dot_sizes, is_elementwise
 from jscan._optimizer.record.loop import Loop, Total
@@ -38,12 +38,7 @@ class Size:
 
 
 def measure(loop: Loop, steps: int | None = None) -> Size:
-    """Measure a loop record.
-
-    Args:
-        loop: The record, before or after the passes.
-        steps: Steps the program asks for, if the loop itself now runs fewer.
-    """
+    """The size of a loop, of which the program asks for `steps`, all if not given."""
     total = loop.length if steps is None else steps
     stacked = loop.stacked()
     read = set(free_variables([*loop.equations, *loop.after]))
@@ -81,10 +76,8 @@ def _flops(equation: Any) -> int:
         steps = int(equation.params.get("length", 1))
         return steps * max(flops(open_jaxpr(program)[0].eqns) for program in inner)
     if equation.primitive.name.startswith("reduce_"):
-        return math.prod(equation.invars[0].aval.shape)
-    if is_elementwise(equation):
-        return math.prod(equation.outvars[0].aval.shape)
-    return 0
+        return equation.invars[0].aval.size
+    return equation.outvars[0].aval.size if is_elementwise(equation) else 0
 
 
 def _traffic(equation: Any, loop: Loop, steps: int) -> int:
@@ -92,18 +85,11 @@ def _traffic(equation: Any, loop: Loop, steps: int) -> int:
 
     Constants are read once, and a sum over time is written once.
     """
-    atoms = [*equation.invars, *equation.outvars]
-    totals = {
-        atom
-        for result in loop.results.values()
-        if isinstance(result, Total)
-        for atom in result.terms
-        if is_variable(atom)
-    }
-    fixed = [not is_variable(a) or a in loop.constants or a in totals for a in atoms]
+    sums = [r.terms for r in loop.results.values() if isinstance(r, Total)]
+    once = {*loop.constants, *unique_variables(itertools.chain(*sums))}
     return sum(
-        number_of_bytes(atom) * (1 if once else steps)
-        for atom, once in zip(atoms, fixed, strict=True)
+        number_of_bytes(a) * (steps if is_variable(a) and a not in once else 1)
+        for a in (*equation.invars, *equation.outvars)
     )
 
 

@@ -1,6 +1,5 @@
 """The cost model, work for all steps at once: when does it pay to leave the loop?"""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,47 +10,28 @@ from jscan._jax.operations import (
     DotSizes,
     dot_sizes,
     is_expensive,
-    is_vector_product,
 )
-from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+
+MEBIBYTE = 2**20
+DEFAULT_BUDGET = 32 * MEBIBYTE
+"""Bytes one rewrite may add: of a larger allocation every page faults at each call."""
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.1
-
 MULTIPLICATION = 0.025
-
 _ROUND = 1.5
-
 _STREAMED_ELEMENT = 0.14
-
 _INDEXED_ROW = 2.0
-
 _INDEXED_ELEMENT = 0.02
-
 _TRANSCENDENTAL_ALONE = 2.0
-
 _WIDE_TRANSCENDENTAL = 0.35
-
-_VECTOR_ROW = 32
-
+_VECTOR_ROW = 32  # elements from which a row counts as wide
 _VECTOR_CALL = 50.0
-
 _MATRIX_CALL = 400.0
-
-_MULTIPLICATION_OF_MANY = 0.006
-
-_MANY_ROWS = 16
-
-_MULTIPLICATION_OF_MOST = 0.003
-
-_MOST_ROWS = 64
-
+# A multiplication, by the fewest rows or columns of its product.
+_MULTIPLICATIONS = ((64, 0.003), (16, 0.006), (0, MULTIPLICATION))
 _OPAQUE = 100.0
-
-# What a byte of mapped memory costs, and from which size on it is mapped.
-_MAPPED_BYTE = 0.4
-
-_MAPPED = DEFAULT_BUDGET
+_FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
 @dataclass(frozen=True)
@@ -65,8 +45,8 @@ class BatchCosts:
         whole_dot: Multiplications, more than and at most, for which a vector times a
             matrix wider than high stays in the loop: taken out, such steps of networks
             with fused gates were 0.75 to 0.9 times as fast.
-        lone_dot: Multiplications up to which one or two products with a vector stay,
-            all together, if they are all that could leave: the step is one short
+        lone_dot: If all that could leave a loop are one or two products with a vector,
+            they stay up to so many multiplications together: the step is one short
             function with them as without.
     """
 
@@ -76,9 +56,9 @@ class BatchCosts:
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
-        if not self.batch_start:
-            return is_expensive(equation)
-        return is_expensive(equation) and self.saved_nanoseconds(equation) > 0
+        always = not self.batch_start
+        saves = always or self.saved_nanoseconds(equation) > 0
+        return is_expensive(equation) and saves
 
     def pays_batched(
         self,
@@ -91,46 +71,38 @@ class BatchCosts:
     ) -> bool:
         """Whether equations save enough over all steps to leave the loop together.
 
-        Args:
-            equations: What would run for all steps at once.
-            length: The number of steps.
-            extra: Nanoseconds a step saves besides.
-            held: Bytes of the rows the loop holds anyway.
-            new: Bytes of the rows it would hold besides.
+        A step saves `extra` nanoseconds besides. The loop holds rows of `held` bytes
+        anyway, and would hold `new` more.
         """
         if not self.batch_start:
             return True
         equations = list(equations)
-        if self._are_lone_dots([e for e in equations if is_expensive(e)]):
+        if self._are_lone_dots(list(filter(is_expensive, equations))):
             return False
         saved = extra + sum(map(self.saved_nanoseconds, equations))
-        return length * saved >= self.batch_start + self.mapping(held, new)
+        return length * saved >= self.batch_start + self._faults(held, held + new)
 
-    def mapping(self, held: int, new: int) -> float:
-        """Nanoseconds that `new` bytes cost because memory is mapped at each call.
+    def _faults(self, *sizes: int) -> float:
+        """Nanoseconds that the pages of fresh memory cost a call besides.
 
-        All rows of a program are one allocation, and the system maps a large one anew
-        each time: to cross the limit makes the rows below it slower as well.
+        All rows of a program are one allocation, and the system makes a large one anew
+        at each call: to cross the limit makes the rows below it slower as well.
         """
-        if not self.batch_start:
-            return 0
-        before, after = (b if b > _MAPPED else 0 for b in (held, held + new))
-        return _MAPPED_BYTE * (after - before)
+        before, after = (size if size > DEFAULT_BUDGET else 0 for size in sizes)
+        return _FAULTING_BYTE * (after - before)
 
     def saved_nanoseconds(self, equation: Any) -> float:
         """About what one step saves if the equation is done for all steps at once."""
         name = equation.primitive.name
-        elements = sum(math.prod(v.aval.shape) for v in equation.outvars)
+        elements = _elements(equation.outvars)
         if name in INDEXED or name.startswith("scatter"):
             return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
         if name == "dot_general":
-            sizes = dot_sizes(equation)
-            return 0 if self._stays_whole(sizes) else self._saved_by_dot(sizes)
+            return self._saved_by_dot(dot_sizes(equation))
         if name in TRANSCENDENTAL:
             # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
             wide = elements >= _VECTOR_ROW
-            each = _WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE
-            return each * elements
+            return elements * (_WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE)
         if not is_expensive(equation):
             return 0
         # An inner loop saves as much at each of its steps.
@@ -146,42 +118,35 @@ class BatchCosts:
     ) -> bool:
         """Whether a loop without state pays as one batch.
 
-        Args:
-            equations: The equations of a step.
-            rows: The variables whose rows a step reads and hands out.
-            length: The number of steps.
-            summed: Whether products of what changes are summed over all steps.
+        A step reads or hands out a row of each of `rows`. With `summed`, its products
+        are summed over all steps.
         """
-        elements = sum(math.prod(v.aval.shape) for v in rows)
-        extra = _ROUND + _STREAMED_ELEMENT * elements / 2
+        extra = _ROUND + _STREAMED_ELEMENT * _elements(rows) / 2
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
-            added = sum(math.prod(e.outvars[0].aval.shape) for e in products)
-            extra += ADDED_ELEMENT * added
+            extra += ADDED_ELEMENT * sum(_elements(e.outvars) for e in products)
         return self.pays_batched(equations, length, extra)
 
     def _saved_by_dot(self, sizes: DotSizes) -> float:
+        least, most = self.whole_dot
+        wide = sizes.batch == sizes.rows == 1 and sizes.columns > sizes.contracted
+        if wide and least < sizes.multiplications <= most:
+            return 0
         if sizes.contracted == 1:
             return 0  # each product is an element to store: nothing is gained
-        vector = is_vector_product(sizes)
-        call = _VECTOR_CALL if vector else _MATRIX_CALL
-        each, fewest = MULTIPLICATION, min(sizes.rows, sizes.columns)
-        if fewest >= _MOST_ROWS:
-            each = _MULTIPLICATION_OF_MOST
-        elif fewest >= _MANY_ROWS:
-            each = _MULTIPLICATION_OF_MANY
+        call = _VECTOR_CALL if sizes.is_of_vector else _MATRIX_CALL
+        fewest = min(sizes.rows, sizes.columns)
+        each = next(cost for least, cost in _MULTIPLICATIONS if fewest >= least)
         return call + each * sizes.multiplications
 
     def _are_lone_dots(self, equations: Sequence[Any]) -> bool:
-        if len(equations) > 2 or any(
-            e.primitive.name != "dot_general" for e in equations
-        ):
+        names = {equation.primitive.name for equation in equations}
+        if len(equations) > 2 or names - {"dot_general"}:
             return False
         sizes = list(map(dot_sizes, equations))
         together = sum(one.multiplications for one in sizes)
-        return all(map(is_vector_product, sizes)) and together <= self.lone_dot
+        return all(one.is_of_vector for one in sizes) and together <= self.lone_dot
 
-    def _stays_whole(self, sizes: DotSizes) -> bool:
-        least, most = self.whole_dot
-        wide = sizes.batch == sizes.rows == 1 and sizes.columns > sizes.contracted
-        return wide and least < sizes.multiplications <= most
+
+def _elements(variables: Iterable[Any]) -> int:
+    return sum(variable.aval.size for variable in variables)

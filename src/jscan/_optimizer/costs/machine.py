@@ -1,8 +1,8 @@
 """The one cost model: what pays on which machine, and how much memory may be used.
 
 What holds for one kind of machine only is an attribute that is switched off unless it
-was measured there: `_machines.py` has the constants. Limits that hold on any machine
-stand with their pass.
+was measured there: `machines.py` has the constants. Limits that hold on any machine
+stand with their rule.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
+from jscan._jax.names import JAX_VERSION
 from jscan._jax.operations import (
     CHEAP_ARITHMETIC,
     MOVES_DATA,
     dot_sizes,
     is_elementwise,
 )
-from jscan._jax.versions import JAX_VERSION
-from jscan._optimizer.costs.budget import MEBIBYTE
+from jscan._optimizer.costs.batches import MEBIBYTE
 from jscan._optimizer.costs.products import ProductCosts
 from jscan._optimizer.costs.unrolling import Unrolling
 
@@ -65,24 +65,19 @@ class Machine(ProductCosts):
     ) -> str | None:
         """Why two different loops take less time as they are, if they do.
 
-        Args:
-            equations: One step of both loops.
-            state: What both carry.
-            rows: What both hand out at each step.
+        Given is one step of both, what they carry, and what they hand out at each step.
         """
         if not self.joined_bytes:
             return "whether larger steps pay was not measured on this device"
-        heavy = next((e for e in equations if not self._is_light(e)), None)
-        if heavy is not None:
-            return (
-                f"a step does {heavy.primitive.name}, which outweighs what a loop costs"
-            )
-        touched = sum(map(number_of_bytes, [*state, *state, *rows]))
-        touched += sum(
-            number_of_bytes(a) for e in equations for a in (*e.invars, *e.outvars)
-        )
-        if touched > self.joined_bytes:
-            return f"a step of both touches {touched} bytes, too many to gain by it"
+        touched = [*state, *state, *rows]
+        for equation in equations:
+            if not self._is_light(equation):
+                name = equation.primitive.name
+                return f"a step does {name}, which outweighs what a loop costs"
+            touched += (*equation.invars, *equation.outvars)
+        size = sum(map(number_of_bytes, touched))
+        if size > self.joined_bytes:
+            return f"a step of both touches {size} bytes, too many to gain by it"
         return None
 
     def _is_light(self, equation: Any) -> bool:
@@ -95,27 +90,20 @@ LONGEST_ROUNDING = 2e-3
 """Steps times the last place of a sum that is added up one step at a time."""
 
 
-def keeps_logsumexp_rows(
-    equations: Sequence[Any], rows: int, budget: int
-) -> str | None:
+def keeps_logsumexp_rows(step: Sequence[Any], rows: int, budget: int) -> str | None:
     """Why a logsumexp over stored rows beats a running one, if it does.
 
     The running one takes two exponentials a step instead of one. Measured: 0.45 to 2
-    times as fast for rows below the budget; above it, where memory is mapped anew at
-    each call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
-
-    Args:
-        equations: One step of the loop.
-        rows: Bytes of all rows.
-        budget: Bytes that may be used.
+    times as fast for rows below the budget; above it, where every page faults at each
+    call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
     """
     if rows <= budget:
         return f"one exponential less a step is faster while they take {rows} bytes"
-    light = CHEAP_ARITHMETIC | MOVES_DATA | {"tanh"}
-    for equation in equations:
-        name = equation.primitive.name
-        if name not in light:
-            return (
-                f"exponentials in a step that does {name} were not found to be faster"
-            )
-    return None
+    names = (equation.primitive.name for equation in step)
+    heavy = next((n for n in names if n not in _BESIDE_EXPONENTIALS), None)
+    if heavy is None:
+        return None
+    return f"exponentials in a step that does {heavy} were not found to be faster"
+
+
+_BESIDE_EXPONENTIALS = CHEAP_ARITHMETIC | MOVES_DATA | {"tanh"}

@@ -1,7 +1,7 @@
 """The machines on which gains were measured (see ``benchmarks/README.md``)."""
 
-from jscan._jax.versions import JAX_VERSION
-from jscan._optimizer.costs.budget import MEBIBYTE
+from jscan._jax.names import JAX_VERSION
+from jscan._optimizer.costs.batches import MEBIBYTE
 from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 
@@ -60,15 +60,15 @@ _GPU = Machine(
     associates=True,
 )
 
-# JAX's name of the backend, and the compiler's of the platform.
-_MEASURED = {"cpu": _CPU, "gpu": _GPU, "cuda": _GPU}
+# By JAX's name of the backend, and the compiler's of the platform. Tests put others in.
+MEASURED = {"cpu": _CPU, "gpu": _GPU, "cuda": _GPU}
 
 
 def machine_for(platform: str) -> Machine:
     """The cost constants of a platform; of one that was not measured, cautious ones."""
-    return _MEASURED.get(platform, Machine())
+    return MEASURED.get(platform, Machine())
 
 
 def is_measured(platform: str) -> bool:
     """Whether the gains of the rewrites were measured on a platform."""
-    return platform in _MEASURED
+    return platform in MEASURED

@@ -9,7 +9,6 @@ from jscan._optimizer.costs.batches import ADDED_ELEMENT, MULTIPLICATION, BatchC
 
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _INNER_PRODUCT = 500.0
-
 _PRODUCT_OF_MANY = 4.0
 
 
@@ -59,8 +58,8 @@ class ProductCosts(BatchCosts):
     def stores_transposed(self, equation: Any, length: int) -> bool:
         """Whether the transposed matrix of a product is stored before the loop."""
         sizes = dot_sizes(equation)
-        vector = min(sizes.rows, sizes.columns) == 1
-        least = self.transposed_vector if vector else self.transposed_rows
+        one_row = min(sizes.rows, sizes.columns) == 1
+        least = self.transposed_vector if one_row else self.transposed_rows
         return 0 < least <= length
 
     def merges(self, whole: DotSizes) -> bool:
@@ -99,11 +98,7 @@ class ProductCosts(BatchCosts):
     ) -> bool:
         """Whether a product summed over time pays as one contraction.
 
-        Args:
-            equation: The product, whose operands both change with time.
-            length: The number of steps.
-            new_bytes: Bytes of the stacks it needs that would not exist anyway.
-            budget: The memory budget.
+        It needs stacks of `new_bytes` that would not exist anyway.
         """
         sizes = dot_sizes(equation)
         elements = sizes.batch * sizes.rows * sizes.columns
@@ -112,7 +107,7 @@ class ProductCosts(BatchCosts):
             return False
         if new_bytes and 0 < self.full_rows <= sizes.contracted:
             return False
-        if elements >= self.smallest_outer_product:
-            return new_bytes <= budget
         matrix = min(sizes.rows, sizes.contracted, sizes.columns) > 1
-        return matrix and sizes.multiplications > 1024 and new_bytes <= budget
+        large = matrix and sizes.multiplications > 1024
+        large = large or elements >= self.smallest_outer_product
+        return large and new_bytes <= budget

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from jscan._jax.operations import (
+    ELEMENTWISE,
     INDEXED,
     MOVES_DATA,
     RANDOM,
@@ -23,29 +24,14 @@ class StepSize:
     Attributes:
         work: Its equations, but for those that pick a number of a constant array.
         touched: Bytes of all operands and results.
-        rows_read: Sequences it reads a row of.
-        rows_written: Stacks it writes a row of.
+        rows: Sequences and stacks it reads or writes a row of.
         scalar: Whether all of it is single numbers.
     """
 
     work: Sequence[Any]
     touched: int
-    rows_read: int
-    rows_written: int
+    rows: int
     scalar: bool
-
-
-class Unrolling(Protocol):
-    """When a kind of compiler gains by several steps an iteration."""
-
-    @property
-    def shortest(self) -> int:
-        """Steps from which a loop is worth it."""
-        ...
-
-    def steps(self, step: StepSize) -> tuple[int, str]:
-        """Steps an iteration, 1 for a loop that stays as it is, and why."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,20 +63,16 @@ class NativeLoops:
     without_rows: int
 
     def steps(self, step: StepSize) -> tuple[int, str]:
-        """Few steps of elementwise arithmetic that touch few bytes."""
+        """Steps an iteration, 1 for a loop that stays as it is, and why."""
         names = [e.primitive.name for e in step.work]
-        if not all(
-            is_elementwise(e) or e.primitive.name in SHAPES_ONLY for e in step.work
-        ):
+        if not ELEMENTWISE.union(SHAPES_ONLY).issuperset(names):
             return 1, "a step does more than elementwise arithmetic"
         slow = next((name for name in names if name in TRANSCENDENTAL), None)
         if slow is not None:
-            return 1, f"a step does {slow}, which outweighs a round"
-        rows = step.rows_read + step.rows_written
-        if not rows:
-            limit = self.without_rows
-        else:
-            limit = self.numbers if step.scalar else self.arrays
+            return 1, f"a step does {slow}, which outweighs an iteration"
+        rows = step.rows
+        limit = self.numbers if step.scalar else self.arrays
+        limit = limit if rows else self.without_rows
         if step.touched > limit:
             return 1, f"a step touches {step.touched} bytes, which is not tiny"
         if rows * self.factor > self.rows:
@@ -121,11 +103,11 @@ class Launches:
     largest_dot: int
 
     def steps(self, step: StepSize) -> tuple[int, str]:
-        """As many steps as compile fast, if none of them is long itself."""
-        for equation in step.work:
-            if not self._is_short(equation):
-                name = equation.primitive.name
-                return 1, f"a step does {name}, beside which an iteration costs little"
+        """The same: as many as compile fast, if none of them is long itself."""
+        long = (e.primitive.name for e in step.work if not self._is_short(e))
+        name = next(long, None)
+        if name is not None:
+            return 1, f"a step does {name}, beside which an iteration costs little"
         operations = max(1, sum(map(_operations, step.work)))
         factor = 1
         while 2 * factor <= self.factor and 2 * factor * operations <= self.operations:
@@ -140,6 +122,10 @@ class Launches:
             return dot_sizes(equation).multiplications <= self.largest_dot
         known = TRANSCENDENTAL | MOVES_DATA | REDUCTIONS | INDEXED | RANDOM
         return is_elementwise(equation) or name in known or name.startswith("scatter")
+
+
+Unrolling: TypeAlias = NativeLoops | Launches
+"""When a kind of compiler gains by several steps an iteration."""
 
 
 def _operations(equation: Any) -> int:

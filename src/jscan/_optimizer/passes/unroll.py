@@ -2,7 +2,7 @@
 
 Decided last, and at lowering only: differentiation keeps the factor, and a backward
 step is so much larger that an unrolled one can fall out of the form XLA's CPU
-compiler turns into a single function. What is small, `_unrolling.py` says.
+compiler turns into a single function. What is small, `costs/unrolling.py` says.
 """
 
 from dataclasses import replace
@@ -45,11 +45,10 @@ def _size(loop: Loop, work: list[Any]) -> StepSize:
     stacked = loop.stacked()
     operands = [atom for e in work for atom in (*e.invars, *e.outvars)]
     read = {atom for atom in operands if is_variable(atom)}
-    counters = loop.counters or {}
+    rows_read = [v for v in loop.sequences if v in read and v not in loop.counters]
     return StepSize(
         work=work,
         touched=sum(map(number_of_bytes, [*operands, *stacked])),
-        rows_read=sum(v in read and v not in counters for v in loop.sequences),
-        rows_written=len(stacked),
+        rows=len(rows_read) + len(stacked),
         scalar=all(atom.aval.size == 1 for atom in [*operands, *stacked]),
     )

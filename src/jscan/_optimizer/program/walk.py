@@ -5,22 +5,29 @@ Only programs inside known primitives are opened (`jit`, `cond`, `while`, `scan`
 order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
-from jscan._jax.equations import free_variables, program
+from jscan._jax.equations import (
+    free_variables,
+    program,
+    with_body,
+    with_type_of,
+    without_dead_code,
+)
 from jscan._jax.jaxprs import (
     Atom,
     NotUnderstoodError,
+    avals_of,
+    holds_wide,
     is_jaxpr,
     is_variable,
     open_jaxpr,
+    trace,
 )
 from jscan._jax.names import eval_jaxpr
 from jscan._jax.scans import is_scan
@@ -28,22 +35,54 @@ from jscan._optimizer.analysis.index import Group, flattened, holds_loop, loop_i
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
 from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
 from jscan._optimizer.pipeline import run_passes, run_rules
+from jscan._optimizer.program.session import Session
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, without_work
 from jscan._optimizer.record.names import called
-from jscan._optimizer.rules import PROGRAM_RULES
+from jscan._optimizer.rules import PROGRAM_RULES, RECOMPUTED_ROWS
 from jscan._optimizer.switches import attempt
 from jscan._optimizer.writing.loops import emit
 
-if TYPE_CHECKING:
-    from jscan._optimizer.program.session import Session
+# Of a function with a derivative rule, the rule has been used.
+_CALLED = frozenset({"custom_jvp_call", "custom_vjp_call"})
+_OPENED = _CALLED | {"cond", "while", "remat2", "shard_map"}
 
 
-_OPENED = frozenset({"cond", "while", "remat2", "shard_map"})
+def rewritten(session: Session, jaxpr: Any) -> Any:
+    """A program of the same signature with its loops rewritten, open as `jaxpr` is."""
+    opened, constants = open_jaxpr(jaxpr)
 
-_CALLED = frozenset(
-    {"custom_jvp_call", "custom_vjp_call"}
-)  # their rules have been used
+    def function(*operands: Any) -> list[Any]:
+        values = Walk(session, opened, constants, operands).run()
+        return list(map(with_type_of, values, opened.outvars))
+
+    # A program may compute with 64 bits where the setting of now says 32.
+    with jax.enable_x64(True) if holds_wide(opened) else nullcontext():
+        new = trace(function, avals_of(opened.invars))
+    new = _settled(session, without_dead_code(new))
+    if type(new) is type(jaxpr):
+        return new
+    new, constants = open_jaxpr(new)
+    if constants:
+        raise NotUnderstoodError("an inner program captured constants")
+    return new
+
+
+def _settled(session: Session, jaxpr: Any) -> Any:
+    """The program with rows made where they are read, of loops as they are now.
+
+    Loops that were merged may share rows that neither of them had alone.
+    """
+    flat = flattened(open_jaxpr(jaxpr)[0])
+    if sum(map(is_scan, flat.equations)) < 2:
+        return jaxpr
+    again = run_rules((RECOMPUTED_ROWS,), flat, session.context)
+    if again.equations == flat.equations:
+        return jaxpr
+    for equation in filter(is_scan, again.equations):
+        for note in again.notes_of(equation):
+            session.noted(equation, note)
+    return without_dead_code(with_body(jaxpr, again.equations, again.outputs))
 
 
 class Walk:
@@ -73,7 +112,7 @@ class Walk:
                 self.loops(here)
                 # What only led to a result that the loop now gives is not run.
                 groups = without_unneeded(groups, self.values, self.flat.outputs)
-            elif self._opens(here[0]):
+            elif here[0].primitive.name in _OPENED and holds_loop(here[0]):
                 self.flush()
                 self.opened(here[0])
             else:
@@ -87,59 +126,51 @@ class Walk:
 
     def flush(self) -> None:
         """Run the equations collected since the last loop."""
-        if not self.pending:
-            return
         made = [v for e in self.pending for v in e.outvars if v in self.flat.readers]
-        inputs = free_variables(self.pending)
-        jaxpr = program(inputs, made, self.pending)
-        operands = [self.values[v] for v in inputs]
-        values = eval_jaxpr(jaxpr, [], *operands)
+        values = self._evaluated(self.pending, made)
         self.values.update(zip(made, values, strict=True))
         self.pending = []
 
-    def _opens(self, equation: Any) -> bool:
-        name = equation.primitive.name
-        known = name in _OPENED or name in _CALLED
-        return known and holds_loop(equation)
+    def _evaluated(self, equations: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+        inputs = free_variables(equations)
+        jaxpr = program(inputs, outputs, equations)
+        return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
 
     def opened(self, equation: Any) -> None:
         """Run an equation whose inner programs hold loops."""
-        operands = [self.value(atom) for atom in equation.invars]
 
         def run() -> None:
             with self._context().inside(str(equation.source_info.name_stack)):
-                values = self._run_opened(equation, operands)
+                values = self._run_opened(equation)
             self.values.update(zip(equation.outvars, values, strict=True))
 
         as_it_is = self.pending.append
         attempt(run, lambda _: as_it_is(equation), must=bool(equation.effects))
 
-    def _run_opened(self, equation: Any, operands: list[Any]) -> list[Any]:
-        session = self.session
+    def _run_opened(self, equation: Any) -> list[Any]:
+        operands = [self.value(atom) for atom in equation.invars]
         if equation.primitive.name == "shard_map":
             return self._run_on_mesh(equation.params, operands)
         if equation.primitive.name in _CALLED:
-            called, constants = open_jaxpr(equation.params["call_jaxpr"])
-            return session.run(called, constants, operands)
+            inner = open_jaxpr(equation.params["call_jaxpr"])
+            return Walk(self.session, *inner, operands).run()
 
         def change(value: Any) -> Any:
             if isinstance(value, tuple | list) and any(map(is_jaxpr, value)):
                 return type(value)(change(item) for item in value)
-            return session.rewritten_like(value) if is_jaxpr(value) else value
+            return rewritten(self.session, value) if is_jaxpr(value) else value
 
         parameters = {name: change(value) for name, value in equation.params.items()}
         changed = equation.replace(params=parameters)
-        inputs = free_variables([changed])
-        jaxpr = program(inputs, changed.outvars, [changed])
-        return eval_jaxpr(jaxpr, [], *[self.values[v] for v in inputs])
+        return self._evaluated([changed], changed.outvars)
 
     def _run_on_mesh(self, parameters: Any, operands: list[Any]) -> list[Any]:
         """Run the program of a `jax.shard_map`, whose types JAX alone can give."""
-        opened, constants = open_jaxpr(parameters["jaxpr"])
+        inner = open_jaxpr(parameters["jaxpr"])
 
         def run(*values: Any) -> list[Any]:
             session = self.session.where(is_split=is_split_here())
-            return session.run(opened, constants, values)
+            return Walk(session, *inner, values).run()
 
         mapped = jax.shard_map(
             run,
@@ -180,7 +211,7 @@ class Walk:
             self.session.context,
             consumers=self.flat.readers,
             producers=self.flat.producers,
-            run=self.session.run,
+            run=lambda *program: Walk(self.session, *program).run(),
         )
         inner = replace(context, consumers={}, producers={})
 

@@ -9,15 +9,14 @@ from typing import Any
 from jscan._jax.equations import free_variables, needed, unique_variables
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._optimizer.record.loop import (
-    Applied,
     Final,
     Loop,
     Result,
-    Row,
     Stack,
     Total,
     final_variables,
     unknown,
+    with_source,
 )
 
 
@@ -43,7 +42,7 @@ def drop_unused(loop: Loop) -> Loop:
         equations=tuple(equations),
         after=tuple(after),
         sequences={v: x for v, x in loop.sequences.items() if v in read},
-        counters={v: c for v, c in (loop.counters or {}).items() if v in read},
+        counters={v: c for v, c in loop.counters.items() if v in read},
     )
 
 
@@ -51,19 +50,14 @@ def resolve_finals(
     results: Mapping[Any, Result], ends: Mapping[Any, Result]
 ) -> dict[Any, Result]:
     """The results, where something else gives the last values of some carries."""
-    return {name: _resolve(result, ends) for name, result in results.items()}
 
+    def resolve(made: Result) -> Result:
+        match made:
+            case Final(variable) if variable in ends:
+                return ends[variable]
+        return made
 
-def _resolve(result: Result, ends: Mapping[Any, Result]) -> Result:
-    match result:
-        case Final(variable) if variable in ends:
-            return ends[variable]
-        case Applied(equation, operand):
-            return Applied(equation, _resolve(operand, ends))
-        case Row(operand):
-            return Row(_resolve(operand, ends))
-        case _:
-            return result
+    return {name: with_source(result, resolve) for name, result in results.items()}
 
 
 def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
@@ -77,25 +71,20 @@ def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
     def change(equation: Any) -> Any:
         return equation.replace(invars=[new(atom) for atom in equation.invars])
 
-    def change_result(result: Result) -> Result:
-        match result:
+    def change_source(made: Result) -> Result:
+        match made:
             case Final(variable):
                 return Final(new(variable))
             case Stack(atom):
                 return Stack(new(atom))
             case Total(initial, terms):
                 return Total(initial, tuple(map(new, terms)))
-            case Applied(equation, operand):
-                return Applied(equation, change_result(operand))
-            case Row(operand):
-                return Row(change_result(operand))
-            case _:
-                return result
+        return made
 
     return replace(
         loop,
         carries=tuple(replace(c, update=new(c.update)) for c in loop.carries),
         equations=tuple(map(change, loop.equations)),
         after=tuple(map(change, loop.after)),
-        results={name: change_result(r) for name, r in loop.results.items()},
+        results={n: with_source(r, change_source) for n, r in loop.results.items()},
     )

@@ -31,23 +31,21 @@ def inline_calls(
             continue
         body, _ = open_jaxpr(next(sub_programs(equation)))
         inner_names = dict(zip(body.invars, operands, strict=True))
-        stack = equation.source_info.name_stack
         # The body's variables are shared between calls of one function: rename.
         copies = renamed(body.eqns, inner_names, {})
-        copies = [
-            copy.replace(
-                source_info=copy.source_info.replace(
-                    name_stack=stack + copy.source_info.name_stack
-                )
-            )
-            for copy in copies
-        ]
-        inlined, more = inline_calls(copies, wanted)
+        scope = equation.source_info.name_stack
+        inlined, more = inline_calls([_within(scope, e) for e in copies], wanted)
         flat += inlined
         for old, new in zip(equation.outvars, body.outvars, strict=True):
             value = inner_names.get(new, new) if is_variable(new) else new
             names[old] = more.get(value, value) if is_variable(value) else value
     return flat, names
+
+
+def _within(scope: Any, equation: Any) -> Any:
+    here = equation.source_info
+    here = here.replace(name_stack=scope + here.name_stack)
+    return equation.replace(source_info=here)
 
 
 def _only_changes_weakness(equation: Any) -> bool:
@@ -63,14 +61,12 @@ def _only_changes_weakness(equation: Any) -> bool:
 
 
 def stores_all_but_cheap(primitive: Any, *_: Any, **__: Any) -> bool:
-    """A policy of `jax.checkpoint`, ours (`_stored.py`).
+    """A policy of `jax.checkpoint`, ours (`save_memory.residuals`).
 
     Comparisons are stored: a row of flags is small.
     """
-    return primitive.name not in CHEAPER_THAN_A_ROW or primitive.name in _FLAGS
-
-
-_FLAGS = frozenset({"eq", "ne", "ge", "gt", "le", "lt"})
+    flags = ("eq", "ne", "ge", "gt", "le", "lt")
+    return primitive.name not in CHEAPER_THAN_A_ROW or primitive.name in flags
 
 
 def is_recomputation(equation: Any) -> bool:
@@ -97,10 +93,7 @@ def is_plain_call(equation: Any) -> bool:
     if equation.primitive is not primitives.jit_p or is_plain(equation):
         return False
     parameters = equation.params
-    placed = [
-        *parameters.get("in_shardings", ()),
-        *parameters.get("out_shardings", ()),
-    ]
+    placed = (*parameters["in_shardings"], *parameters["out_shardings"])
     return (
         not open_jaxpr(parameters["jaxpr"])[1]
         and all(type(item).__name__ == "UnspecifiedValue" for item in placed)

@@ -1,16 +1,16 @@
-"""The record of one loop that every pass reads and returns changed.
+"""The record of one loop that every rule reads and returns changed.
 
 A loop of length T runs `equations` once a step. Its variables are *constants* (one
 value), *sequences* (one row a step) and *carries* (handed from step to step).
 `after` holds equations that were moved out behind the loop, where they run once,
 batched over time. `results` says how each value the program wants is obtained.
 
-Work moved in front of the loop is evaluated when the pass runs (the whole rewrite is
+Work moved in front of the loop is evaluated when the rule runs (the whole rewrite is
 traced), and its value bound as a constant or a sequence; `hoisted` remembers it for
 the report alone.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -32,21 +32,30 @@ class Note:
     """One decision of one rule: whether it fired, and why in a plain sentence.
 
     Attributes:
-        pass_name: The rule's family, by which it is switched on and off.
         fired: Whether the rule changed the loop.
         text: What was done, or why not.
         rule: The rule; who notes something need not know its own name.
     """
 
-    pass_name: str
     fired: bool
     text: str
     rule: str = ""
 
-    def signed(self, rule: str) -> "Note":
-        """The note with the name of its rule."""
-        family = rule.partition(".")[0]
-        return self if self.rule else replace(self, pass_name=family, rule=rule)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In pickles of 0.1.0 a note names the family alone."""
+        family = state.pop("pass_name", "")
+        self.__dict__.update({"rule": family, **state})
+
+    @property
+    def pass_name(self) -> str:
+        """The rule's family, by which it is switched on and off."""
+        return self.rule.partition(".")[0]
+
+
+def signed(notes: Iterable[Note], rule: str) -> tuple[Note, ...]:
+    """The notes, each once; the new ones are those of this rule."""
+    names = (note if note.rule else replace(note, rule=rule) for note in notes)
+    return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Carry:
 class Counter:
     """A carry that adds a constant integer at each step.
 
-    Its rows are known without running the loop, so passes see it as a sequence;
+    Its rows are known without running the loop, so rules see it as a sequence;
     inside the loop it is cheaper as a carry, and is written as one.
     """
 
@@ -127,7 +136,18 @@ Result: TypeAlias = Final | Known | Stack | Total | Applied | Row
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop. Frozen: a pass returns a changed copy."""
+    """One loop. Frozen: a rule returns a changed copy.
+
+    Attributes:
+        hoisted: What left for the time before the loop.
+        counters: Sequences that are cheaper as carries.
+        zeros: Constants that are all zeros.
+        pieces: From `hoist.constants` to `hoist.return_pieces`.
+        joined: Variables that are stored as parts of others.
+        recomputes: A step computes again what `jax.checkpoint` did not store.
+        chunk: How many steps work behind the loop does at once, if not all.
+        memo: What was found out about copies of this loop: see `Dependence`.
+    """
 
     scope: str
     length: int
@@ -140,23 +160,22 @@ class Loop:
     results: Mapping[Any, Result]
     after: tuple[Any, ...] = ()
     hoisted: tuple[Any, ...] = ()
-    counters: Mapping[Any, Counter] | None = None
+    counters: Mapping[Any, Counter] = field(default_factory=dict)
     zeros: frozenset[Any] = frozenset()
     pieces: Mapping[Any, Any] = field(default_factory=dict)
     joined: Mapping[Any, Piece] = field(default_factory=dict)
     recomputes: bool = False
     chunk: int | None = None
     notes: tuple[Note, ...] = ()
-    # What was found out about the copies of this loop: see `Dependence`.
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def fired(self, text: str) -> "Loop":
         """The loop with the note that the rule at work did something."""
-        return self.noted(Note("", True, text))
+        return self.noted(Note(True, text))
 
     def refused(self, text: str) -> "Loop":
         """The loop with the note that the rule left something alone, and why."""
-        return self.noted(Note("", False, text))
+        return self.noted(Note(False, text))
 
     def noted(self, *notes: Note) -> "Loop":
         """The loop with more notes."""
@@ -164,8 +183,7 @@ class Loop:
 
     def signed(self, rule: str) -> "Loop":
         """The loop, whose new notes are those of this rule."""
-        notes = (note.signed(rule) for note in self.notes)
-        return replace(self, notes=tuple(dict.fromkeys(notes)))
+        return replace(self, notes=signed(self.notes, rule))
 
     def exchanged(self, new: Mapping[int, Sequence[Any]]) -> "Loop":
         """The loop with others in place of some equations, given by their `id`."""
@@ -194,10 +212,8 @@ class Loop:
 
     def wanted_rows(self) -> list[Any]:
         """Variables of which the results need a value per step."""
-        atoms: list[Atom] = []
-        for result in self.results.values():
-            atoms += _row_atoms(result)
-        return unique_variables(atoms)
+        sources = map(source, self.results.values())
+        return unique_variables(atom for made in sources for atom in _row_atoms(made))
 
     def stacked(self) -> list[Any]:
         """Variables the loop must hand out a row a step for.
@@ -222,10 +238,24 @@ class Loop:
             constants=dict.fromkeys(self.constants),
             sequences=dict.fromkeys(self.sequences),
             carries=tuple(replace(carry, initial=None) for carry in self.carries),
-            results={name: _shape_of(r) for name, r in self.results.items()},
-            counters=None,
+            results={n: with_source(r, _shape_of) for n, r in self.results.items()},
+            counters={},
             memo={},
         )
+
+
+def source(result: Result) -> Result:
+    """What a result is made of, before anything around the loop is done to it."""
+    while isinstance(result, Applied | Row):
+        result = result.operand
+    return result
+
+
+def with_source(result: Result, change: Callable[[Result], Result]) -> Result:
+    """The result with what it is made of changed."""
+    if isinstance(result, Applied | Row):
+        return replace(result, operand=with_source(result.operand, change))
+    return change(result)
 
 
 def _shape_of(result: Result) -> Result:
@@ -234,12 +264,7 @@ def _shape_of(result: Result) -> Result:
             return Known(None)
         case Total(_, terms):
             return Total(None, terms)
-        case Applied(equation, operand):
-            return Applied(equation, _shape_of(operand))
-        case Row(operand):
-            return Row(_shape_of(operand))
-        case _:
-            return result
+    return result
 
 
 def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
@@ -247,27 +272,19 @@ def unknown(equations: Iterable[Any], known: Collection[Any]) -> list[Any]:
     return [e for e in equations if not all(v in known for v in e.outvars)]
 
 
-def _row_atoms(result: Result) -> list[Atom]:
-    match result:
+def _row_atoms(made: Result) -> tuple[Atom, ...]:
+    match made:
         case Stack(atom):
-            return [atom]
+            return (atom,)
         case Total(_, terms):
-            return list(terms)
-        case Applied(_, operand) | Row(operand):
-            return _row_atoms(operand)
-        case _:
-            return []
+            return terms
+    return ()
 
 
 def final_variables(result: Result) -> list[Any]:
     """Carries whose last value the result reads."""
-    match result:
-        case Final(variable):
-            return [variable]
-        case Applied(_, operand) | Row(operand):
-            return final_variables(operand)
-        case _:
-            return []
+    made = source(result)
+    return [made.variable] if isinstance(made, Final) else []
 
 
 def without_work(loop: Loop) -> Loop:

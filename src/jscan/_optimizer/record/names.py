@@ -11,10 +11,7 @@ STRETCHES = "jscan_stretches"
 
 def loop_name(scope: str, position: int) -> str:
     """A readable name from a name stack such as ``transpose(jvp(cell))/while``."""
-    name = scope_name(scope)
-    if name:
-        return name
-    return f"loop {position}" + _backward(scope)
+    return scope_name(scope) or f"loop {position}{_backward(scope)}"
 
 
 def scope_name(scope: str) -> str:

@@ -1,5 +1,6 @@
 """Reads a scan equation into the record of its loop."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,21 +18,15 @@ from jscan._optimizer.record.loop import Carry, Final, Loop, Result, Stack
 
 
 def read_loop(
-    equation: Any,
-    operands: list[Any],
-    wanted: set[Any],
-    zeros: list[bool],
+    equation: Any, operands: list[Any], wanted: set[Any], zeros: list[bool]
 ) -> Loop:
-    """Read a scan equation into the record.
+    """Read a scan equation into the record, with a result for every wanted variable.
 
     Args:
         equation: The scan equation.
         operands: Values of its operands.
         wanted: The equation's output variables that the program reads.
         zeros: Which operands are known to be all zeros.
-
-    Returns:
-        The loop with one result for every wanted variable.
     """
     scan = read_scan(equation)
     inputs, first = scan.body.invars, scan.num_constants
@@ -40,18 +35,11 @@ def read_loop(
     constants.update(zip(inputs[:first], operands[:first], strict=True))
 
     step = _read_step(scan.body)
-    updates = step.outputs
-    carries = tuple(
-        Carry(variable, update, initial)
-        for variable, update, initial in zip(
-            inputs[first:last],
-            updates[: scan.num_carry],
-            operands[first:last],
-            strict=True,
-        )
-    )
+    updates, rows = step.outputs[: scan.num_carry], step.outputs[scan.num_carry :]
+    states = zip(inputs[first:last], updates, operands[first:last], strict=True)
+    carries = tuple(Carry(*state) for state in states)
     recipes: list[Result] = [Final(carry.variable) for carry in carries]
-    recipes += [Stack(atom) for atom in updates[scan.num_carry :]]
+    results = zip(equation.outvars, recipes + list(map(Stack, rows)), strict=True)
     return Loop(
         scope=str(equation.source_info.name_stack),
         length=scan.length,
@@ -61,14 +49,8 @@ def read_loop(
         sequences=dict(zip(inputs[last:], operands[last:], strict=True)),
         carries=carries,
         equations=step.equations,
-        results={
-            variable: recipe
-            for variable, recipe in zip(equation.outvars, recipes, strict=True)
-            if variable in wanted
-        },
-        zeros=frozenset(
-            v for v, zero in zip(inputs[:first], zeros[:first], strict=True) if zero
-        ),
+        results={v: recipe for v, recipe in results if v in wanted},
+        zeros=frozenset(itertools.compress(inputs[:first], zeros)),
         recomputes=step.recomputes,
     )
 
@@ -87,12 +69,9 @@ _steps: WeakKeyDictionary[Any, _Step] = WeakKeyDictionary()
 
 
 def _read_step(body: Any) -> _Step:
-    if body not in _steps:
-        _steps[body] = _open_step(body)
-    return _steps[body]
+    if body in _steps:
+        return _steps[body]
 
-
-def _open_step(body: Any) -> _Step:
     def opens(e: Any) -> bool:
         return is_plain_call(e) or is_call_with_rule(e) or is_our_recomputation(e)
 
@@ -104,4 +83,6 @@ def _open_step(body: Any) -> _Step:
         atom = names.get(atom, atom) if is_variable(atom) else atom
         return more.get(atom, atom) if is_variable(atom) else atom
 
-    return _Step(tuple(equations), tuple(map(current, body.outvars)), recomputes)
+    outputs = tuple(map(current, body.outvars))
+    _steps[body] = _Step(tuple(equations), outputs, recomputes)
+    return _steps[body]

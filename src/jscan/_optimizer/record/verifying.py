@@ -8,20 +8,12 @@ from jscan._optimizer.record.loop import Loop, final_variables
 
 
 def verify(loop: Loop, rule: str) -> None:
-    """Raise unless all that a record reads is there, once, and of the right type.
-
-    Args:
-        loop: The record.
-        rule: The rule that made it.
-
-    Raises:
-        AssertionError: What is wrong, and whose work it is.
-    """
+    """Raise unless all that a record reads is there, once, and of the right type."""
     carried = [carry.variable for carry in loop.carries]
     given = [*loop.constants, *loop.sequences, *carried]
     made = [v for equation in loop.equations for v in equation.outvars]
     behind = [v for equation in loop.after for v in equation.outvars]
-    counted = (loop.counters or {}).keys()
+    counted = loop.counters.keys()
     for names, what in ((given, "given"), (made, "computed"), (behind, "computed")):
         if len(set(names)) < len(names):
             raise AssertionError(f"{rule}: a variable is {what} twice")

@@ -1,15 +1,13 @@
-"""Draw a report: for each loop one bar before and one after."""
+"""Draw numbers of operations as bars."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from jscan._base.errors import ScanImportError, Subject, explain_error
 
-if TYPE_CHECKING:
-    from jscan._optimizer.reports.report import Report
 
-
-def draw(report: "Report") -> Any:
-    """A figure with two bars a loop: operations a step, and on all steps at once."""
+def draw(names: Sequence[str], in_loop: Sequence[int], at_once: Sequence[int]) -> Any:
+    """A figure with one bar a name: operations a step, and on all steps at once."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -22,23 +20,13 @@ def draw(report: "Report") -> Any:
                 fix="pip install 'jscan[plot]', or print the report",
             )
         ) from error
-    size = 7, 1.2 + 1.1 * max(1, len(report.loops))
-    figure, axes = plt.subplots(figsize=size)
+    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.55 * max(2, len(names))))
     plt.close(figure)  # so that a notebook shows it once: where it is returned
-    labels: list[str] = []
-    in_loop: list[int] = []
-    at_once: list[int] = []
-    for loop in report.loops:
-        for when, size in (("before", loop.before), ("after", loop.after)):
-            labels.append(f"{loop.name}, {when}")
-            in_loop.append(size.operations)
-            at_once.append(size.batched)
-    places = list(range(len(labels)))
+    places = list(range(len(names)))
     axes.barh(places, in_loop, label="at every step", color="tab:orange")
-    axes.barh(
-        places, at_once, left=in_loop, label="for all steps at once", color="tab:blue"
-    )
-    axes.set_yticks(places, labels)
+    label = "for all steps at once"
+    axes.barh(places, at_once, left=in_loop, label=label, color="tab:blue")
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel("operations")
     axes.legend()

@@ -1,12 +1,13 @@
 """What the optimizer did to each loop of a program, what it did not, and why."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jscan._optimizer.analysis.size import Size
 from jscan._optimizer.record.loop import Note
+from jscan._optimizer.reports.plot import draw
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class LoopReport:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.steps} steps"]
-        for note in self.notes:
-            lines.append(f"  {_mark(note)} {note.rule or note.pass_name}: {note.text}")
+        lines += [f"  {_mark(note)} {note.rule}: {note.text}" for note in self.notes]
         if not self.notes:
             lines.append("  nothing to do")
         lines += [f"  {what:24}{old:>12} -> {new}" for what, old, new in self.rows()]
@@ -100,38 +100,32 @@ class Report:
         raise KeyError(f"no loop {name!r}; there are {[x.name for x in self.loops]}")
 
     def __str__(self) -> str:
-        parts = [str(loop) for loop in self.loops] or ["no loops"]
-        if self.failure:
-            parts.insert(0, f"the program runs as written: {self.failure}")
-        if self.temporary_bytes:
-            old, new = map(_bytes, self.temporary_bytes)
-            parts.append(f"temporary memory of the program: {old} -> {new}")
-        if self.seconds:
-            parts.append(self._time())
-        return "\n\n".join(parts)
+        return "\n\n".join(self._parts(str, str))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        parts = [_loop_html(loop) for loop in self.loops] or ["<p>no loops</p>"]
+        return "\n".join(self._parts(_loop_html, _paragraph))
+
+    def _parts(
+        self, show: Callable[[LoopReport], str], write: Callable[[str], str]
+    ) -> list[str]:
+        parts = [show(loop) for loop in self.loops] or [write("no loops")]
         if self.failure:
-            text = html.escape(self.failure)
-            parts.insert(0, f"<p>The program runs as written: {text}</p>")
+            parts.insert(0, write(f"the program runs as written: {self.failure}"))
         if self.temporary_bytes:
             old, new = map(_bytes, self.temporary_bytes)
-            parts.append(f"<p>Temporary memory of the program: {old} → {new}</p>")
+            parts.append(write(f"temporary memory of the program: {old} -> {new}"))
         if self.seconds:
-            parts.append(f"<p>{self._time().capitalize()}</p>")
-        return "\n".join(parts)
+            parts.append(write(self._time()))
+        return parts
 
     def _time(self) -> str:
         """What the rules took, and the one that took most."""
-        most = max(self.seconds, key=lambda rule: self.seconds[rule])
-        total = 1e3 * sum(self.seconds.values())
-        return (
-            f"time of the rules: {total:.3g} ms, of which {most} took "
-            f"{1e3 * self.seconds[most]:.3g} ms"
-        )
+        times = {rule: 1e3 * seconds for rule, seconds in self.seconds.items()}
+        total, most = sum(times.values()), max(times, key=times.__getitem__)
+        whole = f"time of the rules: {total:.3g} ms"
+        return f"{whole}, of which {most} took {times[most]:.3g} ms"
 
     def plot(self) -> Any:
         """Draw each loop before and after: the step, and what left it.
@@ -144,15 +138,16 @@ class Report:
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        from jscan._optimizer.reports.plot import draw
-
-        return draw(self)
+        names = [
+            f"{x.name}, {when}" for x in self.loops for when in ("before", "after")
+        ]
+        sizes = [size for x in self.loops for size in (x.before, x.after)]
+        return draw(names, [s.operations for s in sizes], [s.batched for s in sizes])
 
 
 def _loop_html(loop: LoopReport) -> str:
     notes = "".join(
-        f"<li>{_mark(note)} <b>{html.escape(note.rule or note.pass_name)}</b>: "
-        f"{html.escape(note.text)}</li>"
+        f"<li>{_mark(note)} <b>{note.rule}</b>: {html.escape(note.text)}</li>"
         for note in loop.notes
     )
     rows = "".join(
@@ -163,6 +158,10 @@ def _loop_html(loop: LoopReport) -> str:
         f"<h4>{html.escape(loop.name)}: {loop.steps} steps</h4><ul>{notes}</ul>"
         f"<table><tr><th></th><th>before</th><th>after</th></tr>{rows}</table>"
     )
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text[0].upper() + text[1:])}</p>"
 
 
 def _mark(note: Note) -> str:

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jscan._jax.equations import evaluate, free_variables, needed, unique_variables
-from jscan._jax.jaxprs import Atom, holds, open_jaxpr
+from jscan._jax.jaxprs import Atom, open_jaxpr
+from jscan._optimizer.analysis.index import holds_loop
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import unknown
-
-_LOOPS = frozenset({"scan", "while"})
 
 
 def batched(
@@ -45,16 +44,19 @@ def batched(
         return evaluate(equations, here, outputs)
 
     if not changing:
-        return [
-            jnp.broadcast_to(value, (length, *jnp.shape(value))) for value in step()
-        ]
+        return [repeated(value, length) for value in step()]
     operands = [rows[v] for v in changing]
     function = jax.vmap(step) if chunk is None else _in_chunks(step, length, chunk)
-    if context.run is None or not any(holds(e, _LOOPS) for e in equations):
+    if context.run is None or not any(map(holds_loop, equations)):
         return function(*operands)
     # The batched program has loops of its own: let the optimizer see them.
     traced = jax.make_jaxpr(function)(*operands)
     return context.run(*open_jaxpr(traced), operands)
+
+
+def repeated(value: Any, length: int) -> Any:
+    """Rows `[length, ...]` of one value."""
+    return jnp.broadcast_to(value, (length, *jnp.shape(value)))
 
 
 def _in_chunks(step: Any, length: int, chunk: int) -> Any:

@@ -1,12 +1,12 @@
 """The sum over time of what a step computes, without computing it step by step.
 
-Rules: sums go through linear operations; a product of two changing operands is one
-contraction with time among its axes; rows written into zeros are one scatter; what
-has no rule is computed for all steps at once and added up. Scaling by a constant does
-*not* go through the sum: with an infinite factor or an overflow the result differs.
+Sums go through linear operations; a product of two changing operands is one
+contraction with time among its axes; rows written into zeros are one scatter; all else
+is computed for all steps at once and added up. Scaling by a constant does *not* go
+through the sum: with an infinite factor or an overflow the result differs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,17 @@ import jax.numpy as jnp
 
 from jscan._jax.equations import apply
 from jscan._jax.jaxprs import Atom, is_variable
+from jscan._jax.structure import value_key
 from jscan._optimizer.analysis.dependence import Dependence, Level
-from jscan._optimizer.analysis.linearity import inner_product, is_linear, is_zero
-from jscan._optimizer.analysis.sum_trees import ADDITIONS
+from jscan._optimizer.analysis.linearity import (
+    ADDED_UP,
+    inner_product,
+    is_linear,
+    writes_into_zeros,
+)
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
-from jscan._optimizer.writing.batches import batched
+from jscan._optimizer.writing.batches import batched, repeated
 
 
 class TimeSum:
@@ -56,15 +61,24 @@ class TimeSum:
             return self._rows[atom].sum(0)
         equation = self.dependence.producers[atom]
         name, operands = equation.primitive.name, equation.invars
-        if name in ADDITIONS or name in ("sub", "concatenate"):
+        if name in ADDED_UP:
             return apply(equation, *map(self, operands))
         if is_linear(equation) and self._passes(equation):
             return apply(
                 equation, self(operands[0]), *map(self._constant, operands[1:])
             )
-        rule = _RULES.get(name)
-        found = None if rule is None else rule(self, equation)
-        return self.rows(atom).sum(0) if found is None else found
+        product = inner_product(equation, self.dependence)
+        if product is not None:
+            return self._inner_product(product)
+        if name == "dot_general" and self._contracts(equation):
+            wholes = (self._part_of_whole(equation, side) for side in (0, 1))
+            found = next((whole for whole in wholes if whole is not None), None)
+            if found is not None:
+                return found
+            return self._contraction(equation, *map(self.rows, operands)).value()
+        if writes_into_zeros(equation, self.dependence):
+            return self._scatter(equation)
+        return self.rows(atom).sum(0)
 
     def _passes(self, equation: Any) -> bool:
         # A reduced product is better computed and reduced in one go.
@@ -77,6 +91,11 @@ class TimeSum:
             and producer.primitive.name == "mul"
         )
         return not reduced_product and all(map(self._is_constant, equation.invars[1:]))
+
+    def _contracts(self, equation: Any) -> bool:
+        # In an outer product, a repeated constant is smaller than rows of the result.
+        (axes, _), (batch, _) = equation.params["dimension_numbers"]
+        return not (*axes, *batch) or not any(map(self._is_constant, equation.invars))
 
     def _is_constant(self, atom: Atom) -> bool:
         return self.dependence.level(atom) is Level.CONSTANT
@@ -91,23 +110,16 @@ class TimeSum:
 
     def rows(self, atom: Atom) -> Any:
         """Rows `[T, ...]` of an operand."""
-        if not is_variable(atom) or atom in self.loop.constants:
-            return jnp.broadcast_to(
-                jnp.asarray(self.loop.value(atom), atom.aval.dtype),
-                (self.loop.length, *atom.aval.shape),
-            )
+        loop = self.loop
+        if not is_variable(atom) or atom in loop.constants:
+            value = jnp.asarray(loop.value(atom), atom.aval.dtype)
+            return repeated(value, loop.length)
         if atom not in self._rows:
-            (self._rows[atom],) = batched(
-                self.loop.after,
-                [atom],
-                self.loop.constants,
-                self._rows,
-                self.loop.length,
-                self.context,
-            )
+            parts = loop.constants, self._rows, loop.length
+            (self._rows[atom],) = batched(loop.after, [atom], *parts, self.context)
         return self._rows[atom]
 
-    def whole(self, equation: Any, side: int) -> Any | None:
+    def _part_of_whole(self, equation: Any, side: int) -> Any | None:
         """The sum of a product of a piece, cut from the one sum for all its pieces.
 
         `None` unless every piece of the operand is multiplied by the same rows.
@@ -129,42 +141,79 @@ class TimeSum:
         }
         if not pieces <= multiplied:
             return None
-        key = (piece.whole, other, side, str(equation.params))
+        key = (piece.whole, other, side, value_key(equation.params))
         if key not in self._wholes:
             rows = [self.rows(other)] * 2
             rows[side] = self._rows[piece.whole]
-            self._wholes[key] = self.contraction(equation, *rows)
-        total = self._wholes[key]
+            self._wholes[key] = self._contraction(equation, *rows)
         right_free = 0 if side else other.aval.ndim - len(axes) - len(batch)
         axis = equation.outvars[0].aval.ndim - 1 - right_free
-        return total.cut(axis, piece.start, atom.aval.shape[-1])
+        return self._wholes[key].cut(axis, piece.start, atom.aval.shape[-1])
 
-    def contraction(self, equation: Any, left: Any, right: Any) -> "_Contraction":
-        """The sum over time of a product, given the rows of both operands."""
-        folds = not self.context.is_split
-        return _contraction(equation.params, left, right, folds=folds)
+    def _contraction(self, equation: Any, left: Any, right: Any) -> "_Contraction":
+        """The sum over time of products of rows `[T, ...]`."""
+        (left_axes, right_axes), batch = equation.params["dimension_numbers"]
+        precision = equation.params["precision"]
 
-    def is_zero(self, atom: Atom) -> bool:
-        """Whether an operand is known to be all zeros."""
-        return is_zero(atom, self.dependence, self.loop)
+        def behind_time(axes: Any) -> tuple[int, ...]:
+            return tuple(axis + 1 for axis in axes)
 
-    def changes(self, atom: Atom) -> bool:
-        """Whether an operand differs from step to step."""
-        return not self._is_constant(atom)
+        contracted = (0, *behind_time(left_axes)), (0, *behind_time(right_axes))
+        leading = tuple(range(len(left_axes) + 1))
+        may_fold = not self.context.is_split and not batch[0]
+        if may_fold and contracted == (leading, leading):
+            # One long axis: with several, XLA would copy an operand to transpose it.
+            left, right = (jax.lax.collapse(x, 0, len(leading)) for x in (left, right))
+            contracted = ((0,), (0,))
+        # The narrower operand first: the other order took up to 1.6 times as long.
+        swapped = left.ndim == right.ndim == 2 and left.shape[1] > right.shape[1]
+        if swapped:
+            left, right = right, left
+            precision = precision[::-1] if isinstance(precision, tuple) else precision
+        total = jax.lax.dot_general(
+            left,
+            right,
+            (contracted, (behind_time(batch[0]), behind_time(batch[1]))),
+            precision=precision,
+            preferred_element_type=equation.params["preferred_element_type"],
+        )
+        return _Contraction(total, swapped)
 
+    def _inner_product(self, product: Any) -> Any:
+        """An inner product a step: one of all steps."""
+        left, right = map(self.rows, product.invars)
+        if not self.context.is_split:
+            left, right = left.reshape(-1), right.reshape(-1)
+        every = tuple(range(left.ndim))
+        # As exact as the elementwise product it replaces, on every device.
+        exact = jax.lax.Precision.HIGHEST
+        numbers = ((every, every), ((), ()))
+        return jax.lax.dot_general(left, right, numbers, precision=exact)
 
-def _contract(sums: TimeSum, equation: Any) -> Any | None:
-    left, right = equation.invars
-    (left_axes, _), (left_batch, _) = equation.params["dimension_numbers"]
-    # In an outer product, a constant repeated is smaller than the rows of the result.
-    outer = not (*left_axes, *left_batch)
-    if not outer and not (sums.changes(left) and sums.changes(right)):
-        return None
-    for side in (0, 1):
-        whole = sums.whole(equation, side)
-        if whole is not None:
-            return whole
-    return sums.contraction(equation, sums.rows(left), sums.rows(right)).value()
+    def _scatter(self, equation: Any) -> Any:
+        """Each step's rows are one more window of a single scatter."""
+        base, *operands = equation.invars
+        if equation.primitive.name == "scatter-add":
+            indices, rows = map(self.rows, operands)
+            numbers = equation.params["dimension_numbers"]
+            mode = equation.params["mode"]
+            window, inserted = numbers.update_window_dims, numbers.inserted_window_dims
+            places = numbers.scatter_dims_to_operand_dims
+        else:
+            rows, *starts = map(self.rows, operands)
+            # Starts are clamped as dynamic_update_slice clamps them.
+            sizes = zip(starts, base.aval.shape, rows.shape[1:], strict=True)
+            clamped = [jnp.clip(start, 0, n - width) for start, n, width in sizes]
+            indices, mode = jnp.stack(clamped, -1), "promise_in_bounds"
+            window = places = tuple(range(len(starts)))
+            inserted = ()
+        numbers = jax.lax.ScatterDimensionNumbers(
+            update_window_dims=tuple(axis + 1 for axis in window),
+            inserted_window_dims=inserted,
+            scatter_dims_to_operand_dims=places,
+        )
+        zeros = jnp.zeros(base.aval.shape, base.aval.dtype)
+        return jax.lax.scatter_add(zeros, indices, rows, numbers, mode=mode)
 
 
 @dataclass(frozen=True)
@@ -182,113 +231,3 @@ class _Contraction:
         axis = 1 - axis if self.transposed else axis
         part = jax.lax.slice_in_dim(self.total, start, start + size, axis=axis)
         return part.T if self.transposed else part
-
-
-def _contraction(
-    parameters: Mapping[str, Any], left: Any, right: Any, *, folds: bool
-) -> _Contraction:
-    """The sum over time of products of rows `[T, ...]`.
-
-    Args:
-        parameters: How a step multiplies them.
-        left: Rows of one operand.
-        right: Rows of the other.
-        folds: Whether time may become one axis with others.
-    """
-    (left_axes, right_axes), batch = parameters["dimension_numbers"]
-    precision = parameters["precision"]
-
-    def behind_time(axes: Any) -> tuple[int, ...]:
-        return tuple(axis + 1 for axis in axes)
-
-    contracted = (0, *behind_time(left_axes)), (0, *behind_time(right_axes))
-    leading = tuple(range(len(left_axes) + 1))
-    if folds and not batch[0] and contracted == (leading, leading):
-        # One long axis: with several, XLA would copy an operand to transpose it.
-        left, right = (jax.lax.collapse(x, 0, len(leading)) for x in (left, right))
-        contracted = ((0,), (0,))
-    # The narrower operand comes first: the other order took up to 1.6 times as long.
-    swapped = left.ndim == right.ndim == 2 and left.shape[1] > right.shape[1]
-    if swapped:
-        left, right = right, left
-        precision = precision[::-1] if isinstance(precision, tuple) else precision
-    total = jax.lax.dot_general(
-        left,
-        right,
-        (contracted, (behind_time(batch[0]), behind_time(batch[1]))),
-        precision=precision,
-        preferred_element_type=parameters["preferred_element_type"],
-    )
-    return _Contraction(total, swapped)
-
-
-def _reduce(sums: TimeSum, equation: Any) -> Any | None:
-    """An inner product a step: one of all steps."""
-    product = inner_product(equation, sums.dependence)
-    if product is None:
-        return None
-    left, right = map(sums.rows, product.invars)
-    if not sums.context.is_split:
-        left, right = left.reshape(-1), right.reshape(-1)
-    every = tuple(range(left.ndim))
-    # As exact as the elementwise product it replaces, on every device.
-    return jax.lax.dot_general(
-        left,
-        right,
-        ((every, every), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-    )
-
-
-def _scatter(sums: TimeSum, equation: Any) -> Any | None:
-    """Each step's updates are one more window of a single scatter."""
-    base, indices, updates = equation.invars
-    numbers = equation.params["dimension_numbers"]
-    if not sums.is_zero(base) or not sums.changes(indices):
-        return None
-    if numbers.operand_batching_dims:
-        return None
-    return jax.lax.scatter_add(
-        jnp.zeros(base.aval.shape, base.aval.dtype),
-        sums.rows(indices),
-        sums.rows(updates),
-        jax.lax.ScatterDimensionNumbers(
-            update_window_dims=tuple(d + 1 for d in numbers.update_window_dims),
-            inserted_window_dims=numbers.inserted_window_dims,
-            scatter_dims_to_operand_dims=numbers.scatter_dims_to_operand_dims,
-        ),
-        mode=equation.params["mode"],
-    )
-
-
-def _write(sums: TimeSum, equation: Any) -> Any | None:
-    base, update, *starts = equation.invars
-    if not sums.is_zero(base):
-        return None
-    sizes, window = base.aval.shape, update.aval.shape
-    # Starts are clamped as dynamic_update_slice clamps them.
-    clamped = [
-        jnp.clip(sums.rows(start), 0, size - width)
-        for start, size, width in zip(starts, sizes, window, strict=True)
-    ]
-    if not clamped:
-        return None
-    return jax.lax.scatter_add(
-        jnp.zeros(sizes, base.aval.dtype),
-        jnp.stack(clamped, -1),
-        sums.rows(update),
-        jax.lax.ScatterDimensionNumbers(
-            update_window_dims=tuple(range(1, len(window) + 1)),
-            inserted_window_dims=(),
-            scatter_dims_to_operand_dims=tuple(range(len(window))),
-        ),
-        mode="promise_in_bounds",
-    )
-
-
-_RULES: dict[str, Callable[[TimeSum, Any], Any | None]] = {
-    "dot_general": _contract,
-    "reduce_sum": _reduce,
-    "scatter-add": _scatter,
-    "dynamic_update_slice": _write,
-}

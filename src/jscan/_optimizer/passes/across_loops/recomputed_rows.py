@@ -43,7 +43,7 @@ def run(flat: Flat, context: Context) -> Flat:
             _of_rows(made, "made in the step that reads them"),
         )
         flat = flat.with_equations(exchanged(flat.equations, {id(equation): new}))
-        flat = flat.noted(written, Note("", True, "; ".join(filter(None, texts))))
+        flat = flat.noted(written, Note(True, "; ".join(filter(None, texts))))
     return flat
 
 

@@ -42,7 +42,7 @@ def run(flat: Flat, context: Context) -> Flat:
         flat = flat.with_equations([e for group in search.groups for e in group])
     for equation in loops:
         if id(equation) in search.apart:
-            flat = flat.noted(equation, Note("", False, search.apart[id(equation)]))
+            flat = flat.noted(equation, Note(False, search.apart[id(equation)]))
     return replace(flat, groups=tuple(search.groups))
 
 

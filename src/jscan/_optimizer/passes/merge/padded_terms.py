@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jscan._jax.equation_keys import value_key
 from jscan._jax.equations import apply, splice
 from jscan._jax.jaxprs import Atom
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_elementwise
+from jscan._jax.structure import value_key
 from jscan._optimizer.analysis.axes import adds_first_axis
 from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.analysis.linearity import is_zero

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._jax.equation_keys import equation_key, value_key
 from jscan._jax.equations import needed, splice, unique_variables
 from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, stack_bytes, variable_like
+from jscan._jax.structure import equation_key, value_key
 from jscan._optimizer.costs.machine import LONGEST_ROUNDING, keeps_logsumexp_rows
 from jscan._optimizer.passes.save_memory.last_row import stays_stacked
 from jscan._optimizer.record.cleanup import drop_unused

@@ -20,12 +20,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan._jax.equation_keys import value_key
 from jscan._jax.equations import splice
 from jscan._jax.jaxprs import variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
 from jscan._jax.slices import parts_of
+from jscan._jax.structure import value_key
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.costs.machine import Machine
