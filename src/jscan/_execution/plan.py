@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanNotImplementedError, explain_error
+from jscan._base.errors import ScanNotImplementedError
 from jscan._base.types import Leaf
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.taps import CarryPlan, plan_carry
@@ -156,14 +156,11 @@ def _check_refs(plan: LoopPlan) -> None:
     came = next((option for option, asked in loops.items() if asked), None)
     if came is not None:
         raise ScanNotImplementedError(
-            explain_error(
-                plan.options.name,
-                "a Ref that the step uses",
-                needed="a loop that runs and is differentiated whole",
-                came=came,
-                fix="make what the Ref holds a state: give its value in outputs_info "
-                "and return the new one",
-            )
+            "a Ref that the step uses",
+            needed="a loop that runs and is differentiated whole",
+            came=came,
+            fix="make what the Ref holds a state: give its value in outputs_info "
+            "and return the new one",
         )
 
 
@@ -179,13 +176,10 @@ def _check_length(spec: ScanSpec) -> None:
     names = [name for name, given in asked.items() if given]
     if names and not isinstance(spec.n_steps, int):
         raise ScanNotImplementedError(
-            explain_error(
-                options.name,
-                ", ".join(names),
-                needed="a number of steps that is known when the program is traced",
-                came=f"the symbolic length {spec.n_steps}",
-                fix="leave it out, or export the program for a fixed length",
-            )
+            ", ".join(names),
+            needed="a number of steps that is known when the program is traced",
+            came=f"the symbolic length {spec.n_steps}",
+            fix="leave it out, or export the program for a fixed length",
         )
 
 

@@ -18,7 +18,6 @@ from jscan._base.errors import (
     NonFiniteError,
     ScanNotImplementedError,
     ScanValueError,
-    explain_error,
 )
 from jscan._base.types import Leaf, PyTree, tree_text
 from jscan._execution.bar_plan import plan_bar
@@ -29,10 +28,10 @@ from jscan._frontend.state_types import promote_states
 from jscan._frontend.step import (
     call_step,
     complete_outputs,
-    row_type,
     step_frame,
     stop_condition,
     trace_step,
+    types_of,
 )
 from jscan._jax.types import is_traced
 from jscan._loops.bars import move_bar
@@ -52,13 +51,10 @@ def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, Any]:
     check_arity(spec)
     if spec.limit is not None:
         raise ScanNotImplementedError(
-            explain_error(
-                spec.options.name,
-                "mode='DEBUG'",
-                needed="a known number of steps: this mode is a Python loop",
-                came="a traced n_steps",
-                fix="call the function outside jax.jit and jax.vmap, or leave mode out",
-            )
+            "mode='DEBUG'",
+            needed="a known number of steps: this mode is a Python loop",
+            came="a traced n_steps",
+            fix="call the function outside jax.jit and jax.vmap, or leave mode out",
         )
     if spec.n_steps == 0:
         return _no_steps(spec)
@@ -96,20 +92,17 @@ def _cut(spec: ScanSpec, n_steps: int) -> int:
 
 def _holds(stop: Any, spec: ScanSpec) -> bool:
     """Whether the loop stops: a Python loop has to know."""
-    condition = stop_condition(stop, spec.options.name)
+    condition = stop_condition(stop)
     given = getattr(stop, "value", stop)
     try:
         # What is known stays known under `jax.jit`, where `condition` is traced.
         return bool(condition if is_traced(given) else np.asarray(given))
     except jax.errors.TracerBoolConversionError as error:
         raise ScanNotImplementedError(
-            explain_error(
-                spec.options.name,
-                "mode='DEBUG'",
-                needed="to know when the loop stops: this mode is a Python loop",
-                came="an until() condition traced by jax.jit or jax.vmap",
-                fix="call the function outside of them, or leave mode out",
-            )
+            "mode='DEBUG'",
+            needed="to know when the loop stops: this mode is a Python loop",
+            came="an until() condition traced by jax.jit or jax.vmap",
+            fix="call the function outside of them, or leave mode out",
         ) from error
 
 
@@ -148,10 +141,8 @@ class _Run:
     def first_step(self) -> tuple[OutputSpec, ...] | None:
         """Run step 0; promoted specs when the states' types do not close yet."""
         returned, stop = self._step(0)
-        name = self.spec.options.name
         self.outputs = complete_outputs(self.spec, self.outputs, len(returned.outputs))
-        types = [jax.tree.map(row_type, row) for row in returned.outputs]
-        promoted = promote_states(self.outputs, types, name)
+        promoted = promote_states(self.outputs, list(map(types_of, returned.outputs)))
         if promoted is None:
             self._record(returned)
             self.stopped = stop
@@ -190,7 +181,7 @@ class _Run:
             arguments += spec.non_sequence_arguments(spec.non_sequence_leaves())
             returned = call_step(spec, arguments, index)
             self.fresh = {
-                variable: _new_value(variable, value, spec.options.name)
+                variable: _new_value(variable, value)
                 for variable, value in returned.updates.items()
             }
             returned.outputs[:] = [
@@ -216,13 +207,10 @@ class _Run:
             self.positions = {stream: stream.value for stream in draws}
         elif draws != self.draws:
             raise ScanValueError(
-                explain_error(
-                    self.spec.options.name,
-                    f"random draws at step {index}",
-                    needed="the draws of step 0, so that compiled loops agree",
-                    came="another number of draws",
-                    fix="draw in every step, and use the sample where it is wanted",
-                )
+                f"random draws at step {index}",
+                needed="the draws of step 0, so that compiled loops agree",
+                came="another number of draws",
+                fix="draw in every step, and use the sample where it is wanted",
             )
 
     def _record(self, returned: Returned) -> None:
@@ -247,30 +235,30 @@ class _Run:
 
     def _check_types(self, returned: Returned, step: int) -> None:
         """Every step must return what step 0 returned."""
-        first, name = self.rows[0], self.spec.options.name
+        first = self.rows[0]
         complete_outputs(self.spec, self.outputs, len(returned.outputs))
         for index, (then, row) in enumerate(zip(first, returned.outputs, strict=True)):
-            before, now = (jax.tree.map(row_type, tree) for tree in (then, row))
+            before, now = types_of(then), types_of(row)
             if _form(before) != _form(now):
-                raise_changed(name, index, step, before, now)
+                raise_changed(index, step, before, now)
 
     def _check_finite(
         self, returned: Returned, step: int, arguments: Sequence[PyTree]
     ) -> None:
         for index, output in enumerate(returned.outputs):
             if any(map(_is_broken, jax.tree.leaves(output))):
-                name = self.spec.options.name
                 place = f"output {index}"
                 seen = jax.tree.map(self._worth, list(arguments))
                 inputs = dict(zip(argument_names(self.spec), seen, strict=True))
-                text = explain_error(
-                    name,
+                raise NonFiniteError(
                     f"{place} at step {step}",
                     needed="finite numbers",
                     came=str(output),
                     fix=f"look at the step's inputs, {inputs}",
+                    step=step,
+                    output=place,
+                    inputs=inputs,
                 )
-                raise NonFiniteError(text, step=step, output=place, inputs=inputs)
 
     def _worth(self, argument: Any) -> PyTree:
         """What an argument was worth in the step; a variable goes on changing."""
@@ -285,18 +273,13 @@ def _form(row: PyTree) -> Any:
     return tree, [leaf.shape for leaf in leaves]
 
 
-def raise_changed(
-    name: str | None, index: int, step: int, before: PyTree, now: PyTree
-) -> None:
+def raise_changed(index: int, step: int, before: PyTree, now: PyTree) -> None:
     """Refuse an output whose tree or shape differs from that of step 0."""
     raise ScanValueError(
-        explain_error(
-            name,
-            f"output {index} at step {step}",
-            needed=f"the shape of step 0, {tree_text(before)}",
-            came=tree_text(now),
-            fix="make the step return the same shapes every time",
-        )
+        f"output {index} at step {step}",
+        needed=f"the shape of step 0, {tree_text(before)}",
+        came=tree_text(now),
+        fix="make the step return the same shapes every time",
     )
 
 
@@ -317,8 +300,8 @@ def _unstack(rows: PyTree, count: int) -> list[PyTree]:
     return [jax.tree.map(lambda leaf, row=row: leaf[row], rows) for row in range(count)]
 
 
-def _new_value(variable: SharedVariable, value: Any, name: str | None) -> PyTree:
-    leaves = checked_update(variable, value, name)
+def _new_value(variable: SharedVariable, value: Any) -> PyTree:
+    leaves = checked_update(variable, value)
     return jax.tree.unflatten(jax.tree.structure(variable.value), leaves)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jscan._base.errors import ScanNotImplementedError, explain_error
+from jscan._base.errors import ScanNotImplementedError, signed
 from jscan._base.lists import split, unflatten_all
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
@@ -154,22 +154,23 @@ def scan(
         >>> float(jax.grad(loss)(0.5))
         2.0
     """
-    options = check_options(
-        name=name,
-        mode=mode,
-        truncate_gradient=truncate_gradient,
-        go_backwards=go_backwards,
-        strict=strict,
-        return_list=return_list,
-        profile=profile,
-        unroll=unroll,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-    spec = normalise(
-        fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
-    )
-    return run_scan(spec)
+    with signed(name):
+        options = check_options(
+            name=name,
+            mode=mode,
+            truncate_gradient=truncate_gradient,
+            go_backwards=go_backwards,
+            strict=strict,
+            return_list=return_list,
+            profile=profile,
+            unroll=unroll,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        spec = normalise(
+            fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
+        )
+        return run_scan(spec)
 
 
 def run_scan(spec: ScanSpec) -> ScanResult:
@@ -179,13 +180,10 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     step = trace_step(spec)
     if step.has_stop and spec.options.row_every is not None:
         raise ScanNotImplementedError(
-            explain_error(
-                spec.options.name,
-                "until",
-                needed="a loop that runs to its end, in scan_checkpoints",
-                came="a step that returns until",
-                fix="use scan(..., checkpoint=N), which stops",
-            )
+            "until",
+            needed="a loop that runs to its end, in scan_checkpoints",
+            came="a step that returns until",
+            fix="use scan(..., checkpoint=N), which stops",
         )
     # The loop takes its numbers in one piece, and keeps what it reads.
     claim = Claim(frozenset((*step.reads, *step.draws)), frozenset(step.draws))
