@@ -28,8 +28,6 @@ from jscan._state.streams import Stream, without_streams
 from jscan._state.updates import Updates, checked_update
 from jscan._state.variables import SharedVariable
 
-TreeDef = Any  # jax.tree_util.PyTreeDef
-
 Axes = Mapping[SharedVariable, frozenset[Any]]
 
 
@@ -49,7 +47,7 @@ class Step:
         draws: Random streams it draws from, and how many draws it makes.
         outputs: The completed `outputs_info`: one entry per output, states with their
             final types.
-        output_trees: The tree structure of one row of each output.
+        rows: The types of one row of each output.
         has_stop: True when the step returned `until`.
         axes: Along which manual mesh axes variables vary once they are updated.
     """
@@ -60,14 +58,13 @@ class Step:
     updated: tuple[SharedVariable, ...]
     draws: dict[Stream, int]
     outputs: tuple[OutputSpec, ...]
-    output_trees: tuple[TreeDef, ...]
+    rows: list[PyTree]
     has_stop: bool
     axes: Axes
 
-    @property
-    def read_values(self) -> list[Leaf]:
-        """The values, before the loop, of the variables read: leaves in order."""
-        return jax.tree.leaves([_value_before(v, self.axes) for v in self.reads])
+    def value_before(self, variable: SharedVariable) -> PyTree:
+        """The value of a variable before the loop."""
+        return _value_before(variable, self.axes)
 
 
 @dataclass
@@ -283,7 +280,7 @@ def _finish(
         updated=trace.updated,
         draws=trace.draws,
         outputs=outputs,
-        output_trees=tuple(jax.tree.structure(row) for row in trace.rows),
+        rows=trace.rows,
         has_stop=trace.has_stop,
         axes=trace.axes,
     )

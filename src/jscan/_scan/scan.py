@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jscan._base.errors import ScanNotImplementedError, signed
-from jscan._base.lists import split, unflatten_all
+from jscan._base.lists import cut
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
@@ -193,12 +193,13 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         executed = known_count(leaves.pop()) if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
     rows, held = plan.rows, plan.rows * plan.returns_last
-    stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
+    stacked, shared, last = cut(leaves, [rows, len(leaves) - rows - held, held])
     exact = isinstance(executed, int)
     if not exact and last:
         stacked = hold_rows(stacked, last, executed)
-    outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
-    values = unflatten_all([plan.read_trees[index] for index in plan.updated], shared)
+    trees = plan.results.children()
+    outputs = jax.tree.unflatten(trees[0], stacked)
+    values = jax.tree.unflatten(trees[1], shared)
     updates = Updates(zip(step.updated, values, strict=True)) + positions
     if not plan.is_bounded:
         return _pack(spec, outputs, updates, executed, spec.n_steps)
