@@ -7,6 +7,7 @@ from typing import Any
 from fuzz.choices import Choices
 from support.optimizer.checking import NAMES, SETUPS, check
 from support.optimizer.generate import program_of
+from support.optimizer.machines import KEEN, every_machine
 from support.optimizer.programs import TWINS
 
 # Two loops that may be joined; `associate`, which changes rounding, is tried on one.

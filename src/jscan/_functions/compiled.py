@@ -96,10 +96,10 @@ class Compiled:
     def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:
         """Refuse inputs whose buffers are deleted."""
         owner = self.inputs.settings.owner
-        donation.check_alive(leaves, owner, "an argument")
+        donation.check_alive(leaves, "an argument", owner)
         for variable, value in zip(self.reads, values, strict=True):
-            donation.check_alive(value, variable.subject, "its stored value")
-        donation.check_alive(self._captured, owner, "an array it closes over")
+            donation.check_alive(value, "its stored value", variable.subject)
+        donation.check_alive(self._captured, "an array it closes over", owner)
 
     def note_taken(self, values: list[PyTree]) -> None:
         """Remember who overwrote the old values."""

@@ -13,6 +13,7 @@ from jscan._base.errors import (
     ScanValueError,
     Subject,
     explain_error,
+    signed,
     warn,
 )
 from jscan._base.types import PyTree, type_text
@@ -92,7 +93,8 @@ def value_and_grad(
     """
     variables, tree = jax.tree.flatten(wrt)
     _check_variables(variables)
-    refuse_given_away(variables, frames.current(), _SUBJECT)
+    with signed(_SUBJECT):
+        refuse_given_away(variables, frames.current())
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))

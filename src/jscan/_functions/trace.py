@@ -18,7 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import (
+    ScanTypeError,
+    ScanValueError,
+    Subject,
+    explain_error,
+    signed,
+)
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
 from jscan._jax.jaxprs import is_jaxpr, open_jaxpr
@@ -251,7 +257,8 @@ def evaluate(
 ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
     """Call the function in its frame: packed outputs, new values of variables."""
     value = call(leaves)
-    returned = Returned([]) if value is None else parse_return(value, settings.owner)
+    with signed(settings.owner):
+        returned = Returned([]) if value is None else parse_return(value)
     if returned.stop is not None:
         raise ScanValueError(
             explain_error(
@@ -270,7 +277,7 @@ def evaluate(
             continue  # the frame has counted these draws, and any later ones
         _refuse_local(variable, frame, settings.owner)
         place = f"the update of {variable!r}"
-        fresh = check_value(variable, update, settings.owner, place)
+        fresh = check_value(variable, update, place, settings.owner)
         tree = jax.tree.structure(frames.value_of(variable))
         new[variable] = jax.tree.unflatten(tree, fresh)
     return jax.tree.map(jnp.asarray, returned.packed()), new

@@ -99,7 +99,7 @@ class Updates(dict[SharedVariable, Any]):
                 here = frames.staging_trace()
                 if here is not variable.home or frames.current():
                     raise_traced(variable, "Updates.apply")
-                leaves = check_value(variable, value, _SUBJECT, repr(variable))
+                leaves = check_value(variable, value, repr(variable), _SUBJECT)
                 if here is None and any(map(is_traced, leaves)):
                     raise_traced(variable, "Updates.apply")
                 tree = jax.tree.structure(variable.stored)
@@ -111,12 +111,10 @@ class Updates(dict[SharedVariable, Any]):
 OrderedUpdates = Updates
 
 
-def checked_update(
-    variable: SharedVariable, value: Any, name: str | None
-) -> list[Leaf]:
+def checked_update(variable: SharedVariable, value: Any) -> list[Leaf]:
     """Leaves of an update inside a loop, of exactly the variable's types and shapes."""
     place = f"the update of {variable!r}"
-    return check_value(variable, value, name, place, same_shape=True)
+    return check_value(variable, value, place, same_shape=True)
 
 
 def _as_pairs(pairs: Any) -> Iterable[Any]:

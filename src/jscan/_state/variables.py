@@ -60,7 +60,7 @@ class SharedVariable(ArrayLike):
                     else fix_of_kind(wrong),
                 )
             )
-        donation.check_alive(value, self.subject, "value")
+        donation.check_alive(value, "value", self.subject)
         self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
         self._prepare()
         # A variable made inside a trace belongs to it and ends with it.
@@ -79,7 +79,7 @@ class SharedVariable(ArrayLike):
         if frames.current() is None and donation.is_gone(value):
             with self.turn_to_read():  # a call may be about to store the next one
                 value = self.stored
-            donation.check_alive(value, self.subject, "its stored value")
+            donation.check_alive(value, "its stored value", self.subject)
         return value
 
     def turn_to_read(self) -> Turn:
@@ -128,7 +128,7 @@ class SharedVariable(ArrayLike):
         if frames.staging_trace() is not self.home or frames.current():
             raise_traced(self, "set_value")
         with Turn(to_update((self,))):
-            leaves = check_value(self, value, self.subject, "set_value")
+            leaves = check_value(self, value, "set_value", self.subject)
             leaves = [strong(leaf, copy=not borrow) for leaf in leaves]
             self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
 
@@ -188,8 +188,8 @@ def strong(leaf: Any, copy: bool = True) -> jax.Array:
 def check_value(
     variable: SharedVariable,
     value: Any,
-    owner: str | None,
     place: str,
+    owner: str | None = None,
     *,
     same_shape: bool = False,
 ) -> list[Leaf]:
@@ -198,29 +198,27 @@ def check_value(
     Args:
         variable: Whose value is to change.
         value: The new one; Python numbers take the variable's dtype.
-        owner: Who asks, for the error text: a loop's name or a `Subject`.
         place: Where the value came from, for the error text.
+        owner: Who asks, for the error text; a loop, if it is left out.
         same_shape: True inside loops, whose carry cannot change its shape.
     """
     if isinstance(value, SharedVariable):
         value = value.value
-    donation.check_alive(value, owner, place)
+    donation.check_alive(value, place, owner)
     old, tree = jax.tree.flatten(frames.value_of(variable))
     new, new_tree = jax.tree.flatten(value)
     if tree != new_tree:
         raise ScanTypeError(
-            explain_error(
-                owner,
-                place,
-                needed=f"a value of the variable's tree, {tree}",
-                came=str(new_tree),
-                fix="give the whole tree, with every entry",
-            )
+            place,
+            needed=f"a value of the variable's tree, {tree}",
+            came=str(new_tree),
+            fix="give the whole tree, with every entry",
+            owner=owner,
         )
     leaves = []
     for before, after in zip(old, new, strict=True):
         if not _is_storable(after) and not isinstance(after, ArrayLike):
-            raise _misfit(before, after, owner, place, fix_of_kind(after))
+            raise _misfit(before, after, place, owner, fix_of_kind(after))
         after = jnp.asarray(after)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
             with jax.numpy_dtype_promotion("standard"):
@@ -233,7 +231,7 @@ def check_value(
             if not fits:
                 keeps = "of the same shape" if same_shape else "with as many axes"
                 fix = f"give a value {keeps}, or make another variable for it"
-            raise _misfit(before, after, owner, place, fix)
+            raise _misfit(before, after, place, owner, fix)
         leaves.append(strong(after, copy=False))
     return leaves
 
@@ -253,13 +251,10 @@ def raise_traced(variable: SharedVariable, method: str) -> NoReturn:
 
 
 def _misfit(
-    before: Leaf, after: Any, owner: str | None, place: str, fix: str
+    before: Leaf, after: Any, place: str, owner: str | None, fix: str
 ) -> ScanTypeError:
-    return ScanTypeError(
-        explain_error(
-            owner, place, needed=type_text(before), came=type_text(after), fix=fix
-        )
-    )
+    needed, came = type_text(before), type_text(after)
+    return ScanTypeError(place, needed=needed, came=came, fix=fix, owner=owner)
 
 
 def _is_variable(value: Any) -> bool:
