@@ -19,7 +19,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 
 class ScanError(Exception):
@@ -33,6 +33,13 @@ class ScanError(Exception):
         ...     print(isinstance(error, ValueError))
         True
     """
+
+    @classmethod
+    def at(
+        cls, name: str | None, place: str, *, needed: str, came: str, fix: str
+    ) -> Self:
+        """The error at a place of the loop `name`, in the one wording of all."""
+        return cls(explain_error(name, place, needed=needed, came=came, fix=fix))
 
 
 class ScanTypeError(ScanError, TypeError):

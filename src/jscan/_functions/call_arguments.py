@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, Subject
 from jscan._base.types import Leaf, is_array, is_number
 from jscan._state.array_likes import ArrayLike
 from jscan._state.variables import SharedVariable
@@ -29,14 +29,12 @@ class Taker:
         try:
             return self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ScanTypeError(
-                explain_error(
-                    self.owner,
-                    "a call",
-                    needed=f"the arguments {self.signature}",
-                    came=f"others ({error})",
-                    fix="call it as you would call the Python function",
-                )
+            raise ScanTypeError.at(
+                self.owner,
+                "a call",
+                needed=f"the arguments {self.signature}",
+                came=f"others ({error})",
+                fix="call it as you would call the Python function",
             ) from None
 
 
@@ -186,14 +184,11 @@ def _kind(tree: Any, leaves: Sequence[Any], owner: Subject) -> Kind:
 
 def _is_array(leaf: Any, owner: Subject) -> bool:
     if isinstance(leaf, SharedVariable):
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                "an argument",
-                needed="arrays, numbers or trees of them",
-                came=repr(leaf),
-                fix=f"read the variable in the function's body, or pass "
-                f"{leaf.label}.value",
-            )
+        raise ScanTypeError.at(
+            owner,
+            "an argument",
+            needed="arrays, numbers or trees of them",
+            came=repr(leaf),
+            fix=f"read the variable in the function's body, or pass {leaf.label}.value",
         )
     return is_array(leaf) or is_number(leaf) or isinstance(leaf, ArrayLike)

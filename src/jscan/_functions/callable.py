@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanTypeError, explain_error
+from jscan._base.errors import ScanTypeError
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.call_arguments import Arguments, Sorter, Taker
@@ -135,14 +135,12 @@ class Function:
         try:
             return arguments.layout.programs.get(arguments.constants)
         except TypeError as error:
-            raise ScanTypeError(
-                explain_error(
-                    self.settings.owner,
-                    "an argument",
-                    needed="arrays, numbers, trees of them or hashable values",
-                    came=str(error),
-                    fix="convert it with jnp.asarray",
-                )
+            raise ScanTypeError.at(
+                self.settings.owner,
+                "an argument",
+                needed="arrays, numbers, trees of them or hashable values",
+                came=str(error),
+                fix="convert it with jnp.asarray",
             ) from error
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
@@ -256,16 +254,14 @@ class Function:
                 take(variable, count)
                 continue
             if frame.scope is not Scope.FUNCTION:
-                raise ScanTypeError(
-                    explain_error(
-                        self.settings.owner,
-                        f"the update of {variable!r}",
-                        needed="a call from Python or from another function",
-                        came=f"a call from a {frame.scope.value}",
-                        fix=f"give jscan.optimize or jscan.explain {self.name} itself"
-                        if frame.scope is Scope.REWRITTEN
-                        else f"call {self.name}.fn there and return its updates",
-                    )
+                raise ScanTypeError.at(
+                    self.settings.owner,
+                    f"the update of {variable!r}",
+                    needed="a call from Python or from another function",
+                    came=f"a call from a {frame.scope.value}",
+                    fix=f"give jscan.optimize or jscan.explain {self.name} itself"
+                    if frame.scope is Scope.REWRITTEN
+                    else f"call {self.name}.fn there and return its updates",
                 )
             frame.set(variable, value)
             frame.stored[variable] = value
@@ -275,16 +271,14 @@ class Function:
             return
         for variable, value in new.items():
             if any(map(is_traced, jax.tree.leaves(value))) and variable.home is None:
-                raise ScanTypeError(
-                    explain_error(
-                        self.settings.owner,
-                        f"the update of {variable!r}",
-                        needed="a call on values",
-                        came="a call inside jax.grad, jax.vmap or jax.jit, which would "
-                        "store a tracer",
-                        fix="use the transformation inside the function, or in it a "
-                        "function without updates",
-                    )
+                raise ScanTypeError.at(
+                    self.settings.owner,
+                    f"the update of {variable!r}",
+                    needed="a call on values",
+                    came="a call inside jax.grad, jax.vmap or jax.jit, which would "
+                    "store a tracer",
+                    fix="use the transformation inside the function, or in it a "
+                    "function without updates",
                 )
 
     def _run_in_python(self, arguments: Arguments) -> PyTree:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanValueError, explain_error
+from jscan._base.errors import ScanValueError
 from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.trace import Inputs, Notes, trace
@@ -82,15 +82,13 @@ class Compiled:
             seen[key] = seen.get(key, 0) + 1
         for variable, value in zip(self.inputs.updated, values, strict=False):
             if any(seen[_buffer(leaf)] > 1 for leaf in jax.tree.leaves(value)):
-                raise ScanValueError(
-                    explain_error(
-                        self.inputs.settings.owner,
-                        f"{variable!r} with donate=True",
-                        needed="a buffer that nothing else in the call uses",
-                        came="one that is also an argument, captured by the function, "
-                        "or held by another variable",
-                        fix="pass or store a copy, as in jnp.array(x)",
-                    )
+                raise ScanValueError.at(
+                    self.inputs.settings.owner,
+                    f"{variable!r} with donate=True",
+                    needed="a buffer that nothing else in the call uses",
+                    came="one that is also an argument, captured by the function, "
+                    "or held by another variable",
+                    fix="pass or store a copy, as in jnp.array(x)",
                 )
 
     def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._frontend.options import MODES
 from jscan._functions.callable import Function
 from jscan._functions.trace import Settings
@@ -34,14 +34,12 @@ def _hinting(make: Callable[P, R]) -> Callable[P, R]:
         try:
             taken.bind(*args, **kwargs)
         except TypeError as error:
-            raise ScanTypeError(
-                explain_error(
-                    Subject("jscan.function"),
-                    "a call",
-                    needed="one Python function, and options by name",
-                    came=f"something else ({error})",
-                    fix=_PORTING,
-                )
+            raise ScanTypeError.at(
+                Subject("jscan.function"),
+                "a call",
+                needed="one Python function, and options by name",
+                came=f"something else ({error})",
+                fix=_PORTING,
             ) from None
         return make(*args, **kwargs)
 
@@ -121,24 +119,20 @@ def function(
         )
     owner = Subject(f"function {name or getattr(f, '__name__', 'function')!r}")
     if not callable(f):
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                "f",
-                needed="a Python function",
-                came=f"{f!r:.60}",
-                fix=_PORTING,
-            )
+        raise ScanTypeError.at(
+            owner,
+            "f",
+            needed="a Python function",
+            came=f"{f!r:.60}",
+            fix=_PORTING,
         )
     if mode is not None and mode not in MODES:
-        raise ScanValueError(
-            explain_error(
-                owner,
-                "mode",
-                needed=f"None or one of {', '.join(map(repr, MODES))}",
-                came=repr(mode),
-                fix="leave mode out",
-            )
+        raise ScanValueError.at(
+            owner,
+            "mode",
+            needed=f"None or one of {', '.join(map(repr, MODES))}",
+            came=repr(mode),
+            fix="leave mode out",
         )
     settings = Settings(
         owner=owner,

@@ -12,7 +12,6 @@ from jscan._base.errors import (
     ScanTypeError,
     ScanValueError,
     Subject,
-    explain_error,
     warn,
 )
 from jscan._base.types import PyTree, type_text
@@ -131,50 +130,42 @@ def _is_variable(value: Any) -> bool:
 def _check_variables(variables: list[Any]) -> None:
     for variable in variables:
         if not _is_variable(variable):
-            raise ScanTypeError(
-                explain_error(
-                    _SUBJECT,
-                    "wrt",
-                    needed="shared variables",
-                    came=f"{variable!r:.60} of type {type(variable).__name__}",
-                    fix="use jax.grad for derivatives in arguments",
-                )
+            raise ScanTypeError.at(
+                _SUBJECT,
+                "wrt",
+                needed="shared variables",
+                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                fix="use jax.grad for derivatives in arguments",
             )
         for leaf in jax.tree.leaves(variable.value):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise ScanTypeError(
-                    explain_error(
-                        _SUBJECT,
-                        f"wrt, {variable!r}",
-                        needed="a variable of real floating-point numbers",
-                        came=type_text(leaf),
-                        fix="start the variable from floats, as in shared(0.0)",
-                    )
+                raise ScanTypeError.at(
+                    _SUBJECT,
+                    f"wrt, {variable!r}",
+                    needed="a variable of real floating-point numbers",
+                    came=type_text(leaf),
+                    fix="start the variable from floats, as in shared(0.0)",
                 )
     twice = [v for index, v in enumerate(variables) if v in variables[:index]]
     if not variables or twice:
-        raise ScanValueError(
-            explain_error(
-                _SUBJECT,
-                "wrt",
-                needed="at least one shared variable, each once",
-                came=f"{twice[0]!r} twice" if twice else "none",
-                fix="name every variable once",
-            )
+        raise ScanValueError.at(
+            _SUBJECT,
+            "wrt",
+            needed="at least one shared variable, each once",
+            came=f"{twice[0]!r} twice" if twice else "none",
+            fix="name every variable once",
         )
 
 
 def _split(result: Any) -> tuple[Any, Any]:
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    raise ScanTypeError(
-        explain_error(
-            _SUBJECT,
-            "has_aux=True",
-            needed="a cost that returns (scalar, aux)",
-            came=type(result).__name__,
-            fix="return two values",
-        )
+    raise ScanTypeError.at(
+        _SUBJECT,
+        "has_aux=True",
+        needed="a cost that returns (scalar, aux)",
+        came=type(result).__name__,
+        fix="return two values",
     )
 
 
@@ -185,24 +176,20 @@ def _as_scalar(cost: Any) -> jax.Array:
     leaves = jax.tree.leaves(cost)
     shape = jnp.shape(cost) if len(leaves) == 1 and leaves[0] is cost else None
     if shape != ():
-        raise ScanValueError(
-            explain_error(
-                _SUBJECT,
-                "cost",
-                needed="a scalar",
-                came=type_text(cost) if shape else f"{type(cost).__name__}",
-                fix="reduce it with .sum() or .mean()",
-            )
+        raise ScanValueError.at(
+            _SUBJECT,
+            "cost",
+            needed="a scalar",
+            came=type_text(cost) if shape else f"{type(cost).__name__}",
+            fix="reduce it with .sum() or .mean()",
         )
     value = jnp.asarray(cost)
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "cost",
-                needed="a real floating-point number",
-                came=type_text(value),
-                fix="compute it from floats",
-            )
+        raise ScanTypeError.at(
+            _SUBJECT,
+            "cost",
+            needed="a real floating-point number",
+            came=type_text(value),
+            fix="compute it from floats",
         )
     return value

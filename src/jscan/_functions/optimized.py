@@ -18,7 +18,6 @@ from jscan._base.errors import (
     ScanNotImplementedError,
     ScanTypeError,
     Subject,
-    explain_error,
 )
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, is_array, is_number
@@ -118,14 +117,12 @@ def optimize(
 
 def _check_callable(verb: str, fun: Any) -> None:
     if not callable(fun):
-        raise ScanTypeError(
-            explain_error(
-                Subject(f"jscan.{verb}"),
-                "fun",
-                needed="a function",
-                came=f"{fun!r:.60}",
-                fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
-            )
+        raise ScanTypeError.at(
+            Subject(f"jscan.{verb}"),
+            "fun",
+            needed="a function",
+            came=f"{fun!r:.60}",
+            fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
         )
 
 
@@ -205,14 +202,12 @@ class _Traced:
     def check_variables(self, fun: Callable[..., Any]) -> None:
         """Refuse draws, and reads that JAX would freeze where the call stands."""
         if self.frame.draws:
-            raise ScanNotImplementedError(
-                explain_error(
-                    Subject("jscan.optimize"),
-                    getattr(fun, "__name__", "fun"),
-                    needed="a function that draws no random numbers from a stream",
-                    came=f"draws from {[*self.frame.draws]!r}",
-                    fix="make it a jscan.function and optimize that",
-                )
+            raise ScanNotImplementedError.at(
+                Subject("jscan.optimize"),
+                getattr(fun, "__name__", "fun"),
+                needed="a function that draws no random numbers from a stream",
+                came=f"draws from {[*self.frame.draws]!r}",
+                fix="make it a jscan.function and optimize that",
             )
         for variable in self.frame.reads:
             frames.value_of(variable)

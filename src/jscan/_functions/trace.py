@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
 from jscan._jax.closed import open_jaxpr
@@ -253,14 +253,12 @@ def evaluate(
     value = call(leaves)
     returned = Returned([]) if value is None else parse_return(value, settings.owner)
     if returned.stop is not None:
-        raise ScanValueError(
-            explain_error(
-                settings.owner,
-                "the return value",
-                needed="outputs and updates",
-                came="until, which only a step of scan may return",
-                fix="move the loop into jscan.scan",
-            )
+        raise ScanValueError.at(
+            settings.owner,
+            "the return value",
+            needed="outputs and updates",
+            came="until, which only a step of scan may return",
+            fix="move the loop into jscan.scan",
         )
     new = dict(frame.stored)
     if settings.default_updates:
@@ -280,14 +278,12 @@ def _refuse_local(
     variable: SharedVariable, frame: frames.Frame, owner: Subject
 ) -> None:
     if variable.birth is frame:
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                f"the update of {variable!r}",
-                needed="a variable that lives outside of the function",
-                came="one that the function itself makes",
-                fix="call jscan.shared outside of the function",
-            )
+        raise ScanTypeError.at(
+            owner,
+            f"the update of {variable!r}",
+            needed="a variable that lives outside of the function",
+            came="one that the function itself makes",
+            fix="call jscan.shared outside of the function",
         )
 
 

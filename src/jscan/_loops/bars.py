@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanImportError, ScanValueError, explain_error
+from jscan._base.errors import ScanImportError, ScanValueError
 from jscan._base.turns import Turn, to_update
 
 
@@ -53,14 +53,12 @@ def _made(bar: Bar) -> Any:
     try:
         return tqdm_class(None)(total=bar.total, **settings)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise ScanValueError(
-            explain_error(
-                None,
-                f"progress, the bar {settings['desc']!r}",
-                needed="options that tqdm takes",
-                came=f"{settings}, of which it says: {error}",
-                fix="leave the options out that it does not take",
-            )
+        raise ScanValueError.at(
+            None,
+            f"progress, the bar {settings['desc']!r}",
+            needed="options that tqdm takes",
+            came=f"{settings}, of which it says: {error}",
+            fix="leave the options out that it does not take",
         ) from error
 
 
@@ -140,13 +138,11 @@ def tqdm_class(name: str | None) -> Any:
             warnings.simplefilter("ignore")  # a notebook without widgets shows text
             from tqdm.auto import tqdm
     except ImportError as error:
-        raise ScanImportError(
-            explain_error(
-                name,
-                "progress",
-                needed="the package tqdm",
-                came="a Python without it",
-                fix="pip install 'jscan[progress]', or leave progress out",
-            )
+        raise ScanImportError.at(
+            name,
+            "progress",
+            needed="the package tqdm",
+            came="a Python without it",
+            fix="pip install 'jscan[progress]', or leave progress out",
         ) from error
     return tqdm

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from jax.custom_derivatives import SymbolicZero
 
-from jscan._base.errors import ScanNotImplementedError, explain_error
+from jscan._base.errors import ScanNotImplementedError
 from jscan._base.lists import cut, pick
 from jscan._base.types import Leaf, PyTree
 from jscan._jax.linear_call import linear_call
@@ -310,13 +310,11 @@ def _refuse_sums_over_devices(end: Leaf, avals: Sequence[Any]) -> None:
     alone = sorted({axis for aval in avals for axis in axes_of(end) - axes_of(aval)})
     if alone:
         axes = tuple(alone)
-        raise ScanNotImplementedError(
-            explain_error(
-                None,
-                "a gradient inside jax.shard_map",
-                needed=f"values of their own on each device along {axes}, in a loop "
-                "that each device ends by itself",
-                came="a value that is the same on all of them",
-                fix=f"jax.lax.pcast(value, {axes}, to='varying') before the loop",
-            )
+        raise ScanNotImplementedError.at(
+            None,
+            "a gradient inside jax.shard_map",
+            needed=f"values of their own on each device along {axes}, in a loop "
+            "that each device ends by itself",
+            came="a value that is the same on all of them",
+            fix=f"jax.lax.pcast(value, {axes}, to='varying') before the loop",
         )

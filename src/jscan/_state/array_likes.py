@@ -15,7 +15,6 @@ from jscan._base.errors import (
     ScanAttributeError,
     ScanValueError,
     Subject,
-    explain_error,
 )
 from jscan._base.types import is_array, is_number
 
@@ -73,15 +72,13 @@ class ArrayLike:
 
     @value.setter
     def value(self, new: Any) -> None:
-        raise ScanAttributeError(
-            explain_error(
-                Subject(type(self).__name__),
-                f"{self.label}.value = ...",
-                needed="a value that is only read",
-                came=f"{new!r:.60}",
-                fix=f"call {self.label}.set_value(...) on a shared variable, or return "
-                f"{{{self.label}: new}} from the step or function; draw a sample anew",
-            )
+        raise ScanAttributeError.at(
+            Subject(type(self).__name__),
+            f"{self.label}.value = ...",
+            needed="a value that is only read",
+            came=f"{new!r:.60}",
+            fix=f"call {self.label}.set_value(...) on a shared variable, or return "
+            f"{{{self.label}: new}} from the step or function; draw a sample anew",
         )
 
     @property
@@ -133,14 +130,12 @@ class ArrayLike:
             return getattr(self.value, name)
         if name.startswith("_"):
             raise AttributeError(name)
-        raise ScanAttributeError(
-            explain_error(
-                Subject(type(self).__name__),
-                f"the attribute {name!r}",
-                needed="one of the object, or a method of arrays",
-                came="neither",
-                fix=f"what the array has is on .value: {self.label}.value.{name}",
-            )
+        raise ScanAttributeError.at(
+            Subject(type(self).__name__),
+            f"the attribute {name!r}",
+            needed="one of the object, or a method of arrays",
+            came="neither",
+            fix=f"what the array has is on .value: {self.label}.value.{name}",
         )
 
     def __eq__(self, other: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanValueError, explain_error
+from jscan._base.errors import ScanValueError
 from jscan._base.types import PyTree
 from jscan._jax.types import is_traced
 
@@ -38,15 +38,13 @@ def check_alive(tree: PyTree, owner: str | None, place: str) -> None:
         if _is_deleted(leaf):
             known = _takers.get(id(leaf))
             text = known[1] if known else "a function that donates its arguments"
-            raise ScanValueError(
-                explain_error(
-                    owner,
-                    place,
-                    needed="an array that still exists",
-                    came=f"one whose buffer was reused in place by {text}",
-                    fix="read the variable's .value again after each call, copy what "
-                    "you keep with get_value(), or drop donate=True",
-                )
+            raise ScanValueError.at(
+                owner,
+                place,
+                needed="an array that still exists",
+                came=f"one whose buffer was reused in place by {text}",
+                fix="read the variable's .value again after each call, copy what "
+                "you keep with get_value(), or drop donate=True",
             )
 
 

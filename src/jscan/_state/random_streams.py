@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
 from jscan._state.draws import Draw
@@ -215,14 +215,12 @@ class RandomStreams:
             self.state, distribution, dtype, shape, parameters, batch_rank or {}
         )
         if ndim is not None and ndim != draw.ndim - _vector_rank(distribution):
-            raise ScanValueError(
-                explain_error(
-                    _SUBJECT,
-                    "ndim",
-                    needed=f"the rank of the sample, {draw.ndim}",
-                    came=str(ndim),
-                    fix="leave ndim out, or make it agree with size",
-                )
+            raise ScanValueError.at(
+                _SUBJECT,
+                "ndim",
+                needed=f"the rank of the sample, {draw.ndim}",
+                came=str(ndim),
+                fix="leave ndim out, or make it agree with size",
             )
         return draw
 
@@ -259,15 +257,13 @@ def _refuse_in_a_step() -> None:
     frame = frames.current()
     while frame is not None:
         if frame.scope is frames.Scope.STEP:
-            raise ScanValueError(
-                explain_error(
-                    _SUBJECT,
-                    "a stream made in a step",
-                    needed="one that exists before the loop, which each step moves on",
-                    came="one that would give every step the same numbers",
-                    fix="call RandomStreams outside of the step; with a key of each "
-                    "step's own, draw by jax.random",
-                )
+            raise ScanValueError.at(
+                _SUBJECT,
+                "a stream made in a step",
+                needed="one that exists before the loop, which each step moves on",
+                came="one that would give every step the same numbers",
+                fix="call RandomStreams outside of the step; with a key of each "
+                "step's own, draw by jax.random",
             )
         frame = frame.parent
 
@@ -288,25 +284,21 @@ def _first_position(seed: Any) -> Position:
     elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_integer(seed):
         key = jax.random.key(seed, impl=IMPLEMENTATION)
     else:
-        raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "seed",
-                needed="an integer or one JAX random key",
-                came=f"{seed!r:.60} of type {type(seed).__name__}",
-                fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
-            )
+        raise ScanTypeError.at(
+            _SUBJECT,
+            "seed",
+            needed="an integer or one JAX random key",
+            came=f"{seed!r:.60} of type {type(seed).__name__}",
+            fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
         )
     data = jax.random.key_data(key)
     if data.shape != (2,):
-        raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "seed",
-                needed=f"a key of the implementation {IMPLEMENTATION}",
-                came=f"one of {jax.random.key_impl(key)}",
-                fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
-            )
+        raise ScanTypeError.at(
+            _SUBJECT,
+            "seed",
+            needed=f"a key of the implementation {IMPLEMENTATION}",
+            came=f"one of {jax.random.key_impl(key)}",
+            fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
         )
     return Position(data, jnp.zeros((), jnp.uint32))
 
@@ -330,12 +322,10 @@ def _shape(size: Any) -> tuple[int, ...] | None:
         return tuple(operator.index(item) for item in items)
     except TypeError as error:
         traced = any(map(is_traced, jax.tree.leaves(size)))
-        raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "size",
-                needed="an integer or a tuple of integers",
-                came="a traced value" if traced else repr(size),
-                fix="sizes are part of the program: pass a Python int",
-            )
+        raise ScanTypeError.at(
+            _SUBJECT,
+            "size",
+            needed="an integer or a tuple of integers",
+            came="a traced value" if traced else repr(size),
+            fix="sizes are part of the program: pass a Python int",
         ) from error

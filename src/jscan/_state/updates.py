@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanTypeError, Subject, UpdateCollision, explain_error
+from jscan._base.errors import ScanTypeError, Subject, UpdateCollision
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf
 from jscan._jax.types import is_traced
@@ -61,14 +61,12 @@ class Updates(dict[SharedVariable, Any]):
 
     def __setitem__(self, variable: SharedVariable, value: Any) -> None:
         if not isinstance(variable, SharedVariable):
-            raise ScanTypeError(
-                explain_error(
-                    _SUBJECT,
-                    "the target of an update",
-                    needed="a SharedVariable",
-                    came=f"{variable!r:.60} of type {type(variable).__name__}",
-                    fix="make it one with jscan.shared",
-                )
+            raise ScanTypeError.at(
+                _SUBJECT,
+                "the target of an update",
+                needed="a SharedVariable",
+                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                fix="make it one with jscan.shared",
             )
         super().__setitem__(variable, value)
 

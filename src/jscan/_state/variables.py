@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, Subject
 from jscan._base.kinds import fix_of_kind
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
@@ -49,16 +49,14 @@ class SharedVariable(ArrayLike):
         leaves = jax.tree.leaves(value, is_leaf=_is_variable)
         if is_nothing(value) or not all(map(_is_storable, leaves)):
             wrong = next((leaf for leaf in leaves if not _is_storable(leaf)), value)
-            raise ScanTypeError(
-                explain_error(
-                    self.subject,
-                    "value",
-                    needed="an array, a number, a random key or a pytree of them",
-                    came=f"{wrong!r:.60} of type {type(wrong).__name__}",
-                    fix="take the variable's .value"
-                    if isinstance(wrong, SharedVariable)
-                    else fix_of_kind(wrong),
-                )
+            raise ScanTypeError.at(
+                self.subject,
+                "value",
+                needed="an array, a number, a random key or a pytree of them",
+                came=f"{wrong!r:.60} of type {type(wrong).__name__}",
+                fix="take the variable's .value"
+                if isinstance(wrong, SharedVariable)
+                else fix_of_kind(wrong),
             )
         donation.check_alive(value, self.subject, "value")
         self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
@@ -208,14 +206,12 @@ def check_value(
     old, tree = jax.tree.flatten(frames.value_of(variable))
     new, new_tree = jax.tree.flatten(value)
     if tree != new_tree:
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                place,
-                needed=f"a value of the variable's tree, {tree}",
-                came=str(new_tree),
-                fix="give the whole tree, with every entry",
-            )
+        raise ScanTypeError.at(
+            owner,
+            place,
+            needed=f"a value of the variable's tree, {tree}",
+            came=str(new_tree),
+            fix="give the whole tree, with every entry",
         )
     leaves = []
     for before, after in zip(old, new, strict=True):
@@ -240,25 +236,21 @@ def check_value(
 
 def raise_traced(variable: SharedVariable, method: str) -> NoReturn:
     """Refuse a method that needs stored values, inside a trace."""
-    raise ScanTypeError(
-        explain_error(
-            variable.subject,
-            method,
-            needed="a call outside of steps, compiled functions and jax.jit",
-            came="a call while they are traced",
-            fix=f"read {variable.label}.value there, and return "
-            f"{{{variable.label}: new_value}} to update",
-        )
+    raise ScanTypeError.at(
+        variable.subject,
+        method,
+        needed="a call outside of steps, compiled functions and jax.jit",
+        came="a call while they are traced",
+        fix=f"read {variable.label}.value there, and return "
+        f"{{{variable.label}: new_value}} to update",
     )
 
 
 def _misfit(
     before: Leaf, after: Any, owner: str | None, place: str, fix: str
 ) -> ScanTypeError:
-    return ScanTypeError(
-        explain_error(
-            owner, place, needed=type_text(before), came=type_text(after), fix=fix
-        )
+    return ScanTypeError.at(
+        owner, place, needed=type_text(before), came=type_text(after), fix=fix
     )
 
 
