@@ -186,7 +186,7 @@ class _Run:
                 for tap in state.taps
             ),
         ]
-        with frames.enter(self._frame(index)) as frame:
+        with self._frame(index) as frame:
             arguments += spec.non_sequence_arguments(spec.non_sequence_leaves())
             returned = call_step(spec, arguments, index)
             self.fresh = {

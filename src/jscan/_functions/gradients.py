@@ -8,18 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import (
-    ScanTypeError,
-    ScanValueError,
-    Subject,
-    warn,
-)
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, warn
 from jscan._base.types import PyTree, type_text
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
-from jscan._state.array_likes import ArrayLike
-from jscan._state.frames import Scope
-from jscan._state.updates import Updates
+from jscan._state.array_likes import unwrapped
+from jscan._state.updates import with_updates
 from jscan._state.variables import SharedVariable
 
 _SUBJECT = Subject("jscan.grad")
@@ -95,41 +89,29 @@ def value_and_grad(
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
-        frame = frames.Frame(binding, Scope.COST, staged=False)
-        with frames.enter(frame):
+        frame = frames.Frame(binding, frames.Scope.COST, staged=False)
+        with frame:
             result = cost()
             scalar, aux = _split(result) if has_aux else (result, None)
-            if isinstance(aux, dict) and all(map(_is_variable, aux)):
-                aux = Updates(aux)  # JAX would sort the keys of a plain dict
             unread[:] = [v for v in variables if v not in frame.reads]
-            return _as_scalar(scalar), aux
+            return _as_scalar(scalar), with_updates(aux)
 
     unread: list[SharedVariable] = []
     values = [variable.value for variable in variables]
     (value, aux), gradients = jax.value_and_grad(bound, has_aux=True)(values)
     if unread:
-        _warn_of_zeros(unread)
+        warn(
+            f"jscan.grad: the cost never reads {', '.join(map(repr, unread))}, so that "
+            "the gradient is zero. What was computed from a variable outside of the "
+            f"cost, as in w = {unread[0].label}[:4], is a constant there. Fix: compute "
+            "it inside of the cost, or leave the variable out of wrt."
+        )
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
-
-
-def _warn_of_zeros(unread: list[SharedVariable]) -> None:
-    names = ", ".join(map(repr, unread))
-    part = unread[0].label
-    warn(
-        f"jscan.grad: the cost never reads {names}, so that the gradient is zero. What "
-        f"was computed from a variable outside of the cost, as in w = {part}[:4], is a "
-        "constant there. Fix: compute it inside of the cost, or leave the variable out "
-        "of wrt."
-    )
-
-
-def _is_variable(value: Any) -> bool:
-    return isinstance(value, SharedVariable)
 
 
 def _check_variables(variables: list[Any]) -> None:
     for variable in variables:
-        if not _is_variable(variable):
+        if not isinstance(variable, SharedVariable):
             raise ScanTypeError.at(
                 _SUBJECT,
                 "wrt",
@@ -171,8 +153,7 @@ def _split(result: Any) -> tuple[Any, Any]:
 
 def _as_scalar(cost: Any) -> jax.Array:
     """The cost as JAX differentiates it."""
-    if isinstance(cost, ArrayLike):
-        cost = cost.value
+    cost = unwrapped(cost)
     leaves = jax.tree.leaves(cost)
     shape = jnp.shape(cost) if len(leaves) == 1 and leaves[0] is cost else None
     if shape != ():
@@ -180,7 +161,7 @@ def _as_scalar(cost: Any) -> jax.Array:
             _SUBJECT,
             "cost",
             needed="a scalar",
-            came=type_text(cost) if shape else f"{type(cost).__name__}",
+            came=type_text(cost) if shape else type(cost).__name__,
             fix="reduce it with .sum() or .mean()",
         )
     value = jnp.asarray(cost)

@@ -17,27 +17,16 @@ from jscan._base.turns import Turn, to_update
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar, whether or not it is open.
+    """A bar, whether or not it is open."""
 
-    Attributes:
-        total: Steps of the loop, at most.
-        settings: Options of `tqdm`.
-        stride: Steps from one report to the next.
-    """
+    total: int  # steps of the loop, at most
+    settings: tuple[tuple[str, Any], ...]  # options of `tqdm`
+    stride: int = 1  # steps from one report to the next
 
-    total: int
-    settings: tuple[tuple[str, Any], ...]
-    stride: int = 1
-
-
-# ---------------------------------------------------------------------- on the host
 
 _open: dict[Bar, Any] = {}
-
 _begun: set[Bar] = set()  # whose loop has told of its beginning, not yet of its end
-
 _overtaken: set[Bar] = set()  # whose loop has told of its end first
-
 _BARS = to_update(("the bars on the screen",))
 
 

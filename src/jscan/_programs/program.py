@@ -8,7 +8,6 @@ batched form, its executable) is looked up by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,10 +23,8 @@ CACHE_SIZE = 512  # entries of every cache of traced computations
 class Program:
     """A closed jaxpr without constants, hashable and comparable by structure.
 
-    Attributes:
-        jaxpr: The computation; every input is explicit.
-        run_key: Equal for programs that compute the same values. Equal programs
-            also have the same derivative rules, and the same names for their loops.
+    Programs that compute the same values have equal run keys. Equal programs also have
+    the same derivative rules, and the same names for their loops.
     """
 
     __slots__ = ("__weakref__", "_hash", "_names", "_rules", "jaxpr", "run_key")
@@ -43,23 +40,13 @@ class Program:
         self._hash = hash((self.run_key, self._names))
 
     @classmethod
-    def trace(cls, fun: Callable[..., Any], *inputs: Any) -> Program:
-        """Trace `fun`, which must use nothing but its arguments."""
-        return cls(jax.make_jaxpr(fun)(*inputs))
-
-    @classmethod
     def close(cls, jaxpr: Any) -> tuple[Program, tuple[Leaf, ...]]:
-        """Turn the constants of a closed jaxpr into leading inputs.
-
-        Returns:
-            The program, and the values of its new leading inputs.
-        """
-        captured = tuple(jaxpr.consts)
-        if not captured:
+        """The program with its constants as leading inputs, and their values."""
+        if not jaxpr.consts:
             return cls(jaxpr), ()
         captured = tuple(
             leaf if isinstance(leaf, jax.Array | jax.Ref) else jax.numpy.asarray(leaf)
-            for leaf in captured
+            for leaf in jaxpr.consts
         )
         body = open_jaxpr(jaxpr)
         names = ("",) * len(body.constvars) + tuple(body.debug_info.arg_names or ())
