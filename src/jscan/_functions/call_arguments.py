@@ -124,11 +124,12 @@ class Sorter:
             value = bound.arguments[name]
             match self.signature.parameters[name].kind:
                 case inspect.Parameter.VAR_POSITIONAL:
-                    value = tuple(map(_whole, value))
+                    value = tuple(Whole(type(part), part) for part in value)
                 case inspect.Parameter.VAR_KEYWORD:
-                    value = {key: _whole(part) for key, part in value.items()}
+                    parts = value.items()
+                    value = {key: Whole(type(part), part) for key, part in parts}
                 case _:
-                    value = _whole(value)
+                    value = Whole(type(value), value)
             bound.arguments[name] = value
         return bound.args, bound.kwargs
 
@@ -139,10 +140,6 @@ class Whole:
 
     kind: type  # True == 1 == 1.0, but a program made for one is not that for another
     value: Any
-
-
-def _whole(value: Any) -> Whole:
-    return Whole(type(value), value)
 
 
 def _kind(tree: Any, leaves: Sequence[Any], owner: Subject) -> Kind:

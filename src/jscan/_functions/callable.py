@@ -115,8 +115,6 @@ class Function:
                 return name
         return Function, (self.fn, self.settings)
 
-    # -------------------------------------------------------------------- compiling
-
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
             return arguments.layout.programs.get(arguments.constants)
@@ -171,8 +169,6 @@ class Function:
                 arguments, compiled = arguments.laid_out(needed), None
             else:
                 return arguments, compiled, notes
-
-    # ---------------------------------------------------------------------- running
 
     def _run(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
         """A call from Python."""
@@ -253,21 +249,19 @@ class Function:
 
     def _store(self, new: dict[SharedVariable, PyTree]) -> None:
         if any(map(is_traced, jax.tree.leaves(list(new.values())))):
-            self._refuse_tracers(new)
+            for variable, value in new.items():
+                leaves = jax.tree.leaves(value)
+                if variable.home is None and any(map(is_traced, leaves)):
+                    raise ScanTypeError.at(
+                        self.settings.owner,
+                        f"the update of {variable!r}",
+                        needed="a call on values",
+                        came="a call inside jax.grad, jax.vmap or jax.jit, which "
+                        "would store a tracer",
+                        fix="use the transformation inside the function, or in it a "
+                        "function without updates",
+                    )
         store(new)
-
-    def _refuse_tracers(self, new: dict[SharedVariable, PyTree]) -> None:
-        for variable, value in new.items():
-            if any(map(is_traced, jax.tree.leaves(value))) and variable.home is None:
-                raise ScanTypeError.at(
-                    self.settings.owner,
-                    f"the update of {variable!r}",
-                    needed="a call on values",
-                    came="a call inside jax.grad, jax.vmap or jax.jit, which would "
-                    "store a tracer",
-                    fix="use the transformation inside the function, or in it a "
-                    "function without updates",
-                )
 
     def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
@@ -275,9 +269,8 @@ class Function:
         call = arguments.caller(self.fn)
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
-            frame = frames.Frame(
-                {}, frames.Scope.FUNCTION, staged=False, without_jit=True
-            )
+            how = dict(staged=False, without_jit=True)
+            frame = frames.Frame({}, frames.Scope.FUNCTION, **how)
             claim, outputs = self._claim, None
             with Turn(claim if frame.parent is None else NOTHING):
                 try:

@@ -105,14 +105,9 @@ def function(
         [0, 1, 6]
     """
     if f is None:
-        return functools.partial(
-            function,
-            donate=donate,
-            static_argnames=static_argnames,
-            mode=mode,
-            name=name,
-            no_default_updates=no_default_updates,
-        )
+        options = dict(donate=donate, static_argnames=static_argnames, mode=mode)
+        options |= dict(name=name, no_default_updates=no_default_updates)
+        return functools.partial(function, **options)
     name = name or getattr(f, "__name__", "function")
     owner = Subject(f"function {name!r}")
     if not callable(f):

@@ -208,8 +208,7 @@ class _Numbers:
     the value of one. Those of a call inside a trace are constants of that.
     """
 
-    def __init__(self) -> None:
-        self.needed = False
+    needed = False
 
     def trace(self, fun: Callable[..., Any], args: Any, kwargs: Any) -> _Traced:
         has_numbers = any(map(_is_python_number, jax.tree.leaves((args, kwargs))))

@@ -59,7 +59,14 @@ def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
     """
     with Turn(_BARS):
         if last:
-            _end(bar, done)
+            open_bar(bar)
+            shown = _open[bar]
+            if done > shown.n:
+                shown.update(done - shown.n)
+            shown.total = shown.n  # a loop that stopped early is complete
+            if done and bar not in _begun:
+                _overtaken.add(bar)
+            close_bar(bar)
         elif done == 0 and bar in _overtaken:
             _overtaken.remove(bar)
         elif done == 0:
@@ -69,17 +76,6 @@ def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
             _begun.add(bar)
         elif bar in _open and done > _open[bar].n:
             _open[bar].update(done - _open[bar].n)
-
-
-def _end(bar: Bar, done: int) -> None:
-    open_bar(bar)
-    shown = _open[bar]
-    if done > shown.n:
-        shown.update(done - shown.n)
-    shown.total = shown.n  # a loop that stopped early is complete
-    if done and bar not in _begun:
-        _overtaken.add(bar)
-    close_bar(bar)
 
 
 def close_bar(bar: Bar) -> None:

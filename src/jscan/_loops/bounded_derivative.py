@@ -85,20 +85,21 @@ def _differentiate(
     results, fixed, rows, places = _run_forward(loop, primals, split)
     rates = [zeros(r.aval) if type(r) is SymbolicZero else r for r in tangents]
     _, *rates = loop.sort(rates)
+    # A state that moves may keep still in this step's output: all are returned.
+    moves = [*moving[1], *split.moves[loop.carry :]]
     linear = _LinearLoop(
         split=split,
         consts=len(fixed),
         places=places,
         counts=tuple(map(sum, moving)),
-        carried=tuple(moving[1]),
+        wanted=tuple(pick(moves, split.smooth)),
         length=loop.length,
         reverse=loop.reverse,
     )
     live = [rate for kind in zip(rates, moving, strict=True) for rate in pick(*kind)]
     residuals = [primals[0], results[0], *fixed, *rows]
     pushed = iter(linear_call(linear.push, linear.pull, residuals, live))
-    moves = [False, *moving[1], *split.moves[loop.carry :]]
-    moves = moves[: len(results)]  # the stop condition is no result
+    moves = [False, *moves][: len(results)]  # the stop condition is no result
     return results, [
         next(pushed) if moved else _still(leaf)
         for moved, leaf in zip(moves, results, strict=True)
@@ -170,7 +171,7 @@ class _LinearLoop:
     consts: int  # how many of the things it reads are the same at each step
     places: tuple[int, ...]  # for each residual of the body, which of those it is
     counts: tuple[int, ...]  # how many constants, carried values and sequences move
-    carried: tuple[bool, ...]  # which carried values move
+    wanted: tuple[bool, ...]  # which rates of a step are results
     length: int
     reverse: bool
 
@@ -178,9 +179,7 @@ class _LinearLoop:
         """The rates that one step returns: of what is carried, then of its rows."""
         values = [known[place] for place in self.places]
         rates = self.split.linear(values, [rate for part in live for rate in part])
-        kept = [*self.carried, *self.split.moves[len(self.carried) :]]
-        # A state that moves may keep still in this step's output: all are returned.
-        return pick(rates, pick(kept, self.split.smooth))
+        return pick(rates, self.wanted)
 
     def _loop(
         self, residuals: Sequence[Leaf], step: Any, state: Any, xs: Any, reverse: bool

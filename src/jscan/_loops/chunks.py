@@ -18,11 +18,15 @@ import jax.numpy as jnp
 
 from jscan._base.types import Leaf, PyTree
 from jscan._loops.bars import Bar
+from jscan._loops.bounded import Step as Until
 from jscan._loops.bounded_derivative import bounded_loop
 from jscan._loops.meters import Meter, after
 from jscan._optimizer import STRETCHES
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
+
+Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+Chunk = Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]]  # so many steps
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Level:
     def is_flat(self) -> bool:
         """True when the chunks are the steps themselves."""
         return self.length == 1 and not self.recomputed
+
+
+Levels = Sequence[Level]
 
 
 def plan_levels(
@@ -79,12 +86,12 @@ def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Leve
 
 
 def scan_chunks(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    step: Step,
     carry: PyTree,
     xs: PyTree,
     *,
     length: int,
-    levels: Sequence[Level],
+    levels: Levels,
     unroll: int | bool = 1,
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan` of `length` steps, in the chunks of `levels`."""
@@ -95,12 +102,11 @@ def scan_chunks(
     def chunk(carry: PyTree, part: PyTree, size: int) -> tuple[PyTree, PyTree]:
         return scan_chunks(step, carry, part, length=size, levels=inner, unroll=unroll)
 
-    size = level.length * (level.meter.every if level.meter else 1)
-    return _in_chunks(chunk, carry, xs, length, size, level.recomputed, level.meter)
+    return _in_chunks(chunk, carry, xs, length, level)
 
 
 def scan_chunk_ends(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    step: Step,
     end: Callable[[PyTree], PyTree],
     carry: PyTree,
     xs: PyTree,
@@ -117,19 +123,15 @@ def scan_chunk_ends(
         carry, _ = jax.lax.scan(step, carry, part, length=count)
         return carry, jax.tree.map(lambda leaf: leaf[None], end(carry))
 
-    return _in_chunks(chunk, carry, xs, length, size, recomputed=True)
+    return _in_chunks(chunk, carry, xs, length, Level(size, recomputed=True))
 
 
 def _in_chunks(
-    chunk: Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    xs: PyTree,
-    length: int,
-    size: int,
-    recomputed: bool,
-    meter: Meter | None = None,
+    chunk: Chunk, carry: PyTree, xs: PyTree, length: int, level: Level
 ) -> tuple[PyTree, PyTree]:
-    """A loop over chunks of `size` steps, and then what is left of the steps."""
+    """A loop over the chunks of a level, and then what is left of the steps."""
+    meter = level.meter
+    size = level.length * (meter.every if meter else 1)
 
     def run(state: Any, part: PyTree, count: int, within: bool) -> Any:
         done, carry = state
@@ -138,7 +140,7 @@ def _in_chunks(
             done += count
         # Inside a loop the compiler cannot merge the two runs of a chunk into one.
         again = jax.checkpoint(chunk, prevent_cse=not within, static_argnums=2)
-        carry, rows = (again if recomputed else chunk)(carry, part, count)
+        carry, rows = (again if level.recomputed else chunk)(carry, part, count)
         return (done, carry), rows
 
     chunks, rest = divmod(length, size)
@@ -166,13 +168,13 @@ def _in_chunks(
 
 
 def bounded_chunks(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree, Leaf | None]],
+    step: Until,
     carry: PyTree,
     xs: PyTree,
     *,
     length: int,
     steps: Leaf,
-    levels: Sequence[Level],
+    levels: Levels,
 ) -> tuple[PyTree, PyTree, Leaf]:
     """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
     if not levels or levels[0].is_flat:
@@ -191,12 +193,7 @@ def bounded_chunks(
 
 
 def _nested(
-    step: Callable[[Any, PyTree], tuple[Any, PyTree, Leaf | None]],
-    state: Any,
-    xs: PyTree,
-    length: int,
-    steps: Leaf,
-    levels: Sequence[Level],
+    step: Until, state: Any, xs: PyTree, length: int, steps: Leaf, levels: Levels
 ) -> tuple[Any, PyTree, Leaf]:
     """Loops in loops; the state holds the stop condition of the newest step."""
     if not levels:

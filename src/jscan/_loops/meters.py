@@ -33,15 +33,10 @@ class Meter:
     def report(
         self, count: Leaf, carry: Sequence[Leaf] = (), *, last: bool = False
     ) -> None:
-        """Tell the bar, when the program gets here, how many steps are done.
+        """Tell the bar, when the program gets here, how many steps the loop has done.
 
         `jax.debug.callback` is the one effect that `jax.checkpoint` takes, and what
         it runs a second time does not call back again.
-
-        Args:
-            count: Steps of the loop.
-            carry: The carried values.
-            last: The loop is over.
         """
         if self.counter is not None:
             count = last_lane(carry[self.counter])

@@ -27,17 +27,16 @@ class Program:
     the same derivative rules, and the same names for their loops.
     """
 
-    __slots__ = ("__weakref__", "_hash", "_names", "_rules", "jaxpr", "run_key")
-
     def __init__(self, jaxpr: Any) -> None:
         if jaxpr.consts:
             raise AssertionError("a Program has no hidden inputs")
         writer = KeyWriter()
         self.jaxpr = jaxpr
+        self.in_avals, self.out_avals = list(jaxpr.in_avals), list(jaxpr.out_avals)
         self.run_key = writer.jaxpr_key(jaxpr)
-        self._rules = tuple(writer.rules)
-        self._names = tuple(writer.names)
-        self._hash = hash((self.run_key, self._names))
+        names = tuple(writer.names)
+        self._key = self.run_key, names, tuple(writer.rules)
+        self._hash = hash((self.run_key, names))
 
     @classmethod
     def close(cls, jaxpr: Any) -> tuple[Program, tuple[Leaf, ...]]:
@@ -61,24 +60,9 @@ class Program:
         """Run the computation on flat inputs; under a trace, in-line."""
         return run_jaxpr(self.jaxpr, *inputs)
 
-    @property
-    def in_avals(self) -> list[Any]:
-        """Abstract values of the inputs."""
-        return list(self.jaxpr.in_avals)
-
-    @property
-    def out_avals(self) -> list[Any]:
-        """Abstract values of the outputs."""
-        return list(self.jaxpr.out_avals)
-
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Program)
-            and self._hash == other._hash
-            and self.run_key == other.run_key
-            and self._names == other._names
-            and self._rules == other._rules
-        )
+        is_alike = isinstance(other, Program) and self._hash == other._hash
+        return is_alike and self._key == other._key
 
     def __hash__(self) -> int:
         return self._hash

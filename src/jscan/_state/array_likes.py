@@ -26,6 +26,16 @@ def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     return lambda self, other: function(unwrapped(other), self.value)
 
 
+def _comparison(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: ArrayLike, other: Any) -> Any:
+        if isinstance(other, ArrayLike):
+            return function(id(self), id(other))
+        known = is_number(other) or is_array(other)
+        return function(self.value, other) if known else NotImplemented
+
+    return method
+
+
 def _unary(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda self: function(self.value)
 
@@ -121,23 +131,10 @@ class ArrayLike:
             fix=f"what the array has is on .value: {self.label}.value.{name}",
         )
 
-    def __eq__(self, other: Any) -> Any:
-        if isinstance(other, ArrayLike):
-            return self is other
-        if is_number(other) or is_array(other):
-            return self.value == other
-        return NotImplemented
-
-    def __ne__(self, other: Any) -> Any:
-        if isinstance(other, ArrayLike):
-            return self is not other
-        if is_number(other) or is_array(other):
-            return self.value != other
-        return NotImplemented
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value, dtype)
 
+    __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)
     __hash__ = object.__hash__
     __getitem__ = _binary(operator.getitem)
     __len__, __iter__, __bool__ = _unary(len), _unary(iter), _unary(bool)

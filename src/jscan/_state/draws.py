@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jscan._state.positions import IMPLEMENTATION, Position
 from jscan._state.streams import Stream, take
 
 
+@dataclass(eq=False, repr=False)
 class Draw(ArrayLike):
     """One random draw, which is sampled where it is used.
 
@@ -25,21 +27,13 @@ class Draw(ArrayLike):
     It acts as an array in arithmetic; functions of `jax.numpy` need ``draw.value``.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        distribution: Distribution,
-        dtype: Any,
-        size: tuple[int, ...] | None,
-        parameters: dict[str, Any],
-    ) -> None:
-        self.stream = stream
-        self.distribution = distribution
-        self.requested_dtype = dtype
-        self.size_given = size
-        self.parameters = parameters
-        self._place: Position | None = None  # at top level: in the stream,
-        self._fixed: Any = None  # and the sample there
+    stream: Stream
+    distribution: Distribution
+    requested_dtype: Any
+    size_given: tuple[int, ...] | None
+    parameters: dict[str, Any]
+    _place: Position | None = None  # at top level: in the stream,
+    _fixed: Any = None  # and the sample there
 
     @ArrayLike.value.getter
     def value(self) -> jax.Array:

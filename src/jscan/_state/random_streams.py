@@ -181,16 +181,11 @@ class RandomStreams:
         return self._draw(distribution, None, None, None, rows=input)
 
     def _draw(
-        self,
-        distribution: Distribution,
-        size: Any,
-        ndim: int | None,
-        dtype: Any,
-        **parameters: Any,
+        self, distribution: Distribution, size: Any, ndim: Any, dtype: Any, **given: Any
     ) -> Draw:
         if dtype is None and distribution.kind is not None:
             dtype = jnp.result_type(distribution.kind)
-        draw = Draw(self.state, distribution, dtype, _shape(size), parameters)
+        draw = Draw(self.state, distribution, dtype, _shape(size), given)
         if ndim is not None and ndim != draw.ndim - distribution.rank:
             raise ScanValueError.at(
                 _SUBJECT,

@@ -45,8 +45,8 @@ class Updates(dict[SharedVariable, Any]):
         self, pairs: Mapping[SharedVariable, Any] | Iterable[Any] | None = None
     ) -> None:
         super().__init__()
-        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs or ()
-        for variable, value in pairs:
+        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
+        for variable, value in () if pairs is None else pairs:
             self[variable] = self._merged(variable, value)
 
     def _merged(self, variable: SharedVariable, value: Any) -> Any:
@@ -71,9 +71,8 @@ class Updates(dict[SharedVariable, Any]):
 
     def update(self, pairs: Any = None) -> None:  # type: ignore[override]
         """Add updates; a different value for a variable already there is an error."""
-        new = {v: self._merged(v, value) for v, value in Updates(pairs).items()}
-        for variable, value in new.items():
-            self[variable] = value
+        pairs = Updates(pairs).items()
+        super().update({v: self._merged(v, value) for v, value in pairs})
 
     def __add__(self, other: Any) -> Updates:
         merged = Updates(self)
