@@ -109,7 +109,7 @@ def test_one_bar_that_ends_at_the_last_step(bars, wrapped):
 def test_reports_are_about_a_fifth_of_a_second_apart():
     def reports(size, steps):
         w = jnp.ones((size, size))
-        step = Program.trace(lambda h, w: jnp.tanh(h @ w), w[0], w)
+        step = Program(jax.make_jaxpr(lambda h, w: jnp.tanh(h @ w))(w[0], w))
         bar = plan_bar(steps, Options(progress=()), step)
         assert bar is not None
         return steps / bar.stride
@@ -119,7 +119,7 @@ def test_reports_are_about_a_fifth_of_a_second_apart():
     assert 10 < reports(1024, 100_000) < 40  # a few seconds
     assert reports(1024, 10**6) == 100  # longer ones
 
-    step = Program.trace(lambda h: jnp.sin(h) + 1, jnp.zeros(()))
+    step = Program(jax.make_jaxpr(lambda h: jnp.sin(h) + 1)(jnp.zeros(())))
     bar = plan_bar(10**8, Options(progress=()), step)
     assert bar is not None
     assert 10**8 / bar.stride < 10  # about a second: steps of ten nanoseconds

@@ -8,9 +8,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
-from jscan._base.errors import ScanValueError, Subject, explain_error
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from jscan._base.errors import ScanValueError, Subject
 
 Value = TypeVar("Value")
 
@@ -20,13 +18,11 @@ def _size(text: str) -> int:
     if text.strip().isdecimal() and int(text) > 0:
         return int(text)
     raise ScanValueError(
-        explain_error(
-            Subject("jscan"),
-            "the environment variable JSCAN_CACHE_SIZE",
-            needed="the most entries of a cache, 1 or more",
-            came=repr(text),
-            fix="write a whole number, as in JSCAN_CACHE_SIZE=512, or unset it",
-        )
+        "the environment variable JSCAN_CACHE_SIZE",
+        needed="the most entries of a cache, 1 or more",
+        came=repr(text),
+        fix="write a whole number, as in JSCAN_CACHE_SIZE=512, or unset it",
+        owner=Subject("jscan"),
     )
 
 
@@ -35,9 +31,9 @@ SIZE = _size(os.environ.get("JSCAN_CACHE_SIZE", "512"))
 _caches: dict[int, weakref.ref[Any]] = {}
 
 
-def cached(function: Function) -> Function:
+def cached(function: Callable[..., Value]) -> functools._lru_cache_wrapper[Value]:
     """Keeps the results that were used last, as `functools.lru_cache` does."""
-    cache: Any = functools.lru_cache(maxsize=SIZE)(function)
+    cache = functools.lru_cache(maxsize=SIZE)(function)
     forget = functools.partial(_caches.pop, id(cache))  # an interrupt cannot stop it
     _caches[id(cache)] = weakref.ref(cache, forget)
     return cache

@@ -156,7 +156,7 @@ class _Run:
         for state, rows in zip(states, self.past, strict=True):
             arguments += [rows[len(rows) + tap] for tap in state.taps]
         bound = {**self.shared, **positions}
-        with frames.enter(step_frame(spec, bound, staged=False)) as frame:
+        with step_frame(spec, bound, staged=False) as frame:
             arguments += spec.non_sequence_arguments(spec.non_sequence_leaves())
             returned = call_step(spec, arguments, index)
             self.fresh = {

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jscan._base.types import Leaf, PyTree
-from jscan._jax.types import abstract, abstract_row
+from jscan._jax.types import abstract_row
 from jscan._state.variables import SharedVariable
 
 
@@ -70,7 +70,7 @@ class OutputSpec:
     @property
     def row(self) -> PyTree:
         """The type of one row of a state."""
-        return jax.tree.map(abstract_row if self.has_rows else abstract, self.initial)
+        return jax.tree.map(abstract_row if self.has_rows else jax.typeof, self.initial)
 
     def initial_rows(self) -> PyTree:
         """The `span` rows before the first step, ``[span, ...]``."""

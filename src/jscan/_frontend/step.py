@@ -125,7 +125,7 @@ def _trace_once(
 
     def flat(bound: Any, slices: Any, past: Any, constants: Any) -> list[Leaf]:
         frame = step_frame(spec, dict(zip(reads, bound, strict=True)))
-        with frames.enter(frame) as seen:
+        with frame as seen:
             given = spec.non_sequence_arguments(constants)
             returned = call_step(spec, [*slices, *past, *given])
             leaves = _flatten_returned(returned)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import operator
 import sys
 import types
@@ -15,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanTypeError, explain_error
+from jscan._base.errors import ScanTypeError
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
-from jscan._functions.call_arguments import Arguments, Sorter, Taker
+from jscan._functions.call_arguments import Arguments, Sorter
 from jscan._functions.compiled import Compiled, Result
 from jscan._functions.trace import Inputs, Missing, Notes, Settings, evaluate
 from jscan._jax.types import is_traced
@@ -26,11 +25,8 @@ from jscan._loops.bars import close_since, opened
 from jscan._optimizer import Options
 from jscan._programs.program import Program
 from jscan._state import frames
-from jscan._state.donation import is_gone
-from jscan._state.frames import NeedsPython, Scope
-from jscan._state.storage import store, values_of
 from jscan._state.streams import Stream, take
-from jscan._state.variables import SharedVariable
+from jscan._state.variables import SharedVariable, store, values_of
 
 # What a trace raises where it needs the value of an int.
 _TROUBLE = (TypeError, ValueError, IndexError)
@@ -51,19 +47,11 @@ class Function:
         (2.0, 5.0, 5.0)
     """
 
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        settings: Settings,
-        static_argnames: tuple[str, ...] = (),
-        debug: bool = False,
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], settings: Settings) -> None:
         self.fn = fn
         self.settings = settings
-        self.name = getattr(fn, "__name__", "function")
-        self._taker = Taker(fn, settings.owner, _signature(fn), static_argnames)
-        self._sort = Sorter(self._taker)
-        self._debug = debug
+        self.name = settings.name
+        self._sort = Sorter(fn, settings.owner, settings.static_argnames)
         self._claim = Claim(frozenset(), in_place=True)  # of DEBUG calls, as known
         functools.update_wrapper(self, fn)
 
@@ -71,7 +59,7 @@ class Function:
         """Call the function; all new values are stored together when it has ended."""
         inside = frames.current()
         arguments = self._sort(args, kwargs)
-        if self._debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        if self.settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         while True:
             compiled = self._lookup(arguments)
@@ -81,7 +69,10 @@ class Function:
                 if inside is not None:
                     return self._run_inside(compiled, arguments.traced)
                 return self._run(compiled, arguments.traced)
-            except (Missing, NeedsPython) as request:  # by a trace for other types
+            except (
+                Missing,
+                frames.NeedsPython,
+            ) as request:  # by a trace for other types
                 if request.owner is not compiled.inputs:
                     raise
                 arguments = self._learn(arguments)[0]
@@ -114,35 +105,26 @@ class Function:
 
     def with_options(self, options: Options) -> Function:
         """This function with the loops of its program rewritten as `options` say."""
-        settings = dataclasses.replace(self.settings, options=options)
-        names = self._taker.static_names
-        new = Function(self.fn, settings, names, debug=self._debug)
-        new.name = self.name
-        return new
+        return Function(self.fn, dataclasses.replace(self.settings, options=options))
 
     def __reduce__(self) -> Any:
         """By name where the module has it, else made anew from the Python function."""
-        module = sys.modules.get(self.fn.__module__)
-        name = getattr(self.fn, "__qualname__", "<unknown>")
-        if "<" not in name and _found(module, name) is self:
-            return name
-        names = self._taker.static_names
-        return _restored, (self.fn, self.settings, names, self._debug, self.name)
-
-    # -------------------------------------------------------------------- compiling
+        with contextlib.suppress(AttributeError):
+            name, module = self.fn.__qualname__, sys.modules.get(self.fn.__module__)
+            if operator.attrgetter(name)(module) is self:
+                return name
+        return Function, (self.fn, self.settings)
 
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
             return arguments.layout.programs.get(arguments.constants)
         except TypeError as error:
             raise ScanTypeError(
-                explain_error(
-                    self.settings.owner,
-                    "an argument",
-                    needed="arrays, numbers, trees of them or hashable values",
-                    came=str(error),
-                    fix="convert it with jnp.asarray",
-                )
+                "an argument",
+                needed="arrays, numbers, trees of them or hashable values",
+                came=str(error),
+                fix="convert it with jnp.asarray",
+                owner=self.settings.owner,
             ) from error
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
@@ -171,25 +153,22 @@ class Function:
             if compiled is None:
                 places = enumerate(arguments.layout.traced)
                 ints = [i for i, place in places if place in arguments.kind.integers]
-                call = arguments.caller(self._taker)
+                call = arguments.caller(self.fn)
                 compiled = Compiled(Inputs(call, tuple(ints), self.settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
                 notes = compiled.notes(values, arguments.traced)
-            except Missing as request:
+            except (Missing, frames.NeedsPython) as request:
                 if request.owner is not compiled.inputs:
                     raise
-                compiled = Compiled(compiled.inputs.with_more(request))
-            except NeedsPython as request:
-                if request.owner is not compiled.inputs:
-                    raise
+                if isinstance(request, Missing):
+                    compiled = Compiled(compiled.inputs.with_more(request))
+                    continue
                 traced, python = arguments.layout.traced, arguments.layout.python
                 needed = python | {traced[index] for index in request.indices}
                 arguments, compiled = arguments.laid_out(needed), None
             else:
                 return arguments, compiled, notes
-
-    # ---------------------------------------------------------------------- running
 
     def _run(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
         """A call from Python."""
@@ -235,7 +214,7 @@ class Function:
         if result.notes.has_callbacks:  # an error may be late
             jax.block_until_ready((result.leaves, result.fresh))
         if result.fresh:
-            self._stored(None, result.new)
+            self._store(result.new)
         return result
 
     def _run_inside(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
@@ -255,53 +234,50 @@ class Function:
             if isinstance(variable, Stream) and isinstance(count, int):
                 take(variable, count)
                 continue
-            if frame.scope is not Scope.FUNCTION:
+            if frame.scope is not frames.Scope.FUNCTION:
                 raise ScanTypeError(
-                    explain_error(
-                        self.settings.owner,
-                        f"the update of {variable!r}",
-                        needed="a call from Python or from another function",
-                        came=f"a call from a {frame.scope.value}",
-                        fix=f"give jscan.optimize or jscan.explain {self.name} itself"
-                        if frame.scope is Scope.REWRITTEN
-                        else f"call {self.name}.fn there and return its updates",
-                    )
+                    f"the update of {variable!r}",
+                    needed="a call from Python or from another function",
+                    came=f"a call from a {frame.scope.value}",
+                    fix=f"give jscan.optimize or jscan.explain {self.name} itself"
+                    if frame.scope is frames.Scope.REWRITTEN
+                    else f"call {self.name}.fn there and return its updates",
+                    owner=self.settings.owner,
                 )
             frame.set(variable, value)
             frame.stored[variable] = value
 
-    def _check_storable(self, new: dict[SharedVariable, PyTree]) -> None:
-        if not any(map(is_traced, jax.tree.leaves(list(new.values())))):
-            return
-        for variable, value in new.items():
-            if any(map(is_traced, jax.tree.leaves(value))) and variable.home is None:
-                raise ScanTypeError(
-                    explain_error(
-                        self.settings.owner,
+    def _store(self, new: dict[SharedVariable, PyTree]) -> None:
+        if any(map(is_traced, jax.tree.leaves(list(new.values())))):
+            for variable, value in new.items():
+                leaves = jax.tree.leaves(value)
+                if variable.home is None and any(map(is_traced, leaves)):
+                    raise ScanTypeError(
                         f"the update of {variable!r}",
                         needed="a call on values",
-                        came="a call inside jax.grad, jax.vmap or jax.jit, which would "
-                        "store a tracer",
+                        came="a call inside jax.grad, jax.vmap or jax.jit, which "
+                        "would store a tracer",
                         fix="use the transformation inside the function, or in it a "
                         "function without updates",
+                        owner=self.settings.owner,
                     )
-                )
+        store(new)
 
     def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
         arguments = arguments.laid_out(arguments.kind.integers)
-        call = arguments.caller(self._taker)
+        call = arguments.caller(self.fn)
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
-            frame = frames.Frame({}, Scope.FUNCTION, staged=False, without_jit=True)
+            how = dict(staged=False, without_jit=True)
+            frame = frames.Frame({}, frames.Scope.FUNCTION, **how)
             claim, outputs = self._claim, None
             with Turn(claim if frame.parent is None else NOTHING):
                 try:
-                    outputs, new = self._evaluate(call, leaves, frame)
+                    with frame:
+                        outputs, new = evaluate(call, leaves, frame, self.settings)
                 except Exception:
-                    if claim.reads.issuperset(frame.reads) or not is_gone(
-                        list(frame.reads.values())
-                    ):
+                    if claim.reads.issuperset(frame.reads) or not frame.has_lost():
                         raise
                     new = None  # another thread has overwritten what it read
                 else:
@@ -309,48 +285,15 @@ class Function:
                         self._store_inside(new, frame.draws)
                         return outputs
                     jax.block_until_ready((outputs, list(new.values())))  # late errors
-                    if claim.reads.issuperset(frame.reads) and claim.updates.issuperset(
-                        new
-                    ):
-                        return self._stored(outputs, new)
+                    known = claim.reads.issuperset(frame.reads)
+                    if known and claim.updates.issuperset(new):
+                        self._store(new)
+                        return outputs
             reads = claim.reads.union(frame.reads)
             self._claim = Claim(reads, claim.updates.union(new or ()), in_place=True)
             if new is not None:
                 with Turn(self._claim):
                     # Another thread may have stored a value in the meantime.
                     if all(v.stored is seen for v, seen in frame.reads.items()):
-                        return self._stored(outputs, new)
-
-    def _evaluate(self, call: Any, leaves: list[Leaf], frame: frames.Frame) -> Any:
-        with frames.enter(frame):
-            return evaluate(call, leaves, frame, self.settings)
-
-    def _stored(self, outputs: PyTree, new: dict[SharedVariable, PyTree]) -> PyTree:
-        """The outputs, after the new values are stored."""
-        self._check_storable(new)
-        store(new)
-        return outputs
-
-
-def _restored(
-    fn: Any, settings: Settings, names: tuple[str, ...], debug: bool, name: str
-) -> Function:
-    """What a pickle of a `Function` makes."""
-    new = Function(fn, settings, names, debug)
-    new.name = name
-    return new
-
-
-def _found(module: Any, name: str) -> Any:
-    """What stands under a dotted name in a module, or None."""
-    try:
-        return operator.attrgetter(name)(module)
-    except AttributeError:
-        return None
-
-
-def _signature(fn: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(fn)
-    except (TypeError, ValueError):  # a builtin without one takes what it takes
-        return inspect.signature(lambda *args, **kwargs: None)
+                        self._store(new)
+                        return outputs

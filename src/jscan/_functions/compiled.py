@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanValueError, explain_error
+from jscan._base.errors import ScanValueError
+from jscan._base.lists import unflatten_all
 from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.trace import Inputs, Notes, trace
@@ -22,30 +23,20 @@ from jscan._state.variables import SharedVariable
 
 
 class Compiled:
-    """A function with the inputs it needs.
-
-    Attributes:
-        inputs: What it takes.
-        reads: Variables whose values it takes.
-        claim: What it needs in its turn.
-        run: The jitted function: ``(updated values, other values, captured arrays,
-            arguments) -> {notes: (output leaves, new value leaves)}``. The notes are
-            the key of a dict because JAX keeps the keys of a result as they are, and
-            hands the result out without running Python code: no interrupt comes
-            between a program and its results.
-    """
+    """A function with the inputs it needs."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
-        self.reads = inputs.reads
+        self.reads = inputs.reads  # variables whose values it takes
         donate = inputs.settings.donate
-        self.claim = Claim(
-            frozenset(self.reads), frozenset(inputs.updated), in_place=donate
-        )
+        self.claim = Claim(frozenset(self.reads), frozenset(inputs.updated), donate)
         self._captured = tuple(map(jnp.asarray, inputs.captured))
         traced = functools.partial(trace, inputs)
-        owner = str(inputs.settings.owner)
-        traced.__name__ = owner.replace("function ", "").strip("'") or "function"  # type: ignore[attr-defined]
+        traced.__name__ = inputs.settings.name  # type: ignore[attr-defined]
+        # ``(updated values, other values, captured arrays, arguments) -> {notes:
+        # (output leaves, new value leaves)}``. The notes are the key of a dict because
+        # JAX keeps the keys of a result as they are, and hands the result out without
+        # running Python code: no interrupt comes between a program and its results.
         self.run: Any = jax.jit(traced, donate_argnums=(0,) if donate else ())
 
     def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
@@ -83,14 +74,12 @@ class Compiled:
         for variable, value in zip(self.inputs.updated, values, strict=False):
             if any(seen[_buffer(leaf)] > 1 for leaf in jax.tree.leaves(value)):
                 raise ScanValueError(
-                    explain_error(
-                        self.inputs.settings.owner,
-                        f"{variable!r} with donate=True",
-                        needed="a buffer that nothing else in the call uses",
-                        came="one that is also an argument, captured by the function, "
-                        "or held by another variable",
-                        fix="pass or store a copy, as in jnp.array(x)",
-                    )
+                    f"{variable!r} with donate=True",
+                    needed="a buffer that nothing else in the call uses",
+                    came="one that is also an argument, captured by the function, "
+                    "or held by another variable",
+                    fix="pass or store a copy, as in jnp.array(x)",
+                    owner=self.inputs.settings.owner,
                 )
 
     def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:
@@ -124,12 +113,9 @@ class Result:
         """The new values, whole."""
         notes = self.notes
         if notes.are_arrays:
-            return dict(zip(notes.updated, self.fresh, strict=True))
-        new, rest = {}, iter(self.fresh)
-        for variable, tree in zip(notes.updated, notes.trees, strict=True):
-            part = [next(rest) for _ in range(tree.num_leaves)]
-            new[variable] = jax.tree.unflatten(tree, part)
-        return new
+            return dict(zip(notes.trees, self.fresh, strict=True))
+        values = unflatten_all([*notes.trees.values()], self.fresh)
+        return dict(zip(notes.trees, values, strict=True))
 
 
 def _buffer(leaf: Any) -> Any:

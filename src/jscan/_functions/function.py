@@ -5,19 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._frontend.options import MODES
 from jscan._functions.callable import Function
 from jscan._functions.trace import Settings
 from jscan._programs.regions import usual_options
 
-__all__ = ["Function", "function"]
-
-P = ParamSpec("P")
-
-R = TypeVar("R")
+Maker = TypeVar("Maker", bound=Callable[..., Any])
 
 _PORTING = (
     "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
@@ -25,27 +21,25 @@ _PORTING = (
 )
 
 
-def _hinting(make: Callable[P, R]) -> Callable[P, R]:
+def _hinting(make: Maker) -> Maker:
     """Say how a call in Theano's style is written here."""
     taken = inspect.signature(make)
 
     @functools.wraps(make)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def checked(*args: Any, **kwargs: Any) -> Any:
         try:
             taken.bind(*args, **kwargs)
         except TypeError as error:
             raise ScanTypeError(
-                explain_error(
-                    Subject("jscan.function"),
-                    "a call",
-                    needed="one Python function, and options by name",
-                    came=f"something else ({error})",
-                    fix=_PORTING,
-                )
+                "a call",
+                needed="one Python function, and options by name",
+                came=f"something else ({error})",
+                fix=_PORTING,
+                owner=Subject("jscan.function"),
             ) from None
         return make(*args, **kwargs)
 
-    return checked
+    return checked  # type: ignore[return-value]
 
 
 @_hinting
@@ -111,43 +105,34 @@ def function(
         [0, 1, 6]
     """
     if f is None:
-        return functools.partial(
-            function,
-            donate=donate,
-            static_argnames=static_argnames,
-            mode=mode,
-            name=name,
-            no_default_updates=no_default_updates,
-        )
-    owner = Subject(f"function {name or getattr(f, '__name__', 'function')!r}")
+        options = dict(donate=donate, static_argnames=static_argnames, mode=mode)
+        options |= dict(name=name, no_default_updates=no_default_updates)
+        return functools.partial(function, **options)
+    name = str(name or getattr(f, "__name__", "function"))
+    owner = Subject(f"function {name!r}")
     if not callable(f):
         raise ScanTypeError(
-            explain_error(
-                owner,
-                "f",
-                needed="a Python function",
-                came=f"{f!r:.60}",
-                fix=_PORTING,
-            )
+            "f",
+            needed="a Python function",
+            came=f"{f!r:.60}",
+            fix=_PORTING,
+            owner=owner,
         )
     if mode is not None and mode not in MODES:
         raise ScanValueError(
-            explain_error(
-                owner,
-                "mode",
-                needed=f"None or one of {', '.join(map(repr, MODES))}",
-                came=repr(mode),
-                fix="leave mode out",
-            )
+            "mode",
+            needed=f"None or one of {', '.join(map(repr, MODES))}",
+            came=repr(mode),
+            fix="leave mode out",
+            owner=owner,
         )
+    names = static_argnames
     settings = Settings(
-        owner=owner,
+        name,
         donate=donate,
         options=usual_options(mode in (None, "FAST_RUN")),
         default_updates=not no_default_updates,
+        static_argnames=(names,) if isinstance(names, str) else tuple(names),
+        debug=mode == "DEBUG",
     )
-    names = static_argnames
-    names = (names,) if isinstance(names, str) else tuple(names)
-    compiled = Function(f, settings, names, debug=mode == "DEBUG")
-    compiled.name = name or compiled.name
-    return compiled
+    return Function(f, settings)

@@ -12,16 +12,14 @@ from jscan._base.errors import (
     ScanTypeError,
     ScanValueError,
     Subject,
-    explain_error,
     signed,
     warn,
 )
 from jscan._base.types import PyTree, type_text
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
-from jscan._state.array_likes import ArrayLike
-from jscan._state.frames import Scope
-from jscan._state.updates import Updates
+from jscan._state.array_likes import unwrapped
+from jscan._state.updates import with_updates
 from jscan._state.variables import SharedVariable
 
 _SUBJECT = Subject("jscan.grad")
@@ -98,71 +96,53 @@ def value_and_grad(
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
-        frame = frames.Frame(binding, Scope.COST, staged=False)
-        with frames.enter(frame):
+        frame = frames.Frame(binding, frames.Scope.COST, staged=False)
+        with frame:
             result = cost()
             scalar, aux = _split(result) if has_aux else (result, None)
-            if isinstance(aux, dict) and all(map(_is_variable, aux)):
-                aux = Updates(aux)  # JAX would sort the keys of a plain dict
             unread[:] = [v for v in variables if v not in frame.reads]
-            return _as_scalar(scalar), aux
+            return _as_scalar(scalar), with_updates(aux)
 
     unread: list[SharedVariable] = []
     values = [variable.value for variable in variables]
     (value, aux), gradients = jax.value_and_grad(bound, has_aux=True)(values)
     if unread:
-        _warn_of_zeros(unread)
+        warn(
+            f"jscan.grad: the cost never reads {', '.join(map(repr, unread))}, so that "
+            "the gradient is zero. What was computed from a variable outside of the "
+            f"cost, as in w = {unread[0].label}[:4], is a constant there. Fix: compute "
+            "it inside of the cost, or leave the variable out of wrt."
+        )
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
-
-
-def _warn_of_zeros(unread: list[SharedVariable]) -> None:
-    names = ", ".join(map(repr, unread))
-    part = unread[0].label
-    warn(
-        f"jscan.grad: the cost never reads {names}, so that the gradient is zero. What "
-        f"was computed from a variable outside of the cost, as in w = {part}[:4], is a "
-        "constant there. Fix: compute it inside of the cost, or leave the variable out "
-        "of wrt."
-    )
-
-
-def _is_variable(value: Any) -> bool:
-    return isinstance(value, SharedVariable)
 
 
 def _check_variables(variables: list[Any]) -> None:
     for variable in variables:
-        if not _is_variable(variable):
+        if not isinstance(variable, SharedVariable):
             raise ScanTypeError(
-                explain_error(
-                    _SUBJECT,
-                    "wrt",
-                    needed="shared variables",
-                    came=f"{variable!r:.60} of type {type(variable).__name__}",
-                    fix="use jax.grad for derivatives in arguments",
-                )
+                "wrt",
+                needed="shared variables",
+                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                fix="use jax.grad for derivatives in arguments",
+                owner=_SUBJECT,
             )
         for leaf in jax.tree.leaves(variable.value):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ScanTypeError(
-                    explain_error(
-                        _SUBJECT,
-                        f"wrt, {variable!r}",
-                        needed="a variable of real floating-point numbers",
-                        came=type_text(leaf),
-                        fix="start the variable from floats, as in shared(0.0)",
-                    )
+                    f"wrt, {variable!r}",
+                    needed="a variable of real floating-point numbers",
+                    came=type_text(leaf),
+                    fix="start the variable from floats, as in shared(0.0)",
+                    owner=_SUBJECT,
                 )
     twice = [v for index, v in enumerate(variables) if v in variables[:index]]
     if not variables or twice:
         raise ScanValueError(
-            explain_error(
-                _SUBJECT,
-                "wrt",
-                needed="at least one shared variable, each once",
-                came=f"{twice[0]!r} twice" if twice else "none",
-                fix="name every variable once",
-            )
+            "wrt",
+            needed="at least one shared variable, each once",
+            came=f"{twice[0]!r} twice" if twice else "none",
+            fix="name every variable once",
+            owner=_SUBJECT,
         )
 
 
@@ -170,41 +150,34 @@ def _split(result: Any) -> tuple[Any, Any]:
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise ScanTypeError(
-        explain_error(
-            _SUBJECT,
-            "has_aux=True",
-            needed="a cost that returns (scalar, aux)",
-            came=type(result).__name__,
-            fix="return two values",
-        )
+        "has_aux=True",
+        needed="a cost that returns (scalar, aux)",
+        came=type(result).__name__,
+        fix="return two values",
+        owner=_SUBJECT,
     )
 
 
 def _as_scalar(cost: Any) -> jax.Array:
     """The cost as JAX differentiates it."""
-    if isinstance(cost, ArrayLike):
-        cost = cost.value
+    cost = unwrapped(cost)
     leaves = jax.tree.leaves(cost)
     shape = jnp.shape(cost) if len(leaves) == 1 and leaves[0] is cost else None
     if shape != ():
         raise ScanValueError(
-            explain_error(
-                _SUBJECT,
-                "cost",
-                needed="a scalar",
-                came=type_text(cost) if shape else f"{type(cost).__name__}",
-                fix="reduce it with .sum() or .mean()",
-            )
+            "cost",
+            needed="a scalar",
+            came=type_text(cost) if shape else type(cost).__name__,
+            fix="reduce it with .sum() or .mean()",
+            owner=_SUBJECT,
         )
     value = jnp.asarray(cost)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "cost",
-                needed="a real floating-point number",
-                came=type_text(value),
-                fix="compute it from floats",
-            )
+            "cost",
+            needed="a real floating-point number",
+            came=type_text(value),
+            fix="compute it from floats",
+            owner=_SUBJECT,
         )
     return value

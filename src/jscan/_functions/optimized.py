@@ -1,7 +1,7 @@
 """`optimize` and `explain`: the scan optimizer for functions.
 
-The optimizer itself (`optimize/`) rewrites traced programs and knows nothing of shared
-variables or compiled functions; what a user hands over is turned into programs here.
+The optimizer itself (`_optimizer/`) rewrites traced programs and knows nothing of
+shared variables or compiled functions; what a user hands over is made programs here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,16 @@ from typing import Any, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import (
-    ScanNotImplementedError,
-    ScanTypeError,
-    Subject,
-    explain_error,
-)
+from jscan._base.errors import ScanNotImplementedError, ScanTypeError, Subject
 from jscan._base.lists import pick
-from jscan._base.types import Leaf, is_array, is_number
+from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._functions.callable import Function
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
+from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
-from jscan._state.frames import Scope
-from jscan._state.updates import Updates
-from jscan._state.variables import SharedVariable
+from jscan._state.updates import with_updates
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -108,9 +102,11 @@ def optimize(
         if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return fun(*args, **kwargs)
         traced = numbers.trace(fun, args, kwargs)
-        traced.check_variables(fun)
-        results = evaluate_rewritten(traced.program, traced.operands, options)
-        return traced.returned(results)
+        _check_variables(traced.frame, fun)
+        program, constants = Program.close(traced.program)
+        operands = [*constants, *traced.operands]
+        results = evaluate_rewritten(program, operands, options)
+        return traced.with_results(results)
 
     return optimized
 
@@ -118,13 +114,11 @@ def optimize(
 def _check_callable(verb: str, fun: Any) -> None:
     if not callable(fun):
         raise ScanTypeError(
-            explain_error(
-                Subject(f"jscan.{verb}"),
-                "fun",
-                needed="a function",
-                came=f"{fun!r:.60}",
-                fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
-            )
+            "fun",
+            needed="a function",
+            came=f"{fun!r:.60}",
+            fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
+            owner=Subject(f"jscan.{verb}"),
         )
 
 
@@ -162,59 +156,45 @@ def explain(
     numbers = _Numbers()
 
     def explained(*args: Any, **kwargs: Any) -> Report:
-        platform = jax.default_backend()
         if isinstance(fun, Function):
-            program = fun.traced(*args, **kwargs).jaxpr
-            return report(program, platform=platform, options=options)
-        traced = numbers.trace(fun, args, kwargs)
-        return report(
-            traced.program,
-            platform=platform,
-            options=options,
-            operands=traced.operands,
-        )
+            program, operands = fun.traced(*args, **kwargs).jaxpr, None
+        else:
+            traced = numbers.trace(fun, args, kwargs)
+            program, operands = traced.program, traced.operands
+        platform = jax.default_backend()
+        return report(program, platform=platform, options=options, operands=operands)
 
     return explained
 
 
+def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
+    """Refuse draws, and reads that JAX would freeze where the call stands."""
+    if frame.draws:
+        raise ScanNotImplementedError(
+            getattr(fun, "__name__", "fun"),
+            needed="a function that draws no random numbers from a stream",
+            came=f"draws from {[*frame.draws]!r}",
+            fix="make it a jscan.function and optimize that",
+            owner=Subject("jscan.optimize"),
+        )
+    for variable in frame.reads:
+        frames.value_of(variable)
+
+
 @dataclass(frozen=True)
 class _Traced:
-    """A traced call.
-
-    Attributes:
-        program: The closed jaxpr.
-        operands: Its inputs.
-        structure: The tree of the results.
-        leaves: The leaves of the results: what is no array, and `_RESULT` elsewhere.
-        frame: What it read of shared variables.
-    """
+    """A traced call."""
 
     program: Any
     operands: list[Leaf]
-    structure: Any
-    leaves: list[Any]
-    frame: frames.Frame
+    returned: PyTree  # by the function: what is no array, and `_RESULT` for what is
+    frame: frames.Frame  # what it read of shared variables
 
-    def returned(self, results: Sequence[Leaf]) -> Any:
+    def with_results(self, results: Sequence[Leaf]) -> Any:
         """What the function returns, with these results of the program."""
         fresh = iter(results)
-        leaves = [next(fresh) if leaf is _RESULT else leaf for leaf in self.leaves]
-        return jax.tree.unflatten(self.structure, leaves)
-
-    def check_variables(self, fun: Callable[..., Any]) -> None:
-        """Refuse draws, and reads that JAX would freeze where the call stands."""
-        if self.frame.draws:
-            raise ScanNotImplementedError(
-                explain_error(
-                    Subject("jscan.optimize"),
-                    getattr(fun, "__name__", "fun"),
-                    needed="a function that draws no random numbers from a stream",
-                    came=f"draws from {[*self.frame.draws]!r}",
-                    fix="make it a jscan.function and optimize that",
-                )
-            )
-        for variable in self.frame.reads:
-            frames.value_of(variable)
+        fill = lambda leaf: next(fresh) if leaf is _RESULT else leaf
+        return jax.tree.map(fill, self.returned)
 
 
 _RESULT = object()
@@ -227,8 +207,7 @@ class _Numbers:
     the value of one. Those of a call inside a trace are constants of that.
     """
 
-    def __init__(self) -> None:
-        self.needed = False
+    needed = False
 
     def trace(self, fun: Callable[..., Any], args: Any, kwargs: Any) -> _Traced:
         has_numbers = any(map(_is_python_number, jax.tree.leaves((args, kwargs))))
@@ -255,28 +234,25 @@ def _trace(
         for index, leaf in enumerate(leaves)
         if is_array(leaf) or _is_ref(leaf) or (numbers and _is_python_number(leaf))
     ]
-    frame = frames.Frame({}, Scope.REWRITTEN)
-    structure: Any = None
-    returned_leaves: list[Any] = []
+    frame = frames.Frame({}, frames.Scope.REWRITTEN)
+    marked: PyTree = None
 
     # Under the name of `fun`, so that JAX's errors speak of it and of its arguments.
     @functools.wraps(fun)
     def flat(*args: Any, **kwargs: Any) -> list[Any]:
-        nonlocal structure
+        nonlocal marked
         here = list(leaves)
         operands = jax.tree.leaves((args, kwargs))
         for place, operand in zip(places, operands, strict=True):
             here[place] = operand
         here_args, here_kwargs = jax.tree.unflatten(tree, here)
-        with frames.enter(frame):
-            returned = fun(*here_args, **here_kwargs)
-        returned = jax.tree.map(_as_updates, returned, is_leaf=_are_updates)
+        with frame:
+            returned = with_updates(fun(*here_args, **here_kwargs))
         results, structure = jax.tree.flatten(returned)
         computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
-        returned_leaves[:] = [
-            _RESULT if flag else leaf
-            for flag, leaf in zip(computed, results, strict=True)
-        ]
+        pairs = zip(computed, results, strict=True)
+        marks = [_RESULT if flag else leaf for flag, leaf in pairs]
+        marked = jax.tree.unflatten(structure, marks)
         return pick(results, computed)
 
     operands = [_as_operand(leaves[place]) for place in places]
@@ -288,7 +264,7 @@ def _trace(
         argument.names.append(jax.tree_util.keystr(tuple(path)))
         argument.types.append(jax.typeof(operand))
     program = jax.make_jaxpr(flat)(*given, **named)
-    return _Traced(program, operands, structure, returned_leaves, frame)
+    return _Traced(program, operands, marked, frame)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -314,16 +290,6 @@ def _as_operand(leaf: Any) -> Leaf:
 
 def _is_ref(leaf: Any) -> bool:
     return isinstance(leaf, jax.Ref)
-
-
-def _are_updates(value: Any) -> bool:
-    """Whether this is a plain dict of new values, whose keys JAX would try to sort."""
-    is_dict = type(value) is dict and bool(value)
-    return is_dict and all(isinstance(key, SharedVariable) for key in value)
-
-
-def _as_updates(value: Any) -> Any:
-    return Updates(value) if _are_updates(value) else value
 
 
 def _is_python_number(leaf: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,18 +22,16 @@ from jscan._base.errors import (
     ScanTypeError,
     ScanValueError,
     Subject,
-    explain_error,
     signed,
 )
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
-from jscan._jax.jaxprs import is_jaxpr, open_jaxpr
+from jscan._jax.jaxprs import open_jaxpr
 from jscan._jax.types import is_traced
 from jscan._optimizer import Options
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
-from jscan._state.frames import Scope
 from jscan._state.streams import Stream
 from jscan._state.variables import SharedVariable, check_value
 
@@ -42,42 +40,34 @@ Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
 
 @dataclass(frozen=True)
 class Settings:
-    """How a function is compiled.
+    """How a function is compiled."""
 
-    Attributes:
-        owner: Who complains in errors.
-        donate: Whether the old values of updated variables are overwritten.
-        options: How its loops are rewritten; `None`: not at all.
-        default_updates: Whether streams that it draws from move on.
-    """
+    name: str  # in errors and reports
+    donate: bool = False  # whether the old values of updated variables are overwritten
+    options: Options | None = None  # how its loops are rewritten; `None`: not at all
+    default_updates: bool = True  # whether streams that it draws from move on
+    static_argnames: tuple[str, ...] = ()
+    debug: bool = False  # whether it runs in Python, line by line
 
-    owner: Subject
-    donate: bool
-    options: Options | None
-    default_updates: bool
+    @property
+    def owner(self) -> Subject:
+        """Who complains in errors."""
+        return Subject(f"function {self.name!r}")
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the program of a function takes, and how it is traced.
+    """What the program of a function takes, and how it is traced."""
 
-    Attributes:
-        call: The user's function.
-        integers: Which of its arguments came as Python ints.
-        settings: How it is compiled.
-        updated: Variables it updates, under some setting at least.
-        others: Variables it only reads.
-        captured: Arrays it closes over, as its first trace met them.
-        searched: Whether arrays that are not among those are constants.
-    """
-
-    call: Call
-    integers: tuple[int, ...]
+    call: Call  # the user's function
+    integers: tuple[int, ...]  # which of its arguments came as Python ints
     settings: Settings
-    updated: tuple[SharedVariable, ...] = ()
-    others: tuple[SharedVariable, ...] = ()
-    captured: tuple[Leaf, ...] = ()
-    searched: bool = False
+    updated: tuple[SharedVariable, ...] = ()  # under some setting at least
+    others: tuple[SharedVariable, ...] = ()  # which it only reads
+    captured: tuple[
+        Leaf, ...
+    ] = ()  # arrays it closes over, as its first trace met them
+    searched: bool = False  # whether arrays that are not among those are constants
 
     @property
     def reads(self) -> tuple[SharedVariable, ...]:
@@ -95,74 +85,41 @@ class Inputs:
         return dataclasses.replace(new, captured=request.captured, searched=True)
 
 
+@dataclass(eq=False)
 class Missing(Exception):
-    """A trace has used what is not yet an input of the program.
+    """A trace has used what is not yet an input of the program."""
 
-    Attributes:
-        owner: The inputs there were.
-        reads: Variables it read or updated.
-        updated: Variables it updated.
-        captured: Arrays it closes over; None if it did not come to its end.
-    """
-
-    def __init__(
-        self,
-        inputs: Inputs,
-        reads: tuple[SharedVariable, ...],
-        updated: tuple[SharedVariable, ...] = (),
-        captured: tuple[Leaf, ...] | None = None,
-    ) -> None:
-        super().__init__("a variable or an array that is no input")
-        self.owner = inputs
-        self.reads = reads
-        self.updated = updated
-        self.captured = captured
+    owner: Inputs  # those there were
+    reads: tuple[SharedVariable, ...]  # variables it read or updated
+    updated: tuple[SharedVariable, ...] = ()
+    # Arrays it closes over; None if it did not come to its end.
+    captured: tuple[Leaf, ...] | None = None
 
 
 @dataclass(eq=False)
 class Notes:
-    """What one trace learned beside its arrays; it holds none.
+    """What one trace learned beside its arrays; it holds none."""
 
-    Attributes:
-        updated: Variables it gives new values, in the order of its results.
-        trees: The structure of each of those.
-        draws: Draws it makes of every stream that it moves on, where the number is
-            known before it runs.
-        output_tree: Structure of what it returns.
-        program: What it computes, before any rewriting.
-        has_callbacks: True when running it can raise an error of the user's code.
-    """
+    # Variables it gives new values, in the order of its results: their structures.
+    trees: dict[SharedVariable, Any] = field(default_factory=dict)
+    # Draws it makes of streams that it moves on, where known before it runs.
+    draws: dict[SharedVariable, int] = field(default_factory=dict)
+    output_tree: Any = None  # the structure of what it returns
+    program: Any = None  # what it computes, before any rewriting
+    has_callbacks: bool = False  # running it can raise an error of the user's code
 
-    updated: tuple[SharedVariable, ...] = ()
-    trees: tuple[Any, ...] = ()
-    draws: Mapping[Stream, Any] = field(default_factory=dict)
-    output_tree: Any = None
-    program: Any = None
-    has_callbacks: bool = False
-
-    def learn(
-        self, frame: frames.Frame, packed: PyTree, new: Mapping[SharedVariable, PyTree]
-    ) -> list[Leaf]:
-        """Note what is known at the end of the trace; the leaves of the new values."""
-        self.output_tree = jax.tree.structure(packed)
-        self.draws = {
-            stream: count
-            for stream, count in frame.draws.items()
-            if stream in new and isinstance(count, int)
-        }
-        return [leaf for v, value in new.items() for leaf in self.add(v, value)]
-
-    def add(self, variable: SharedVariable, value: PyTree) -> list[Leaf]:
-        """Note one more new value; its leaves."""
-        leaves, tree = jax.tree.flatten(value)
-        self.updated = (*self.updated, variable)
-        self.trees = (*self.trees, tree)
-        return leaves
+    def leaves_of(self, new: Mapping[SharedVariable, PyTree]) -> list[Leaf]:
+        """The leaves of new values, whose structures are noted."""
+        found = []
+        for variable, value in new.items():
+            leaves, self.trees[variable] = jax.tree.flatten(value)
+            found += leaves
+        return found
 
     @functools.cached_property
     def are_arrays(self) -> bool:
         """Whether every new value is one array."""
-        return all(tree == _ARRAY for tree in self.trees)
+        return all(tree == _ARRAY for tree in self.trees.values())
 
     def __repr__(self) -> str:
         return "<notes of a trace>"
@@ -184,13 +141,16 @@ def trace(
 
     def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
         values = dict(zip(inputs.reads, bound, strict=True))
-        frame = frames.Frame(values, Scope.FUNCTION)
+        frame = frames.Frame(values, frames.Scope.FUNCTION)
         tracers = {index: leaves[index] for index in inputs.integers}
         frame.integers = frames.Integers(inputs, tracers)
-        with frames.enter(frame):
+        with frame:
             packed, new = evaluate(inputs.call, leaves, frame, inputs.settings)
         seen.update(frame.reads)
-        return packed, notes.learn(frame, packed, new)
+        notes.output_tree = jax.tree.structure(packed)
+        counts = frame.draws.items()
+        notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
+        return packed, notes.leaves_of(new)
 
     bound = [*updated, *others]
     try:
@@ -208,11 +168,12 @@ def trace(
     ]
     operands = [*constants, *jax.tree.leaves(bound), *arguments]
     options = inputs.settings.options
-    results = evaluate_rewritten(notes.program.jaxpr, operands, options)
+    results = evaluate_rewritten(notes.program, operands, options)
     if inputs.settings.donate:  # a value that was given away has to come back
-        for variable, value in zip(inputs.updated, updated, strict=True):
-            if variable not in notes.updated:
-                results += notes.add(variable, value)
+        old = zip(inputs.updated, updated, strict=True)
+        results += notes.leaves_of(
+            {v: value for v, value in old if v not in notes.trees}
+        )
     results = _apart(results, operands)
     count = len(jax.tree.leaves(shapes[0]))
     return {notes: (results[:count], results[count:])}
@@ -222,12 +183,13 @@ def _raise_missing(
     inputs: Inputs, notes: Notes, seen: Mapping[SharedVariable, PyTree], constants: Any
 ) -> None:
     """Ask for what a trace has used that is no input, if there is any."""
-    missing = {*notes.updated, *seen}.difference(inputs.reads)
+    updated = tuple(notes.trees)
+    missing = {*updated, *seen}.difference(inputs.reads)
     values = {id(leaf) for v in missing for leaf in jax.tree.leaves(seen.get(v))}
     arrays = [x for x in constants if not is_traced(x) and id(x) not in values]
     is_first = bool(arrays) and not inputs.searched
-    if missing or is_first or not set(inputs.updated).issuperset(notes.updated):
-        raise Missing(inputs, (*seen, *notes.updated), notes.updated, tuple(arrays))
+    if missing or is_first or not set(inputs.updated).issuperset(updated):
+        raise Missing(inputs, (*seen, *updated), updated, tuple(arrays))
 
 
 def _apart(results: Sequence[Leaf], operands: Sequence[Leaf]) -> list[Leaf]:
@@ -261,13 +223,11 @@ def evaluate(
         returned = Returned([]) if value is None else parse_return(value)
     if returned.stop is not None:
         raise ScanValueError(
-            explain_error(
-                settings.owner,
-                "the return value",
-                needed="outputs and updates",
-                came="until, which only a step of scan may return",
-                fix="move the loop into jscan.scan",
-            )
+            "the return value",
+            needed="outputs and updates",
+            came="until, which only a step of scan may return",
+            fix="move the loop into jscan.scan",
+            owner=settings.owner,
         )
     new = dict(frame.stored)
     if settings.default_updates:
@@ -275,44 +235,25 @@ def evaluate(
     for variable, update in returned.updates.items():
         if isinstance(variable, Stream) and variable in new:
             continue  # the frame has counted these draws, and any later ones
-        _refuse_local(variable, frame, settings.owner)
         place = f"the update of {variable!r}"
+        if variable.birth is frame:
+            raise ScanTypeError(
+                place,
+                needed="a variable that lives outside of the function",
+                came="one that the function itself makes",
+                fix="call jscan.shared outside of the function",
+                owner=settings.owner,
+            )
         fresh = check_value(variable, update, place, settings.owner)
         tree = jax.tree.structure(frames.value_of(variable))
         new[variable] = jax.tree.unflatten(tree, fresh)
     return jax.tree.map(jnp.asarray, returned.packed()), new
 
 
-def _refuse_local(
-    variable: SharedVariable, frame: frames.Frame, owner: Subject
-) -> None:
-    if variable.birth is frame:
-        raise ScanTypeError(
-            explain_error(
-                owner,
-                f"the update of {variable!r}",
-                needed="a variable that lives outside of the function",
-                came="one that the function itself makes",
-                fix="call jscan.shared outside of the function",
-            )
-        )
-
-
 def _has_callbacks(jaxpr: Any) -> bool:
     """True when the program, or one inside it, calls back into Python."""
     return any(
         "callback" in equation.primitive.name
-        or any(map(_has_callbacks, _programs_in(list(equation.params.values()))))
-        for equation in open_jaxpr(jaxpr)[0].eqns
+        or any(map(_has_callbacks, jax.tree.leaves(list(equation.params.values()))))
+        for equation in getattr(open_jaxpr(jaxpr)[0], "eqns", ())
     )
-
-
-def _programs_in(value: Any) -> Iterator[Any]:
-    """The programs that a parameter of an equation holds, wherever it holds them."""
-    if isinstance(value, Program):
-        yield value.jaxpr
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _programs_in(part)
-    elif is_jaxpr(value):
-        yield value

@@ -11,33 +11,22 @@ from typing import Any
 import jax
 
 from jscan._base.caches import cached
-from jscan._base.errors import ScanImportError, ScanValueError, explain_error
+from jscan._base.errors import ScanImportError, ScanValueError
 from jscan._base.turns import Turn, to_update
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar, whether or not it is open.
+    """A bar, whether or not it is open."""
 
-    Attributes:
-        total: Steps of the loop, at most.
-        settings: Options of `tqdm`.
-        stride: Steps from one report to the next.
-    """
+    total: int  # steps of the loop, at most
+    settings: tuple[tuple[str, Any], ...]  # options of `tqdm`
+    stride: int = 1  # steps from one report to the next
 
-    total: int
-    settings: tuple[tuple[str, Any], ...]
-    stride: int = 1
-
-
-# ---------------------------------------------------------------------- on the host
 
 _open: dict[Bar, Any] = {}
-
 _begun: set[Bar] = set()  # whose loop has told of its beginning, not yet of its end
-
 _overtaken: set[Bar] = set()  # whose loop has told of its end first
-
 _BARS = to_update(("the bars on the screen",))
 
 
@@ -54,13 +43,11 @@ def _made(bar: Bar) -> Any:
         return tqdm_class(None)(total=bar.total, **settings)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ScanValueError(
-            explain_error(
-                None,
-                f"progress, the bar {settings['desc']!r}",
-                needed="options that tqdm takes",
-                came=f"{settings}, of which it says: {error}",
-                fix="leave the options out that it does not take",
-            )
+            f"progress, the bar {settings['desc']!r}",
+            needed="options that tqdm takes",
+            came=f"{settings}, of which it says: {error}",
+            fix="leave the options out that it does not take",
+            owner=None,
         ) from error
 
 
@@ -72,7 +59,14 @@ def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
     """
     with Turn(_BARS):
         if last:
-            _end(bar, done)
+            open_bar(bar)
+            shown = _open[bar]
+            if done > shown.n:
+                shown.update(done - shown.n)
+            shown.total = shown.n  # a loop that stopped early is complete
+            if done and bar not in _begun:
+                _overtaken.add(bar)
+            close_bar(bar)
         elif done == 0 and bar in _overtaken:
             _overtaken.remove(bar)
         elif done == 0:
@@ -82,17 +76,6 @@ def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:
             _begun.add(bar)
         elif bar in _open and done > _open[bar].n:
             _open[bar].update(done - _open[bar].n)
-
-
-def _end(bar: Bar, done: int) -> None:
-    open_bar(bar)
-    shown = _open[bar]
-    if done > shown.n:
-        shown.update(done - shown.n)
-    shown.total = shown.n  # a loop that stopped early is complete
-    if done and bar not in _begun:
-        _overtaken.add(bar)
-    close_bar(bar)
 
 
 def close_bar(bar: Bar) -> None:
@@ -141,12 +124,10 @@ def tqdm_class(name: str | None) -> Any:
             from tqdm.auto import tqdm
     except ImportError as error:
         raise ScanImportError(
-            explain_error(
-                name,
-                "progress",
-                needed="the package tqdm",
-                came="a Python without it",
-                fix="pip install 'jscan[progress]', or leave progress out",
-            )
+            "progress",
+            needed="the package tqdm",
+            came="a Python without it",
+            fix="pip install 'jscan[progress]', or leave progress out",
+            owner=name,
         ) from error
     return tqdm

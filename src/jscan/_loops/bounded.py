@@ -3,8 +3,8 @@
 A `BoundedLoop` runs the steps ``first <= index < last`` of a loop with room for
 `length` rows, or fewer when a step says stop. Rows of steps that did not run are zero.
 It is a `while_loop` that writes into preallocated rows, so its cost follows the steps
-that run, and that is what JAX's tools see. `_lanes.py` says what it does under `vmap`,
-`_bounded_derivative.py` what its derivative is.
+that run, and that is what JAX's tools see. `lanes.py` says what it does under `vmap`,
+`bounded_derivative.py` what its derivative is.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ import jax.numpy as jnp
 from jscan._base.lists import cut
 from jscan._base.types import Leaf, PyTree
 from jscan._jax.types import axes_of, row_aval, stacked_aval, varying, zeros
-from jscan._loops.lanes import (
-    any_lane,
-    first_lane,
-    held,
-    last_lane,
-    read_row,
-    write_row,
-)
+from jscan._loops import lanes
 from jscan._loops.meters import Meter, after
 from jscan._programs.program import Program
 
@@ -35,30 +28,20 @@ Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree, Leaf | None]]
 
 @dataclass(frozen=True)
 class BoundedLoop:
-    """Everything about a bounded loop but its arrays.
+    """Everything about a bounded loop but its arrays."""
 
-    Attributes:
-        body: ``(consts, carry, slices) -> (carry, rows[, stop])``.
-        consts: Number of constant inputs.
-        carry: Number of carried values.
-        length: Rows of every sequence and of every stacked output.
-        reverse: Run from ``last - 1`` down to ``first``.
-        has_stop: The last output of the body ends the loop when it is true.
-        meter: The progress bar the loop reports to. No result depends on it.
-    """
-
-    body: Program
-    consts: int
-    carry: int
-    length: int
-    reverse: bool = False
-    has_stop: bool = False
-    meter: Meter | None = None
+    body: Program  # ``(consts, carry, slices) -> (carry, rows[, stop])``
+    consts: int  # number of constant inputs
+    carry: int  # number of carried values
+    has_stop: bool  # the last output of the body ends the loop when it is true
+    length: int  # rows of every sequence and of every stacked output
+    reverse: bool = False  # run from ``last - 1`` down to ``first``
+    meter: Meter | None = None  # the bar it reports to; no result depends on it
 
     def sort(self, inputs: Sequence[Any]) -> list[list[Any]]:
         """Split one entry per input by kind: range, constants, carry, sequences."""
-        counts = 2, self.consts, self.carry, len(inputs) - 2 - self.consts - self.carry
-        return cut(inputs, counts)
+        known = 2, self.consts, self.carry
+        return cut(inputs, (*known, len(inputs) - sum(known)))
 
     @property
     def row_avals(self) -> list[Any]:
@@ -67,45 +50,18 @@ class BoundedLoop:
         return avals[:-1] if self.has_stop else avals
 
 
-@dataclass(frozen=True)
-class Closed:
-    """A loop with its inputs, and how its flat results are to be read.
-
-    Attributes:
-        loop: The loop.
-        inputs: ``first, last``, constants, carry, sequences.
-        carry_tree: The tree of the carry.
-        rows_tree: The tree of the rows.
-    """
-
-    loop: BoundedLoop
-    inputs: list[Leaf]
-    carry_tree: Any
-    rows_tree: Any
-
-    def results(self, flat: Sequence[Leaf]) -> tuple[PyTree, PyTree, Leaf]:
-        """The final carry, the rows, and the index after the last step that ran."""
-        end, *rest = flat
-        carry, rows = rest[: self.loop.carry], rest[self.loop.carry :]
-        return self.carry_tree.unflatten(carry), self.rows_tree.unflatten(rows), end
-
-
 def close_loop(
-    step: Step,
-    carry: PyTree,
-    xs: PyTree,
-    *,
-    length: int,
-    first: Leaf | int,
-    last: Leaf | int,
-    reverse: bool,
-    meter: Meter | None,
-) -> Closed:
-    """Trace `step` into the body of a loop; see `bounded_loop` for the arguments."""
+    step: Step, carry: PyTree, xs: PyTree, bounds: Sequence[Leaf | int], **settings: Any
+) -> tuple[BoundedLoop, list[Leaf], list[Any]]:
+    """Trace `step` into the body of a loop of such `settings`, `bounds` its range.
+
+    Returns the loop, its inputs, and the trees of the final carry and of the rows.
+    """
     start, tree = jax.tree.flatten(carry)
     slices, slices_tree = jax.tree.flatten(xs)
-    bounds = [jnp.asarray(bound, jnp.int32) for bound in (first, last)]
-    start = [_strong(leaf) for leaf in start]
+    bounds = [jnp.asarray(bound, jnp.int32) for bound in bounds]
+    start = list(map(jnp.asarray, start))
+    start = [jax.lax.convert_element_type(leaf, leaf.dtype) for leaf in start]  # strong
     trees: list[Any] = []
 
     def flat(state: Sequence[Leaf], row: Sequence[Leaf]) -> list[Leaf]:
@@ -121,40 +77,23 @@ def close_loop(
     while True:
         traced = jax.make_jaxpr(flat)([jax.typeof(leaf) for leaf in start], rows)
         rows_tree, has_stop = trees
-        ends = [*bounds, *traced.out_avals[len(traced.out_avals) - has_stop :]]
-        axes = _axes_of_carry(traced.out_avals[: len(start)], ends)
+        ends = [*bounds, *list(traced.out_avals[-1:]) * has_stop]
+        common = frozenset().union(*map(axes_of, ends))  # what ends a loop decides, too
+        axes = [axes_of(aval) | common for aval in traced.out_avals[: len(start)]]
         if all(a <= axes_of(leaf) for a, leaf in zip(axes, start, strict=True)):
             break
         start = [varying(leaf, a) for a, leaf in zip(axes, start, strict=True)]
     body, consts = Program.close(traced)
-    counts = len(consts), len(start), length
-    loop = BoundedLoop(body, *counts, reverse, has_stop, meter)
-    return Closed(loop, [*bounds, *consts, *start, *slices], tree, rows_tree)
-
-
-def _axes_of_carry(
-    after_step: Sequence[Any], ends: Sequence[Any]
-) -> list[frozenset[Any]]:
-    """Along which manual axes the carry varies: what ends a loop decides that, too."""
-    common = frozenset().union(*map(axes_of, ends))
-    return [axes_of(aval) | common for aval in after_step]
-
-
-def _strong(leaf: Leaf) -> Leaf:
-    leaf = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(leaf, leaf.dtype)
+    loop = BoundedLoop(body, len(consts), len(start), has_stop, **settings)
+    return loop, [*bounds, *consts, *start, *slices], [tree, rows_tree]
 
 
 def run(loop: BoundedLoop, *inputs: Leaf) -> list[Leaf]:
     """The loop as a `while_loop`: the end, the final carry, the rows."""
     (first, last), consts, carry, xs = loop.sort(inputs)
-    low, high = first_lane(first), last_lane(last)
-    ends = [
-        first,
-        last,
-        *loop.body.out_avals[len(loop.body.out_avals) - loop.has_stop :],
-    ]
-    axes = frozenset().union(*map(axes_of, ends))
+    low, high = lanes.first_lane(first), lanes.last_lane(last)
+    stop = loop.body.out_avals[-1:] * loop.has_stop
+    axes = frozenset().union(*map(axes_of, [first, last, *stop]))
     rows = [zeros(stacked_aval(aval, loop.length), axes) for aval in loop.row_avals]
     # Whether this lane goes on, and the index after its last step.
     own = [varying(jnp.asarray(True), axes), varying(first, axes)] * loop.has_stop
@@ -162,22 +101,24 @@ def run(loop: BoundedLoop, *inputs: Leaf) -> list[Leaf]:
     def proceed(state: Any) -> Leaf:
         index, own, *_ = state
         within = (index >= low) & (index < high)
-        return within & any_lane(own[0] & (index < last)) if own else within
+        return within & lanes.any_lane(own[0] & (index < last)) if own else within
 
     def advance(state: Any) -> Any:
         index, own, carry, rows = state
         active = (index >= first) & (index < last)
-        results = loop.body(*consts, *carry, *[read_row(leaf, index) for leaf in xs])
+        results = loop.body(
+            *consts, *carry, *[lanes.read_row(leaf, index) for leaf in xs]
+        )
         new, fresh = results[: loop.carry], results[loop.carry :]
         if own:
             going, end = own
             active &= going
             now = varying(index + 1, axes)
-            own = [going & ~fresh.pop(), held(active, now, end)]
-        new = held(active, new, carry)
-        fresh = held(active, fresh, list(map(zeros, loop.row_avals)))
+            own = [going & ~fresh.pop(), lanes.held(active, now, end)]
+        new = lanes.held(active, new, carry)
+        fresh = lanes.held(active, fresh, list(map(zeros, loop.row_avals)))
         rows = [
-            write_row(old, varying(row, axes), index)
+            lanes.write_row(old, varying(row, axes), index)
             for old, row in zip(rows, fresh, strict=True)
         ]
         return index + (-1 if loop.reverse else 1), own, new, rows

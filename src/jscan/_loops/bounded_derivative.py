@@ -19,12 +19,12 @@ import jax
 from jax.custom_derivatives import SymbolicZero
 
 from jscan._base.caches import cached
-from jscan._base.errors import ScanNotImplementedError, explain_error
-from jscan._base.lists import cut, pick
+from jscan._base.errors import ScanNotImplementedError
+from jscan._base.lists import cut, pick, unflatten_all
 from jscan._base.types import Leaf, PyTree
 from jscan._jax.linear_call import linear_call
 from jscan._jax.types import axes_of, zeros
-from jscan._loops.bounded import BoundedLoop, Closed, Step, close_loop, run
+from jscan._loops.bounded import BoundedLoop, Step, close_loop, run
 from jscan._loops.linearize import Linearized, linearize
 from jscan._loops.meters import Meter
 
@@ -40,40 +40,23 @@ def bounded_loop(
     reverse: bool = False,
     meter: Meter | None = None,
 ) -> tuple[PyTree, PyTree, Leaf]:
-    """Run `step` for the indices from `first` to before `last`.
+    """Run `step` for the indices from `first` to before `last`, at most `length` times.
 
-    Args:
-        step: ``(carry, slices) -> (carry, rows, stop)``; `stop` is a boolean scalar
-            after which the loop ends, or None. Arrays it closes over are constants.
-        carry: State before the first step.
-        xs: Sequences ``[length, ...]``.
-        length: Most steps there can be.
-        last: The index after the last step, an integer scalar of at most `length`.
-        first: The index of the first step.
-        reverse: Begin with the last step.
-        meter: A progress bar to report to; its counter, if any, is a leaf of `carry`.
+    `step` is ``(carry, slices) -> (carry, rows, stop)``; `stop` is a boolean scalar
+    after which the loop ends, or None. Arrays it closes over are constants. Sequences
+    and rows are ``[length, ...]``; rows are zero where no step ran. `reverse` begins
+    with the last step. The counter of the `meter`, if any, is a leaf of `carry`.
 
-    Returns:
-        The final carry, rows ``[length, ...]`` (zero where no step ran), and the
-        index after the last step that ran.
+    Returns the final carry, the rows, and the index after the last step that ran.
     """
-    closed = close_loop(
-        *(step, carry, xs),
-        length=length,
-        first=first,
-        last=last,
-        reverse=reverse,
-        meter=meter,
-    )
-    return _call(closed)
-
-
-def _call(closed: Closed) -> tuple[PyTree, PyTree, Leaf]:
+    settings = dict(length=length, reverse=reverse, meter=meter)
+    loop, inputs, trees = close_loop(step, carry, xs, (first, last), **settings)
     # JAX lets no rule of ours stand around steps that write in a Ref.
-    has_refs = any(isinstance(leaf, jax.Ref) for leaf in closed.inputs)
-    call = functools.partial(run, closed.loop)
-    call = call if has_refs else _with_derivative(closed.loop)
-    return closed.results(call(*closed.inputs))
+    has_refs = any(isinstance(leaf, jax.Ref) for leaf in inputs)
+    call = functools.partial(run, loop) if has_refs else _with_derivative(loop)
+    end, *flat = call(*inputs)
+    new, rows = unflatten_all(trees, flat)
+    return new, rows, end
 
 
 @cached
@@ -99,21 +82,24 @@ def _differentiate(
         results = _with_derivative(loop)(*primals)
         return results, list(map(_still, results))
     moving, split = _settled(loop, *kinds)
-    results, known = _run_forward(loop, primals, split)
-    _, *rates = loop.sort([_filled(rate) for rate in tangents])
+    results, fixed, rows, places = _run_forward(loop, primals, split)
+    rates = [zeros(r.aval) if type(r) is SymbolicZero else r for r in tangents]
+    _, *rates = loop.sort(rates)
+    # A state that moves may keep still in this step's output: all are returned.
+    moves = [*moving[1], *split.moves[loop.carry :]]
     linear = _LinearLoop(
         split=split,
-        places=known.places,
+        consts=len(fixed),
+        places=places,
         counts=tuple(map(sum, moving)),
-        carried=tuple(moving[1]),
+        wanted=tuple(pick(moves, split.smooth)),
         length=loop.length,
         reverse=loop.reverse,
     )
     live = [rate for kind in zip(rates, moving, strict=True) for rate in pick(*kind)]
-    residuals = [primals[0], results[0], *known.consts, *known.rows]
+    residuals = [primals[0], results[0], *fixed, *rows]
     pushed = iter(linear_call(linear.push, linear.pull, residuals, live))
-    moves = [False, *moving[1], *split.moves[loop.carry :]]
-    moves = moves[: len(results)]  # the stop condition is no result
+    moves = [False, *moves][: len(results)]  # the stop condition is no result
     return results, [
         next(pushed) if moved else _still(leaf)
         for moved, leaf in zip(moves, results, strict=True)
@@ -122,10 +108,6 @@ def _differentiate(
 
 def _moves(rate: Any) -> bool:
     return type(rate) is not SymbolicZero and rate.dtype != jax.dtypes.float0
-
-
-def _filled(rate: Any) -> Any:
-    return zeros(rate.aval) if type(rate) is SymbolicZero else rate
 
 
 def _still(leaf: Leaf) -> SymbolicZero:
@@ -145,68 +127,37 @@ def _settled(
         carry = reached
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What the linear loop reads.
-
-    Attributes:
-        consts: What is the same at each step.
-        rows: What each step left, stacked.
-        places: For each residual of the body, in order, which of them it is.
-    """
-
-    consts: list[Leaf]
-    rows: list[Leaf]
-    places: tuple[tuple[str, int], ...]
-
-
 def _run_forward(
     loop: BoundedLoop, primals: Sequence[Leaf], split: Linearized
-) -> tuple[list[Leaf], _Known]:
-    """Run the loop with the rows its linear part needs stacked beside its own."""
+) -> tuple[list[Leaf], list[Leaf], list[Leaf], tuple[int, ...]]:
+    """Run the loop with the rows its linear part needs stacked beside its own.
+
+    Returns its results; what the linear part reads that is the same at each step, and
+    what each step left, stacked; and which of these two lists each residual is.
+    """
     (first, last), consts, carry, xs = loop.sort(primals)
     stacked = len(loop.row_avals)
     fixed = split.fixed(consts)
-    read = {at: n for n, at in enumerate(split.sources) if n not in fixed}
-    stored = [n for at, n in read.items() if _needs_rows(loop, at)]
+    inputs, outputs, atoms = split.atoms
+    read = {atom: n for n, atom in enumerate(atoms) if n not in fixed}
+    in_rows = [*inputs[loop.consts + loop.carry :], *outputs[loop.carry :][:stacked]]
+    there = set(map(id, in_rows))  # literals cannot be hashed
+    stored = [n for atom, n in read.items() if id(atom) not in there]
 
     def step(state: Sequence[Leaf], row: Sequence[Leaf]) -> Any:
-        outputs, residuals = split.forward(*consts, *state, *row)
-        new, rows, stop = cut(outputs, (loop.carry, stacked, int(loop.has_stop)))
+        results, residuals = split.forward(*consts, *state, *row)
+        new, rows, stop = cut(results, (loop.carry, stacked, int(loop.has_stop)))
         rows += [residuals[n] for n in stored]
         return new, rows, stop[0] if stop else None
 
-    new, rows, end = bounded_loop(
-        *(step, carry, xs),
-        length=loop.length,
-        first=first,
-        last=last,
-        reverse=loop.reverse,
-        meter=loop.meter,
-    )
-    own, extra = rows[:stacked], dict(zip(stored, rows[stacked:], strict=True))
-    here = {
-        **{("output", loop.carry + n): row for n, row in enumerate(own)},
-        **{("input", loop.consts + loop.carry + n): x for n, x in enumerate(xs)},
-        **{at: extra[n] for at, n in read.items() if n in extra},
-    }
-    positions = {at: position for position, at in enumerate(read)}
-    numbers = {number: position for position, number in enumerate(fixed)}
-    places = tuple(
-        ("const", numbers[n]) if n in fixed else ("row", positions[at])
-        for n, at in enumerate(split.sources)
-    )
-    known = _Known(list(fixed.values()), [here[at] for at in read], places)
-    return [end, *new, *own], known
-
-
-def _needs_rows(loop: BoundedLoop, source: Any) -> bool:
-    """Whether a residual is found nowhere but in rows of its own."""
-    kind, position = source
-    if kind == "input":
-        return position < loop.consts + loop.carry  # else a sequence, which is there
-    is_row = loop.carry <= position < loop.carry + len(loop.row_avals)
-    return not (kind == "output" and is_row)
+    settings: Any = dict(length=loop.length, reverse=loop.reverse, meter=loop.meter)
+    new, rows, end = bounded_loop(step, carry, xs, first=first, last=last, **settings)
+    names = map(id, [*in_rows, *(atoms[n] for n in stored)])
+    here = dict(zip(names, [*xs, *rows], strict=True))
+    order = {n: position for position, n in enumerate([*fixed, *read.values()])}
+    places = (order[n if n in fixed else read[atom]] for n, atom in enumerate(atoms))
+    known = [here[id(atom)] for atom in read]
+    return [end, *new, *rows[:stacked]], list(fixed.values()), known, tuple(places)
 
 
 # ----------------------------------------------------------------- the linear loop
@@ -214,91 +165,63 @@ def _needs_rows(loop: BoundedLoop, source: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _LinearLoop:
-    """The linear part of a loop's derivative, forwards and transposed.
+    """The linear part of a loop's derivative, forwards and transposed."""
 
-    Attributes:
-        split: The linearised body.
-        places: Where each of its residuals is found.
-        counts: How many constants, carried values and sequences move.
-        carried: Which carried values move.
-        length: Rows of every sequence.
-        reverse: Whether the loop runs backwards.
-    """
-
-    split: Linearized
-    places: tuple[tuple[str, int], ...]
-    counts: tuple[int, ...]
-    carried: tuple[bool, ...]
+    split: Linearized  # the body
+    consts: int  # how many of the things it reads are the same at each step
+    places: tuple[int, ...]  # for each residual of the body, which of those it is
+    counts: tuple[int, ...]  # how many constants, carried values and sequences move
+    wanted: tuple[bool, ...]  # which rates of a step are results
     length: int
     reverse: bool
 
-    def _read(self, residuals: Sequence[Leaf]) -> tuple[Leaf, Leaf, list, list]:
-        """First index, end, known constants, known rows."""
-        first, end, *known = residuals
-        consts = sum(kind == "const" for kind, _ in self.places)
-        return first, end, known[:consts], known[consts:]
-
-    def _rates(
-        self, consts: list[Leaf], rows: Sequence[Leaf], *live: Any
-    ) -> list[Leaf]:
+    def _rates(self, known: Sequence[Leaf], live: Sequence[Any]) -> list[Leaf]:
         """The rates that one step returns: of what is carried, then of its rows."""
-        found = {"const": consts, "row": rows}
-        values = [found[kind][position] for kind, position in self.places]
+        values = [known[place] for place in self.places]
         rates = self.split.linear(values, [rate for part in live for rate in part])
-        kept = [*self.carried, *self.split.moves[len(self.carried) :]]
-        # A state that moves may keep still in this step's output: all are returned.
-        smooth = [flag for flag, s in zip(kept, self.split.smooth, strict=True) if s]
-        return pick(rates, smooth)
+        return pick(rates, self.wanted)
+
+    def _loop(
+        self, residuals: Sequence[Leaf], step: Any, state: Any, xs: Any, reverse: bool
+    ) -> tuple[PyTree, PyTree]:
+        """A loop of ``step: (known, state, slices) -> (state, rows)``."""
+        first, end, *known = residuals
+        consts, rows = known[: self.consts], known[self.consts :]
+
+        def run(state: Any, row: Any) -> Any:
+            return *step([*consts, *row[0]], state, row[1]), None
+
+        settings = dict(first=first, last=end, length=self.length, reverse=reverse)
+        return bounded_loop(run, state, (rows, xs), **settings)[:2]
 
     def push(self, residuals: Sequence[Leaf], live: Sequence[Leaf]) -> list[Leaf]:
         """The rates of the final carry and of the rows."""
-        first, end, consts, rows = self._read(residuals)
-        const_rates, carry_rates, x_rates = cut(live, self.counts)
+        consts, carry, xs = cut(live, self.counts)
 
-        def step(state: Any, row: Any) -> Any:
-            known, moving = row
-            rates = self._rates(consts, known, const_rates, state, moving)
-            return rates[: len(state)], rates[len(state) :], None
+        def step(known: Sequence[Leaf], state: Any, row: Any) -> Any:
+            rates = self._rates(known, (consts, state, row))
+            return rates[: len(state)], rates[len(state) :]
 
-        new, pushed, _ = bounded_loop(
-            *(step, carry_rates, (rows, x_rates)),
-            length=self.length,
-            first=first,
-            last=end,
-            reverse=self.reverse,
-        )
-        return [*new, *pushed]
+        new, rows = self._loop(residuals, step, carry, xs, self.reverse)
+        return [*new, *rows]
 
     def pull(self, residuals: Sequence[Leaf], cts: Sequence[Any]) -> list[Leaf]:
-        """The cotangents of constants, carry and sequences; those of None are zero."""
-        first, end, consts, rows = self._read(residuals)
-        _refuse_sums_over_devices(end, self.split.rate_avals)
+        """The cotangents of constants, carry and sequences."""
+        _refuse_sums_over_devices(residuals[1], self.split.rate_avals)
         avals = cut(self.split.rate_avals, self.counts)
-        carry_cts, row_cts = cts[: self.counts[1]], cts[self.counts[1] :]
-        carry_cts = [
-            zeros(aval) if ct is None else ct
-            for ct, aval in zip(carry_cts, avals[1], strict=True)
-        ]
-        wanted = [True] * len(carry_cts) + [ct is not None for ct in row_cts]
+        carry, rows = cts[: self.counts[1]], cts[self.counts[1] :]
 
-        def step(state: Any, row: Any) -> Any:
-            (sums, carry), (known, incoming) = state, row
-            back = jax.linear_transpose(
-                lambda *live: pick(self._rates(consts, known, *live), wanted), *avals
-            )
-            const_cts, carry, x_cts = back([*carry, *incoming])
-            sums = [total + ct for total, ct in zip(sums, const_cts, strict=True)]
-            return (sums, carry), x_cts, None
+        def step(known: Sequence[Leaf], state: Any, row: Any) -> Any:
+            sums, carry = state
+            back = jax.linear_transpose(lambda *live: self._rates(known, live), *avals)
+            consts, carry, xs = back([*carry, *row])
+            sums = [total + ct for total, ct in zip(sums, consts, strict=True)]
+            return (sums, carry), xs
 
-        state = (list(map(zeros, avals[0])), carry_cts)
-        (sums, carry), x_cts, _ = bounded_loop(
-            *(step, state, (rows, [ct for ct in row_cts if ct is not None])),
-            length=self.length,
-            first=first,
-            last=end,
-            reverse=not self.reverse,
-        )
-        return [*sums, *carry, *x_cts]
+        state = (list(map(zeros, avals[0])), list(carry))
+        state, xs = self._loop(residuals, step, state, list(rows), not self.reverse)
+        sums, carry = state
+        return [*sums, *carry, *xs]
 
 
 def _refuse_sums_over_devices(end: Leaf, avals: Sequence[Any]) -> None:
@@ -311,12 +234,10 @@ def _refuse_sums_over_devices(end: Leaf, avals: Sequence[Any]) -> None:
     if alone:
         axes = tuple(alone)
         raise ScanNotImplementedError(
-            explain_error(
-                None,
-                "a gradient inside jax.shard_map",
-                needed=f"values of their own on each device along {axes}, in a loop "
-                "that each device ends by itself",
-                came="a value that is the same on all of them",
-                fix=f"jax.lax.pcast(value, {axes}, to='varying') before the loop",
-            )
+            "a gradient inside jax.shard_map",
+            needed=f"values of their own on each device along {axes}, in a loop "
+            "that each device ends by itself",
+            came="a value that is the same on all of them",
+            fix=f"jax.lax.pcast(value, {axes}, to='varying') before the loop",
+            owner=None,
         )

@@ -6,7 +6,9 @@ inside stay one tight loop. A progress bar is a meter on the outermost loop.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,27 +18,28 @@ import jax.numpy as jnp
 
 from jscan._base.types import Leaf, PyTree
 from jscan._loops.bars import Bar
+from jscan._loops.bounded import Step as Until
 from jscan._loops.bounded_derivative import bounded_loop
 from jscan._loops.meters import Meter, after
 from jscan._optimizer import STRETCHES
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
 
+Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+Chunk = Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]]  # so many steps
+
 
 @dataclass(frozen=True)
 class Level:
     """One level of chunks.
 
-    Attributes:
-        length: Steps of a chunk (the last one may be shorter). A chunk of one step that
-            is not recomputed is no loop: the level is there for its meter.
-        recomputed: True when the backward pass keeps only the state at its start.
-        meter: What the loop over the chunks tells a progress bar.
+    The last chunk may be shorter. A chunk of one step that is not recomputed is no
+    loop: the level is there for its meter.
     """
 
-    length: int
-    recomputed: bool
-    meter: Meter | None = None
+    length: int  # steps of a chunk
+    recomputed: bool  # the backward pass keeps only the state at its start
+    meter: Meter | None = None  # what the loop over the chunks tells a progress bar
 
     @property
     def is_flat(self) -> bool:
@@ -44,42 +47,36 @@ class Level:
         return self.length == 1 and not self.recomputed
 
 
+Levels = Sequence[Level]
+
+
 def plan_levels(
-    n_steps: int,
-    checkpoint: int | str | None,
-    bar: Bar | None = None,
-    offset: int = 0,
+    n_steps: int, checkpoint: int | str | None, bar: Bar | None = None, offset: int = 0
 ) -> tuple[Level, ...]:
     """The levels of chunks, longest first, that checkpoints and a bar ask for.
 
-    Args:
-        n_steps: Steps of the loop.
-        checkpoint: As in `scan`.
-        bar: A bar to report to.
-        offset: Steps of the bar before the loop's first one.
+    `offset` counts the steps of the bar before the loop's first one.
     """
     if n_steps == 0:
         return ()
     if bar is None:
         return _checkpoint_levels(n_steps, checkpoint)
-    closes = offset + n_steps == bar.total
+    meter = Meter(bar, offset, closes=offset + n_steps == bar.total)
     if checkpoint is None:
-        meter = Meter(bar, offset, every=bar.stride, closes=closes)
-        return (Level(1, False, meter),)
+        return (Level(1, False, dataclasses.replace(meter, every=bar.stride)),)
     if checkpoint == "recursive":
-        meter = Meter(bar, offset, bar.stride, closes=closes)
         inner = _checkpoint_levels(bar.stride, checkpoint)
         return (Level(bar.stride, True, meter), *inner)
     inner = _checkpoint_levels(n_steps, checkpoint)
     length = -(-bar.stride // inner[0].length) * inner[0].length  # whole chunks
-    return (Level(length, False, Meter(bar, offset, length, closes=closes)), *inner)
+    return (Level(length, False, meter), *inner)
 
 
 def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Level, ...]:
     if checkpoint is None:
         return ()
     if checkpoint == "sqrt":
-        return (Level(_root(n_steps), True),)
+        return (Level(math.isqrt(n_steps - 1) + 1, True),)  # rounded up
     if isinstance(checkpoint, int):
         return (Level(checkpoint, True),)
     lengths = [n_steps]
@@ -88,108 +85,28 @@ def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Leve
     return tuple(Level(length, True) for length in lengths[1:])
 
 
-def _root(number: int) -> int:
-    """The square root, rounded up."""
-    root = int(number**0.5)
-    return root if root * root >= number else root + 1
-
-
 def scan_chunks(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    step: Step,
     carry: PyTree,
     xs: PyTree,
     *,
     length: int,
-    levels: Sequence[Level],
+    levels: Levels,
     unroll: int | bool = 1,
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan` of `length` steps, in the chunks of `levels`."""
     if not levels:
         return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
     level, inner = levels[0], levels[1:]
-    if level.is_flat:
-        return _metered(step, carry, xs, length, level.meter, unroll)
 
-    def run(carry: PyTree, part: PyTree, size: int, within: bool) -> Any:
-        def chunk(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
-            return scan_chunks(
-                step, carry, part, length=size, levels=inner, unroll=unroll
-            )
+    def chunk(carry: PyTree, part: PyTree, size: int) -> tuple[PyTree, PyTree]:
+        return scan_chunks(step, carry, part, length=size, levels=inner, unroll=unroll)
 
-        # Inside a loop the compiler cannot merge the two runs of a chunk into one.
-        again = jax.checkpoint(chunk, prevent_cse=not within)
-        return (again if level.recomputed else chunk)(carry, part)
-
-    chunks, rest = divmod(length, level.length)
-    meter, parts = level.meter, []
-    if chunks:
-        whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, level.length), xs)
-        here = meter and dataclasses.replace(meter, closes=meter.closes and not rest)
-        carry, rows = _metered(
-            lambda carry, part: run(carry, part, level.length, True),
-            *(carry, whole, chunks, here),
-        )
-        parts.append(jax.tree.map(_unfold, rows))
-    if rest:
-        tail = jax.tree.map(lambda leaf: leaf[None, chunks * level.length :], xs)
-        done = chunks * level.length
-        here = meter and dataclasses.replace(meter, start=meter.start + done, size=rest)
-        carry, rows = _metered(
-            lambda carry, part: run(carry, part, rest, bool(here)),
-            *(carry, tail, 1, here),
-        )
-        parts.append(jax.tree.map(_unfold, rows))
-    return carry, parts[0] if len(parts) == 1 else _joined(parts)
-
-
-def _metered(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    xs: PyTree,
-    length: int,
-    meter: Meter | None,
-    unroll: int | bool = 1,
-) -> tuple[PyTree, PyTree]:
-    """A loop of known length; with a meter, one of stretches between its reports."""
-    if meter is None:
-        return jax.lax.scan(step, carry, xs, length=length, unroll=unroll)
-
-    def stretch(state: Any, part: PyTree, size: int) -> tuple[Any, PyTree]:
-        done, carry = state
-        meter.report(done)
-        carry, rows = jax.lax.scan(step, carry, part, length=size, unroll=unroll)
-        return (done + size, carry), rows
-
-    whole, rest = divmod(length, meter.every)
-    state, parts = (jnp.int32(0), carry), []
-    if whole:
-        cut = jax.tree.map(lambda leaf: _fold(leaf, whole, meter.every), xs)
-        with jax.named_scope(STRETCHES):
-            state, rows = jax.lax.scan(
-                lambda state, part: stretch(state, part, meter.every),
-                *(state, cut),
-                length=whole,
-            )
-        parts.append(jax.tree.map(_unfold, rows))
-    if rest:
-        tail = jax.tree.map(lambda leaf: leaf[length - rest :], xs)
-        done, carry = state
-        # Known only once the steps before are done, or it would be reported at once.
-        state, rows = stretch((after(done, (carry, parts)), carry), tail, rest)
-        parts.append(rows)
-    done, carry = state
-    rows = parts[0] if len(parts) == 1 else _joined(parts)
-    if meter.closes:
-        meter.report(after(done, (carry, rows)), last=True)
-    return carry, rows
-
-
-def _joined(parts: Sequence[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return _in_chunks(chunk, carry, xs, length, level)
 
 
 def scan_chunk_ends(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    step: Step,
     end: Callable[[PyTree], PyTree],
     carry: PyTree,
     xs: PyTree,
@@ -204,31 +121,60 @@ def scan_chunk_ends(
 
     def chunk(carry: PyTree, part: PyTree, count: int) -> tuple[PyTree, PyTree]:
         carry, _ = jax.lax.scan(step, carry, part, length=count)
-        return carry, end(carry)
+        return carry, jax.tree.map(lambda leaf: leaf[None], end(carry))
+
+    return _in_chunks(chunk, carry, xs, length, Level(size, recomputed=True))
+
+
+def _in_chunks(
+    chunk: Chunk, carry: PyTree, xs: PyTree, length: int, level: Level
+) -> tuple[PyTree, PyTree]:
+    """A loop over the chunks of a level, and then what is left of the steps."""
+    meter = level.meter
+    size = level.length * (meter.every if meter else 1)
+
+    def run(state: Any, part: PyTree, count: int, within: bool) -> Any:
+        done, carry = state
+        if meter:
+            meter.report(done)
+            done += count
+        # Inside a loop the compiler cannot merge the two runs of a chunk into one.
+        again = jax.checkpoint(chunk, prevent_cse=not within, static_argnums=2)
+        carry, rows = (again if level.recomputed else chunk)(carry, part, count)
+        return (done, carry), rows
 
     chunks, rest = divmod(length, size)
-    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), xs)
-    run = jax.checkpoint(chunk, prevent_cse=False, static_argnums=2)
-    carry, rows = jax.lax.scan(
-        lambda carry, part: run(carry, part, size), carry, whole, length=chunks
-    )
+    state, parts = (meter and jnp.int32(0), carry), []
+    if chunks or not rest:
+        whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), xs)
+        looped = lambda state, part: run(state, part, size, True)
+        with jax.named_scope(STRETCHES) if meter else contextlib.nullcontext():
+            state, rows = jax.lax.scan(looped, state, whole, length=chunks)
+        parts.append(jax.tree.map(_unfold, rows))
     if rest:
+        done, carry = state
+        # Known once the steps before are done, or it would be reported at once.
+        done = meter and after(done, (carry, parts))
         tail = jax.tree.map(lambda leaf: leaf[chunks * size :], xs)
-        carry, row = jax.checkpoint(chunk, static_argnums=2)(carry, tail, rest)
-        rows = jax.tree.map(
-            lambda leaf, last: jnp.concatenate([leaf, last[None]]), rows, row
-        )
+        state, rows = run((done, carry), tail, rest, False)
+        parts.append(rows)
+    done, carry = state
+    rows = parts[0]
+    if len(parts) > 1:
+        rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    if meter and meter.closes:
+        meter.report(after(done, (carry, rows)), last=True)
     return carry, rows
 
 
 def bounded_chunks(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree, Leaf | None]],
+    step: Until,
     carry: PyTree,
     xs: PyTree,
     *,
     length: int,
     steps: Leaf,
-    levels: Sequence[Level],
+    levels: Levels,
 ) -> tuple[PyTree, PyTree, Leaf]:
     """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
     if not levels or levels[0].is_flat:
@@ -247,12 +193,7 @@ def bounded_chunks(
 
 
 def _nested(
-    step: Callable[[Any, PyTree], tuple[Any, PyTree, Leaf | None]],
-    state: Any,
-    xs: PyTree,
-    length: int,
-    steps: Leaf,
-    levels: Sequence[Level],
+    step: Until, state: Any, xs: PyTree, length: int, steps: Leaf, levels: Levels
 ) -> tuple[Any, PyTree, Leaf]:
     """Loops in loops; the state holds the stop condition of the newest step."""
     if not levels:
@@ -273,8 +214,7 @@ def _nested(
         state, rows, ran = run(state, slices, room)
         return (state, executed + ran), rows, state[1]
 
-    padded = jax.tree.map(lambda leaf: _pad(leaf, chunks * size), xs)
-    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), padded)
+    whole = jax.tree.map(lambda leaf: _fold(leaf, chunks, size), xs)
     counter = len(jax.tree.leaves(state))  # where `executed` is in the carry below
     (state, executed), rows, _ = bounded_loop(
         outer,
@@ -288,17 +228,12 @@ def _nested(
 
 
 def _fold(leaf: Leaf, chunks: int, size: int) -> Leaf:
-    """The first rows as ``[chunks, size, ...]``."""
+    """The rows as ``[chunks, size, ...]``; those added to fill it are never read."""
+    missing = chunks * size - leaf.shape[0]
+    if missing > 0:
+        leaf = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])
     return leaf[: chunks * size].reshape(chunks, size, *leaf.shape[1:])
 
 
 def _unfold(leaf: Leaf) -> Leaf:
     return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
-
-
-def _pad(leaf: Leaf, rows: int) -> Leaf:
-    """The array with up to `rows` rows; those added are never read."""
-    missing = rows - leaf.shape[0]
-    if not missing:
-        return leaf
-    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])

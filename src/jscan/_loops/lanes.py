@@ -37,9 +37,7 @@ def _over_lanes(reduce: Callable[[Leaf], Leaf]) -> Callable[[Leaf], Leaf]:
 
 
 any_lane = _over_lanes(lambda flags: flags.any(axis=0))
-
 first_lane = _over_lanes(lambda indices: indices.min(axis=0))
-
 last_lane = _over_lanes(lambda indices: indices.max(axis=0))
 
 
@@ -139,11 +137,5 @@ def _start(index: Leaf, axis: int, leaf: Leaf) -> list[Leaf]:
     return [index if place == axis else zero for place in range(leaf.ndim)]
 
 
-def read_row(leaf: Leaf, index: Leaf) -> Leaf:
-    """Row `index` of an array ``[T, ...]``."""
-    return _row_reader(0)(leaf, index)
-
-
-def write_row(rows: Leaf, row: Leaf, index: Leaf) -> Leaf:
-    """An array ``[T, ...]`` with its row `index` replaced, in place in a loop."""
-    return _row_writer(0)(rows, row, index)
+read_row = _row_reader(0)  # the row at an index of an array ``[T, ...]``
+write_row = _row_writer(0)  # the array with a row replaced, in place in a loop

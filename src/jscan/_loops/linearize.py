@@ -4,49 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jscan._base.lists import others, pick
+from jscan._base.lists import cut, others, pick
 from jscan._base.types import Leaf
 from jscan._jax.equations import evaluate
 from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.names import eval_jaxpr
 from jscan._programs.program import Program
 
-Source = tuple[Literal["input", "output", "residual"], int]
-
 
 @dataclass(frozen=True)
 class Linearized:
-    """A program, linearised at some of its inputs.
+    """A program, linearised at some of its inputs."""
 
-    Attributes:
-        known: ``inputs -> outputs + residuals``, a closed jaxpr.
-        tangent: ``tangents of the moving inputs -> tangents of the smooth outputs``, an
-            open jaxpr whose constants are the residuals.
-        outputs: The number of outputs of the program.
-        smooth: Which outputs have a tangent of their own type.
-        moves: Which outputs depend on what moves.
-        sources: For each residual, where it is found: an input or an output is used in
-            place instead of being stored again.
-        rate_avals: Types of the tangents of the moving inputs.
-    """
-
-    known: Any
+    known: Any  # ``inputs -> outputs + residuals``, a closed jaxpr
+    # ``tangents of the moving inputs -> tangents of the smooth outputs``, an open jaxpr
+    # whose constants are the residuals.
     tangent: Any
-    outputs: int
-    smooth: tuple[bool, ...]
-    moves: tuple[bool, ...]
-    sources: tuple[Source, ...]
-    rate_avals: tuple[Any, ...]
+    smooth: tuple[bool, ...]  # which outputs have a tangent of their own type
+    moves: tuple[bool, ...]  # which outputs depend on what moves
+    rate_avals: tuple[Any, ...]  # types of the tangents of the moving inputs
+
+    @property
+    def atoms(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """What its inputs, outputs and residuals are called in its jaxpr.
+
+        A residual that is an input or an output need not be stored again.
+        """
+        body, _ = open_jaxpr(self.known)
+        outputs, residuals = cut(body.outvars, self._counts)
+        return body.invars, outputs, residuals
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        return len(self.smooth), len(self.known.out_avals) - len(self.smooth)
 
     def forward(self, *inputs: Leaf) -> tuple[list[Leaf], list[Leaf]]:
         """The outputs, and the residuals."""
-        results = run_jaxpr(self.known, *inputs)
-        return results[: self.outputs], results[self.outputs :]
+        outputs, residuals = cut(run_jaxpr(self.known, *inputs), self._counts)
+        return outputs, residuals
 
     def linear(self, residuals: Sequence[Leaf], rates: Sequence[Leaf]) -> list[Leaf]:
         """The tangents of the smooth outputs."""
@@ -57,12 +57,11 @@ class Linearized:
         body, _ = open_jaxpr(self.known)
         known = dict(zip(body.constvars, self.known.consts, strict=True))
         known.update(zip(body.invars, consts, strict=False))
-        late = set(body.invars[len(consts) :])
-        for equation in body.eqns:
-            if equation.effects or any(a in late for a in _variables(equation.invars)):
-                late.update(equation.outvars)
-        atoms = dict(enumerate(body.outvars[self.outputs :]))
-        early = {n: a for n, a in atoms.items() if hasattr(a, "val") or a not in late}
+        effects = [e for e in body.eqns if e.effects]
+        made = [v for e in effects for v in e.outvars]
+        late = _reached(body.eqns, [*body.invars[len(consts) :], *made])
+        atoms = enumerate(self.atoms[2])
+        early = {n: atom for n, atom in atoms if late.isdisjoint(_variables([atom]))}
         pure = [equation for equation in body.eqns if not equation.effects]
         values = evaluate(pure, known, list(early.values()))
         return dict(zip(early, values, strict=True))
@@ -89,41 +88,26 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
         return [*outputs, *closed.consts]
 
     known = jax.make_jaxpr(forward)(*program.in_avals)
-    depends = iter(_depends(tangent[0]))
+    live = _reached(tangent[0].eqns, tangent[0].invars)  # else zero whatever moves
+    depends = (not live.isdisjoint(_variables([a])) for a in tangent[0].outvars)
     return Linearized(
         known=known,
         tangent=tangent[0],
-        outputs=len(smooth),
         smooth=tuple(smooth),
         moves=tuple(is_smooth and next(depends) for is_smooth in smooth),
-        sources=_sources(open_jaxpr(known)[0], len(smooth)),
         rate_avals=tuple(rates),
     )
 
 
-def _depends(jaxpr: Any) -> list[bool]:
-    """Which outputs of a linear program are not zero whatever its inputs are."""
-    live = set(jaxpr.invars)
-    for equation in jaxpr.eqns:
-        if any(atom in live for atom in _variables(equation.invars)):
-            live.update(equation.outvars)
-    return [not hasattr(atom, "val") and atom in live for atom in jaxpr.outvars]
+def _reached(equations: Sequence[Any], start: Sequence[Any]) -> set[Any]:
+    """The variables, and what is computed from them."""
+    reached = set(start)
+    for equation in equations:
+        if not reached.isdisjoint(_variables(equation.invars)):
+            reached.update(equation.outvars)
+    return reached
 
 
 def _variables(atoms: Sequence[Any]) -> list[Any]:
+    """Without the literals, which cannot be hashed."""
     return [atom for atom in atoms if not hasattr(atom, "val")]
-
-
-def _sources(jaxpr: Any, outputs: int) -> tuple[Source, ...]:
-    """Where the residuals of a program, its last outputs, are found."""
-    places: dict[Any, Source] = {}
-    for index, variable in enumerate(jaxpr.invars):
-        places[variable] = ("input", index)
-    for index, atom in enumerate(jaxpr.outvars[:outputs]):
-        if not hasattr(atom, "val"):
-            places.setdefault(atom, ("output", index))
-    found: list[Source] = []
-    for index, atom in enumerate(jaxpr.outvars[outputs:]):
-        own: Source = ("residual", index)
-        found.append(own if hasattr(atom, "val") else places.setdefault(atom, own))
-    return tuple(found)

@@ -1,8 +1,8 @@
 """Progress bars: one bar a loop, moved by one host callback a stretch of steps.
 
-A loop with a bar is a bounded loop (`_bounded.py`) with a `Meter`: between reports it
-is as tight as without one, and derivatives and `vmap` keep or drop the meter where they
-make new loops. Reports come in their order, perhaps late; a bar only moves forwards.
+A loop with a bar has a `Meter`: between reports it is as tight as without one, and
+derivatives and `vmap` keep or drop the meter where they make new loops. Reports come in
+their order, perhaps late; a bar only moves forwards.
 """
 
 from __future__ import annotations
@@ -21,43 +21,27 @@ from jscan._loops.lanes import last_lane
 
 @dataclass(frozen=True)
 class Meter:
-    """What a bounded loop tells its bar.
-
-    Attributes:
-        bar: The bar.
-        start: Steps of the bar before the loop's first one.
-        size: Steps of the bar that one step of the loop makes.
-        every: Steps of the loop from one report to the next.
-        closes: True when the bar ends with the loop.
-        counter: Which carried value counts the bar's steps, if not every step of the
-            loop makes `size` of them.
-    """
+    """What a loop tells its bar."""
 
     bar: Bar
-    start: int = 0
-    size: int = 1
-    every: int = 1
-    closes: bool = True
+    start: int = 0  # steps of the bar before the loop's first one
+    every: int = 1  # steps of the loop from one report to the next
+    closes: bool = True  # the bar ends with the loop
+    # Which carried value counts the bar's steps, if the loop's steps are none.
     counter: int | None = None
 
     def report(
         self, count: Leaf, carry: Sequence[Leaf] = (), *, last: bool = False
     ) -> None:
-        """Tell the bar, when the program gets here, how many steps are done.
+        """Tell the bar, when the program gets here, how many steps the loop has done.
 
         `jax.debug.callback` is the one effect that `jax.checkpoint` takes, and what
         it runs a second time does not call back again.
-
-        Args:
-            count: Steps of the loop.
-            carry: The carried values.
-            last: The loop is over.
         """
-        done = self.start + self.size * count
         if self.counter is not None:
-            done = self.start + last_lane(carry[self.counter])
+            count = last_lane(carry[self.counter])
         move = functools.partial(_move, self.bar, last=last)
-        jax.debug.callback(move, jnp.asarray(done, jnp.int32))
+        jax.debug.callback(move, jnp.asarray(self.start + count, jnp.int32))
 
 
 def _move(bar: Bar, done: Leaf, *, last: bool) -> None:

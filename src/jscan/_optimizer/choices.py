@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._optimizer.costs.batches import DEFAULT_BUDGET
 from jscan._optimizer.options import Options
 from jscan._optimizer.rules import DEFAULT, PASS_NAMES, RULE_NAMES
@@ -28,26 +28,22 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
         names = None if asked is None else frozenset(asked)
     except TypeError:
         raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "passes",
-                needed="names of passes",
-                came=f"{passes!r:.60}",
-                fix='write passes=["hoist", "merge"] or passes="default+associate"',
-            )
+            "passes",
+            needed="names of passes",
+            came=f"{passes!r:.60}",
+            fix='write passes=["hoist", "merge"] or passes="default+associate"',
+            owner=_SUBJECT,
         ) from None
     if names is not None and "default" in names:
         names = names - {"default"} | DEFAULT
     unknown = sorted(map(str, (names or DEFAULT) - {*PASS_NAMES, *RULE_NAMES}))
     if unknown:
         raise ScanValueError(
-            explain_error(
-                _SUBJECT,
-                "passes",
-                needed=f"names among {', '.join(PASS_NAMES)} and default",
-                came=f"unknown passes {', '.join(unknown)}",
-                fix="leave passes out for all that keep rounding close",
-            )
+            "passes",
+            needed=f"names among {', '.join(PASS_NAMES)} and default",
+            came=f"unknown passes {', '.join(unknown)}",
+            fix="leave passes out for all that keep rounding close",
+            owner=_SUBJECT,
         )
     try:
         budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
@@ -56,12 +52,10 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
     if budget is None or budget < 0:
         error = ScanTypeError if budget is None else ScanValueError
         raise error(
-            explain_error(
-                _SUBJECT,
-                "memory_budget",
-                needed="0 or more bytes",
-                came=repr(memory_budget),
-                fix="leave memory_budget out for 32 MiB",
-            )
+            "memory_budget",
+            needed="0 or more bytes",
+            came=repr(memory_budget),
+            fix="leave memory_budget out for 32 MiB",
+            owner=_SUBJECT,
         )
     return Options(names, budget)

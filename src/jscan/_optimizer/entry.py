@@ -109,7 +109,7 @@ def report(
     )
     programs = before, _compiled(new, given)
     sizes = [getattr(p.memory_analysis(), "temp_size_in_bytes", None) for p in programs]
-    memory = None if None in sizes else (sizes[0], sizes[1])
+    memory: Any = None if None in sizes else tuple(sizes)
     return Report(loops, memory, failed, dict(session.context.seconds))
 
 

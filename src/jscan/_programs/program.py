@@ -8,7 +8,6 @@ batched form, its executable) is looked up by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,40 +21,27 @@ from jscan._jax.structure import KeyWriter
 class Program:
     """A closed jaxpr without constants, hashable and comparable by structure.
 
-    Attributes:
-        jaxpr: The computation; every input is explicit.
-        run_key: Equal for programs that compute the same values. Equal programs
-            also have the same derivative rules, and the same names for their loops.
+    Programs that compute the same values have equal run keys. Equal programs also have
+    the same derivative rules, and the same names for their loops.
     """
-
-    __slots__ = ("__weakref__", "_hash", "_names", "_rules", "jaxpr", "run_key")
 
     def __init__(self, jaxpr: Any) -> None:
         if jaxpr.consts:
             raise AssertionError("a Program has no hidden inputs")
         writer = KeyWriter()
         self.jaxpr = jaxpr
+        self.in_avals, self.out_avals = list(jaxpr.in_avals), list(jaxpr.out_avals)
         self.run_key = writer.jaxpr_key(jaxpr)
-        self._rules = tuple(writer.rules)
-        self._names = tuple(writer.names)
-        self._hash = hash((self.run_key, self._names))
-
-    @classmethod
-    def trace(cls, fun: Callable[..., Any], *inputs: Any) -> Program:
-        """Trace `fun`, which must use nothing but its arguments."""
-        return cls(jax.make_jaxpr(fun)(*inputs))
+        names = tuple(writer.names)
+        self._key = self.run_key, names, tuple(writer.rules)
+        self._hash = hash((self.run_key, names))
 
     @classmethod
     def close(cls, jaxpr: Any) -> tuple[Program, tuple[Leaf, ...]]:
-        """Turn the constants of a closed jaxpr into leading inputs.
-
-        Returns:
-            The program, and the values of its new leading inputs.
-        """
-        captured = tuple(jaxpr.consts)
-        if not captured:
+        """The program with its constants as leading inputs, and their values."""
+        if not jaxpr.consts:
             return cls(jaxpr), ()
-        captured = tuple(map(_as_input, captured))
+        captured = tuple(map(_as_input, jaxpr.consts))
         body, _ = open_jaxpr(jaxpr)
         names = ("",) * len(body.constvars) + tuple(body.debug_info.arg_names or ())
         explicit = body.replace(
@@ -69,24 +55,10 @@ class Program:
         """Run the computation on flat inputs; under a trace, in-line."""
         return run_jaxpr(self.jaxpr, *inputs)
 
-    @property
-    def in_avals(self) -> list[Any]:
-        """Abstract values of the inputs."""
-        return list(self.jaxpr.in_avals)
-
-    @property
-    def out_avals(self) -> list[Any]:
-        """Abstract values of the outputs."""
-        return list(self.jaxpr.out_avals)
-
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Program)
-            and self._hash == other._hash
-            and self.run_key == other.run_key
-            and self._names == other._names
-            and self._rules == other._rules
-        )
+        if not isinstance(other, Program) or self._hash != other._hash:
+            return False
+        return self._key == other._key
 
     def __hash__(self) -> int:
         return self._hash

@@ -2,7 +2,7 @@
 
 JAX differentiates, batches, shards and checks it by its own rules, forward and
 backward, and keeps the marked name by which the optimizer knows it where it is lowered
-(`optimize/_marks.py`). What is to be run is looked up by its structure, so that an
+(`_jax/marks.py`). What is to be run is looked up by its structure, so that an
 eager call with a fresh lambda finds the executable, and JAX the derivative, of the last
 one.
 """
@@ -10,7 +10,8 @@ one.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import jax
 
@@ -26,16 +27,11 @@ UNASKED = Options(unasked=True)
 
 
 class Computation(Protocol):
-    """What a region computes.
-
-    Attributes:
-        run_key: Equal for computations of the same values; equal computations also
-            have the same derivative rules.
-    """
+    """What a region computes; equal ones also have the same derivative rules."""
 
     @property
     def run_key(self) -> Hashable:
-        """By which it is looked up."""
+        """Equal for computations of the same values; by it they are looked up."""
         ...
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]:
@@ -48,8 +44,7 @@ class Computation(Protocol):
 def usual_options(optimized: bool) -> Options | None:
     """How a loop of ours is rewritten where the user says no more than its mode.
 
-    Returns:
-        All passes that keep rounding close; `None` if the loop is never rewritten.
+    By all rules that keep rounding close; `None` if the loop is never rewritten.
     """
     return UNASKED if optimized and enabled() else None
 
@@ -57,13 +52,7 @@ def usual_options(optimized: bool) -> Options | None:
 def run_region(
     computation: Computation, inputs: Sequence[Leaf], options: Options | None
 ) -> list[Leaf]:
-    """Compute flat results of flat inputs.
-
-    Args:
-        computation: What is computed.
-        inputs: Its inputs.
-        options: How it is rewritten when it is lowered; `None`: not at all.
-    """
+    """Compute flat results; `options` say what is rewritten, `None`: nothing."""
     if is_staging():
         return _region(computation, options)(*inputs)
     if any(map(is_traced, inputs)):
@@ -75,22 +64,17 @@ def executable(
     computation: Computation, options: Options | None
 ) -> Callable[..., list[Leaf]]:
     """The jitted computation, shared by all that compute the same."""
-    return _entry(_ByValue(computation), options)
+    return _entry(_ByValue(computation.run_key, computation), options)
 
 
 def evaluate_rewritten(
-    closed_jaxpr: Any, inputs: Sequence[Leaf], options: Options | None
+    program: Program, inputs: Sequence[Leaf], options: Options | None
 ) -> list[Leaf]:
     """The results of a traced program, whose loops are rewritten.
 
-    Args:
-        closed_jaxpr: The program.
-        inputs: Its inputs, arrays all.
-        options: How its loops are rewritten; `None`: as each of them says itself.
+    Without `options` each of them is rewritten as it says itself.
     """
-    program, captured = Program.close(closed_jaxpr)
-    inputs = [*captured, *inputs]
-    if options is None or not has_loops(closed_jaxpr):
+    if options is None or not has_loops(program.jaxpr):
         return program(*inputs)
     results = run_region(program, inputs, options)
     # What only passes through stays itself, for which JAX has rules of its own.
@@ -99,23 +83,15 @@ def evaluate_rewritten(
     return [same.get(id(v), x) for v, x in zip(body.outvars, results, strict=True)]
 
 
+@dataclass(frozen=True)
 class _ByValue:
     """A computation that compares by what it computes, derivative rules aside."""
 
-    __slots__ = ("computation", "run_key")
-
-    def __init__(self, computation: Computation) -> None:
-        self.computation = computation
-        self.run_key = computation.run_key
+    run_key: Hashable
+    computation: Computation = field(compare=False)
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]:
         return self.computation(*inputs)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByValue) and self.run_key == other.run_key
-
-    def __hash__(self) -> int:
-        return hash(self.run_key)
 
 
 @cached

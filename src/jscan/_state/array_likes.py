@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from jscan._base.errors import (
-    ScanAttributeError,
-    ScanValueError,
-    Subject,
-    explain_error,
-)
+from jscan._base.errors import ScanAttributeError, ScanValueError, Subject
 from jscan._base.types import is_array, is_number
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
@@ -24,27 +19,29 @@ _REFUSING = ("shaped_abstractify", "typeof")
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def method(self: ArrayLike, other: Any) -> Any:
-        return function(self.value, _unwrapped(other))
-
-    return method
+    return lambda self, other: function(self.value, unwrapped(other))
 
 
 def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda self, other: function(unwrapped(other), self.value)
+
+
+def _comparison(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def method(self: ArrayLike, other: Any) -> Any:
-        return function(_unwrapped(other), self.value)
+        if isinstance(other, ArrayLike):
+            return function(id(self), id(other))
+        known = is_number(other) or is_array(other)
+        return function(self.value, other) if known else NotImplemented
 
     return method
 
 
 def _unary(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def method(self: ArrayLike) -> Any:
-        return function(self.value)
-
-    return method
+    return lambda self: function(self.value)
 
 
-def _unwrapped(other: Any) -> Any:
+def unwrapped(other: Any) -> Any:
+    """The array that a variable or draw stands for; else the object itself."""
     return other.value if isinstance(other, ArrayLike) else other
 
 
@@ -74,14 +71,12 @@ class ArrayLike:
     @value.setter
     def value(self, new: Any) -> None:
         raise ScanAttributeError(
-            explain_error(
-                Subject(type(self).__name__),
-                f"{self.label}.value = ...",
-                needed="a value that is only read",
-                came=f"{new!r:.60}",
-                fix=f"call {self.label}.set_value(...) on a shared variable, or return "
-                f"{{{self.label}: new}} from the step or function; draw a sample anew",
-            )
+            f"{self.label}.value = ...",
+            needed="a value that is only read",
+            came=f"{new!r:.60}",
+            fix=f"call {self.label}.set_value(...) on a shared variable, or return "
+            f"{{{self.label}: new}} from the step or function; draw a sample anew",
+            owner=Subject(type(self).__name__),
         )
 
     @property
@@ -110,11 +105,6 @@ class ArrayLike:
         return len(self.shape)
 
     @property
-    def T(self) -> jax.Array:
-        """The value transposed."""
-        return self.value.T
-
-    @property
     def __jax_array__(self) -> Callable[[], Any]:
         """For the parts of JAX that convert foreign objects.
 
@@ -134,54 +124,21 @@ class ArrayLike:
         if name.startswith("_"):
             raise AttributeError(name)
         raise ScanAttributeError(
-            explain_error(
-                Subject(type(self).__name__),
-                f"the attribute {name!r}",
-                needed="one of the object, or a method of arrays",
-                came="neither",
-                fix=f"what the array has is on .value: {self.label}.value.{name}",
-            )
+            f"the attribute {name!r}",
+            needed="one of the object, or a method of arrays",
+            came="neither",
+            fix=f"what the array has is on .value: {self.label}.value.{name}",
+            owner=Subject(type(self).__name__),
         )
-
-    def __eq__(self, other: Any) -> Any:
-        if isinstance(other, ArrayLike):
-            return self is other
-        if is_number(other) or is_array(other):
-            return self.value == other
-        return NotImplemented
-
-    def __ne__(self, other: Any) -> Any:
-        if isinstance(other, ArrayLike):
-            return self is not other
-        if is_number(other) or is_array(other):
-            return self.value != other
-        return NotImplemented
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value, dtype)
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.value[_unwrapped(index)]
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.value)
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __index__(self) -> int:
-        return operator.index(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
+    __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)
     __hash__ = object.__hash__
+    __getitem__ = _binary(operator.getitem)
+    __len__, __iter__, __bool__ = _unary(len), _unary(iter), _unary(bool)
+    __int__, __float__, __index__ = _unary(int), _unary(float), _unary(operator.index)
     __add__, __radd__ = _binary(operator.add), _reflected(operator.add)
     __sub__, __rsub__ = _binary(operator.sub), _reflected(operator.sub)
     __mul__, __rmul__ = _binary(operator.mul), _reflected(operator.mul)

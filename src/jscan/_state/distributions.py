@@ -6,6 +6,9 @@ vectors: without their last axis), parameters are arrays that broadcast to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,25 +19,41 @@ from jscan._base.types import Leaf
 Shape = tuple[int, ...]
 
 
-def uniform(key: Leaf, shape: Shape, dtype: Any, low: Leaf, high: Leaf) -> Leaf:
-    """Evenly on ``[low, high)``."""
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution, and what its parameters and samples are like."""
+
+    name: str  # the method that draws from it
+    function: Callable[..., Leaf]
+    kind: type | None = None  # whose default dtype samples have; None: a parameter's
+    vectors: tuple[str, ...] = ()  # parameters that have one axis more than `shape`
+    rank: int = 0  # axes that samples have beyond `shape`
+
+    def sample(self, key: Leaf, shape: Shape | None, dtype: Any, given: Any) -> Leaf:
+        """A sample with the parameters `given`; by default of their shape."""
+        arrays = {name: jnp.asarray(x) for name, x in given.items() if x is not None}
+        if shape is None:
+            shape = jnp.broadcast_shapes(
+                *(x.shape[: x.ndim - (n in self.vectors)] for n, x in arrays.items())
+            )
+        return self.function(key, shape, dtype, **arrays)
+
+
+def _uniform(key: Leaf, shape: Shape, dtype: Any, low: Leaf, high: Leaf) -> Leaf:
     low, high = _spread(low, shape, dtype), _spread(high, shape, dtype)
     return jax.random.uniform(key, shape, dtype, low, high)
 
 
-def normal(key: Leaf, shape: Shape, dtype: Any, avg: Leaf, std: Leaf) -> Leaf:
-    """Gaussian; differentiable in mean and standard deviation."""
+def _normal(key: Leaf, shape: Shape, dtype: Any, avg: Leaf, std: Leaf) -> Leaf:
     noise = jax.random.normal(key, shape, dtype)
     return _spread(avg, shape, dtype) + _spread(std, shape, dtype) * noise
 
 
-def bernoulli(key: Leaf, shape: Shape, dtype: Any, p: Leaf) -> Leaf:
-    """One with probability `p`, else zero."""
+def _bernoulli(key: Leaf, shape: Shape, dtype: Any, p: Leaf) -> Leaf:
     return jax.random.bernoulli(key, _spread(p, shape), shape).astype(dtype)
 
 
-def binomial(key: Leaf, shape: Shape, dtype: Any, n: Leaf, p: Leaf) -> Leaf:
-    """Number of successes among `n` trials."""
+def _binomial(key: Leaf, shape: Shape, dtype: Any, n: Leaf, p: Leaf) -> Leaf:
     n, p = _spread(n, shape), _spread(p, shape)
     # The sampler wants 0 < p < 1; at the ends nothing is random.
     inner = jnp.where((p > 0) & (p < 1), p, jnp.full_like(p, 0.5))
@@ -43,40 +62,34 @@ def binomial(key: Leaf, shape: Shape, dtype: Any, n: Leaf, p: Leaf) -> Leaf:
     return count.astype(dtype)
 
 
-def multinomial(key: Leaf, shape: Shape, dtype: Any, n: Leaf, pvals: Leaf) -> Leaf:
-    """Counts ``[..., k]`` of `n` trials over the `k` outcomes of `pvals`."""
+def _multinomial(key: Leaf, shape: Shape, dtype: Any, n: Leaf, pvals: Leaf) -> Leaf:
     pvals = jnp.broadcast_to(pvals, (*shape, pvals.shape[-1]))
     pvals = pvals.astype(_real(pvals))
     n = _spread(n, shape, pvals.dtype)
     return jax.random.multinomial(key, n, pvals, dtype=pvals.dtype).astype(dtype)
 
 
-def poisson(key: Leaf, shape: Shape, dtype: Any, lam: Leaf) -> Leaf:
-    """Number of events at the rate `lam`."""
+def _poisson(key: Leaf, shape: Shape, dtype: Any, lam: Leaf) -> Leaf:
     return jax.random.poisson(key, _spread(lam, shape), shape, dtype)
 
 
-def random_integers(key: Leaf, shape: Shape, dtype: Any, low: Leaf, high: Leaf) -> Leaf:
-    """Whole numbers from `low` to `high`, both included."""
+def _integers(key: Leaf, shape: Shape, dtype: Any, low: Leaf, high: Leaf) -> Leaf:
     low, high = _spread(low, shape, dtype), _spread(high, shape, dtype)
     return jax.random.randint(key, shape, low, high + 1, dtype)
 
 
-def choice(
-    key: Leaf, shape: Shape, dtype: Any, a: Leaf, p: Leaf | None, *, replace: bool
+def _choice(
+    replace: bool, key: Leaf, shape: Shape, dtype: Any, a: Leaf, p: Leaf | None = None
 ) -> Leaf:
-    """Elements of the vector `a`, with the probabilities `p`."""
-    return jax.random.choice(key, a, shape, replace, p).astype(dtype)
+    return jax.random.choice(key, a, shape, replace, p).astype(dtype or a.dtype)
 
 
-def permutation(key: Leaf, shape: Shape, dtype: Any, *, n: int) -> Leaf:
-    """Orders ``[..., n]`` of the numbers below `n`."""
+def _permutation(n: int, key: Leaf, shape: Shape, dtype: Any) -> Leaf:
     rows = jnp.broadcast_to(jnp.arange(n, dtype=dtype), (*shape, n))
-    return jax.random.permutation(key, rows, axis=-1, independent=True)
+    return _shuffled(key, shape, dtype, rows)
 
 
-def shuffle_row_elements(key: Leaf, shape: Shape, dtype: Any, rows: Leaf) -> Leaf:
-    """Every row in an order of its own."""
+def _shuffled(key: Leaf, shape: Shape, dtype: Any, rows: Leaf) -> Leaf:
     return jax.random.permutation(key, rows, axis=-1, independent=True)
 
 
@@ -87,6 +100,25 @@ def _spread(parameter: Leaf, shape: Shape, dtype: Any = None) -> Leaf:
 
 def _real(parameter: Leaf) -> Any:
     """The parameter's dtype if it is a float, else JAX's default one."""
-    if jnp.issubdtype(parameter.dtype, jnp.floating):
-        return parameter.dtype
-    return jnp.result_type(float)
+    is_float = jnp.issubdtype(parameter.dtype, jnp.floating)
+    return parameter.dtype if is_float else jnp.result_type(float)
+
+
+uniform = Distribution("uniform", _uniform, float)
+normal = Distribution("normal", _normal, float)
+bernoulli = Distribution("bernoulli", _bernoulli, int)
+binomial = Distribution("binomial", _binomial, int)
+multinomial = Distribution("multinomial", _multinomial, int, ("pvals",), rank=1)
+poisson = Distribution("poisson", _poisson, int)
+random_integers = Distribution("random_integers", _integers, int)
+shuffle_row_elements = Distribution("shuffle_row_elements", _shuffled)
+
+
+def choice(replace: bool) -> Distribution:
+    """Elements of the vector `a`, with the probabilities `p`."""
+    return Distribution("choice", partial(_choice, replace))
+
+
+def permutation(n: int) -> Distribution:
+    """Orders ``[..., n]`` of the numbers below `n`."""
+    return Distribution("permutation", partial(_permutation, n), int, rank=1)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jscan._base.turns import Turn, to_update
 from jscan._state import frames
-from jscan._state.array_likes import ArrayLike
-from jscan._state.frames import sampling_frame
-from jscan._state.streams import IMPLEMENTATION, Position, Stream, take
+from jscan._state.array_likes import ArrayLike, unwrapped
+from jscan._state.distributions import Distribution
+from jscan._state.positions import IMPLEMENTATION, Position
+from jscan._state.streams import Stream, take
 
 
+@dataclass(eq=False, repr=False)
 class Draw(ArrayLike):
     """One random draw, which is sampled where it is used.
 
@@ -26,23 +27,13 @@ class Draw(ArrayLike):
     It acts as an array in arithmetic; functions of `jax.numpy` need ``draw.value``.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        distribution: Callable[..., Any],
-        dtype: Any,
-        size: tuple[int, ...] | None,
-        parameters: dict[str, Any],
-        batch_rank: dict[str, int],
-    ) -> None:
-        self.stream = stream
-        self.distribution = distribution
-        self.requested_dtype = dtype
-        self.size_given = size
-        self.parameters = parameters
-        self.batch_rank = batch_rank  # of parameters that are vectors: trailing axes
-        self._place: Position | None = None  # at top level: in the stream,
-        self._fixed: Any = None  # and the sample there
+    stream: Stream
+    distribution: Distribution
+    requested_dtype: Any
+    size_given: tuple[int, ...] | None
+    parameters: dict[str, Any]
+    _place: Position | None = None  # at top level: in the stream,
+    _fixed: Any = None  # and the sample there
 
     @ArrayLike.value.getter
     def value(self) -> jax.Array:
@@ -75,11 +66,11 @@ class Draw(ArrayLike):
         return self._type().dtype
 
     def __repr__(self) -> str:
-        return f"<Draw {self.distribution.__name__} from {self.stream!r}>"
+        return f"<Draw {self.distribution.name} from {self.stream!r}>"
 
     def _position(self) -> Position:
         """The draw's place in the stream, one per step or call of a function."""
-        frame = sampling_frame()
+        frame = frames.sampling_frame()
         if frame is None:
             with Turn(to_update((self.stream,))):
                 if self._place is None:
@@ -98,26 +89,8 @@ class Draw(ArrayLike):
 
     def _resolved(self) -> dict[str, Any]:
         """Parameters as they are worth here."""
-        return {
-            name: value.value if isinstance(value, ArrayLike) else value
-            for name, value in self.parameters.items()
-        }
+        return {name: unwrapped(value) for name, value in self.parameters.items()}
 
     def _compute(self, key: Any, parameters: dict[str, Any]) -> jax.Array:
-        arrays = {
-            name: None if value is None else jnp.asarray(value)
-            for name, value in parameters.items()
-        }
-        shape = self.size_given
-        if shape is None:
-            shape = jnp.broadcast_shapes(
-                *(
-                    array.shape[: array.ndim - self.batch_rank.get(name, 0)]
-                    for name, array in arrays.items()
-                    if array is not None and self.batch_rank.get(name, 0) >= 0
-                )
-            )
-        dtype = self.requested_dtype
-        if dtype is None:
-            dtype = arrays["a" if "a" in arrays else "rows"].dtype  # type: ignore[union-attr]
-        return self.distribution(key, shape, dtype, **arrays)
+        shape, dtype = self.size_given, self.requested_dtype
+        return self.distribution.sample(key, shape, dtype, parameters)

@@ -18,9 +18,10 @@ import contextlib
 import enum
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -30,11 +31,18 @@ from jscan._base.types import PyTree
 from jscan._jax.traces import staging_trace
 from jscan._jax.types import is_traced
 from jscan._state import donation
+from jscan._state.positions import Position
 
-if TYPE_CHECKING:
-    from jscan._state.draws import Draw
-    from jscan._state.streams import Position, Stream
-    from jscan._state.variables import SharedVariable
+
+class Variable(Protocol):
+    """What a frame knows of a shared variable."""
+
+    stored: PyTree
+    home: Any  # JAX's trace it was made in, if any
+    birth: Frame | None  # the frame it was made in, if any
+
+    @property
+    def label(self) -> str: ...
 
 
 class Scope(enum.Enum):
@@ -49,46 +57,38 @@ class Scope(enum.Enum):
 class Frame:
     """The values of shared variables inside one trace, and the variables it read.
 
-    Attributes:
-        scope: What is being traced.
-        staged: True when the trace is repeated until every variable it reads is one
-            of its inputs; false when the code runs on values as they are (DEBUG).
-        bound: Values of variables here.
-        reads: Variables read here, in order, and the value they had first.
-        draws: For every random stream, the number of draws made here.
-        positions: For every draw sampled here, the stream's value it used.
-        samples: Samples of draws, as they are worth here.
-        stored: New values that functions called here have stored.
-        integers: Arguments of a function that came as Python ints and are traced.
-        given_away: Variables that the step got as arrays, worth what they are now.
+    A trace that is `staged` is repeated until every variable it reads is one of its
+    inputs; else the code runs on values as they are (DEBUG).
     """
 
     def __init__(
         self,
-        bound: Mapping[SharedVariable, PyTree],
+        bound: Mapping[Any, PyTree],
         scope: Scope = Scope.STEP,
         *,
         staged: bool = True,
         without_jit: bool = False,
     ) -> None:
-        self.bound = dict(bound)
+        self.bound = dict(bound)  # values of variables here
         self.scope = scope
         self.staged = staged
-        self.reads: dict[SharedVariable, PyTree] = {}
-        self.draws: dict[Stream, Any] = {}
-        self.positions: dict[Draw, Position] = {}
-        self.samples: dict[Draw, Any] = {}
-        self.stored: dict[SharedVariable, PyTree] = {}
+        # Variables read here, in order, and the value they had first.
+        self.reads: dict[Any, PyTree] = {}
+        self.draws: dict[Any, Any] = {}  # of every random stream, how many were made
+        self.positions: dict[Any, Position] = {}  # of every draw sampled here
+        self.samples: dict[Any, Any] = {}  # of draws, as they are worth here
+        self.stored: dict[Any, PyTree] = {}  # by functions that were called here
         self.integers = Integers()
-        self.given_away: tuple[SharedVariable, ...] = ()
+        # Variables that the step got as arrays, worth what they are now.
+        self.given_away: tuple[Any, ...] = ()
         self.trace: Any = None
         self.parent = current()
         self._without_jit = jax.disable_jit() if without_jit else None
         self._had_jit = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
-        self._entered_by: Any = None
+        self.entered_by: Any = None  # the Python frame; over if an interrupt ended it
 
     def __enter__(self) -> Frame:
-        self._entered_by = sys._getframe(1)
+        self.entered_by = sys._getframe(1)
         _stack.top = self
         if self._without_jit is not None:
             self._without_jit.__enter__()
@@ -99,18 +99,14 @@ class Frame:
         if self._without_jit is not None:
             self._without_jit.__exit__(None, None, None)
         _stack.top = self.parent
-        self._entered_by = None
+        self.entered_by = None
         is_repeated = self.staged and self.scope in (Scope.STEP, Scope.FUNCTION)
-        if is_repeated and isinstance(error, Exception):
-            self._raise_lost()
-
-    def _raise_lost(self) -> None:
-        if donation.is_gone(list(self.reads.values())):
+        if is_repeated and isinstance(error, Exception) and self.has_lost():
             raise Lost(tuple(self.reads))
 
-    def is_left_behind(self) -> bool:
-        """Whether an interrupt ended the code that entered this frame."""
-        return is_over(self._entered_by)
+    def has_lost(self) -> bool:
+        """Whether a value read here was overwritten in place meanwhile."""
+        return donation.is_gone(list(self.reads.values()))
 
     def drop(self) -> None:
         """Leave a frame that was left behind."""
@@ -123,7 +119,7 @@ class Frame:
                 _stack.kept[-1].__enter__()
         _stack.top = self.parent
 
-    def read(self, variable: SharedVariable) -> PyTree:
+    def read(self, variable: Variable) -> PyTree:
         """The variable's value here; an unbound one has that of the frame around."""
         if variable.birth is self:
             return self.bound.get(variable, variable.stored)
@@ -131,12 +127,12 @@ class Frame:
         self.reads.setdefault(variable, value)
         return value
 
-    def set(self, variable: SharedVariable, value: PyTree) -> None:
+    def set(self, variable: Variable, value: PyTree) -> None:
         """Give the variable a new value for the rest of this frame."""
         self.read(variable)  # a variable that changes is an input
         self.bound[variable] = value
 
-    def _value(self, variable: SharedVariable) -> PyTree:
+    def _value(self, variable: Variable) -> PyTree:
         if variable in self.bound:
             return self.bound[variable]
         if not self.staged:
@@ -146,30 +142,22 @@ class Frame:
         return _seen_from(self.parent, variable)
 
 
+@dataclass(eq=False)
 class Lost(Exception):
     """A value that a trace read was overwritten in place meanwhile, by another thread.
 
-    Attributes:
-        reads: What was read: the trace is to be done again with these as inputs.
+    The trace is to be done again with the variables `reads` as inputs.
     """
 
-    def __init__(self, reads: tuple[SharedVariable, ...]) -> None:
-        super().__init__("a value was overwritten while a function was traced")
-        self.reads = reads
+    reads: tuple[Any, ...]
 
 
+@dataclass(eq=False)
 class NeedsPython(Exception):
-    """The trace of a function needs the value of arguments that came as Python ints.
+    """The trace of a function needs the value of arguments that came as Python ints."""
 
-    Attributes:
-        owner: The `Integers.owner` of the frame whose arguments they are.
-        indices: Which of its traced arguments.
-    """
-
-    def __init__(self, owner: Any, indices: frozenset[int]) -> None:
-        super().__init__("the value of an integer argument is needed")
-        self.owner = owner
-        self.indices = indices
+    owner: Any  # the `Integers.owner` of the frame whose arguments they are
+    indices: frozenset[int]  # which of its traced arguments
 
 
 class Integers(NamedTuple):
@@ -186,13 +174,11 @@ def need_python(value: Any) -> None:
     """
     if not is_traced(value):
         return
-    frame = current()
-    while frame is not None:
+    for frame in around(current()):
         owner, tracers = frame.integers
         same = frozenset(index for index in tracers if tracers[index] is value)
         if tracers:
             raise NeedsPython(owner, same or frozenset(tracers))
-        frame = frame.parent
 
 
 class _Stack(threading.local):
@@ -207,17 +193,22 @@ _stack = _Stack()
 
 def current() -> Frame | None:
     """The innermost frame of this thread, or None outside every trace."""
-    while (top := _stack.top) is not None and top.is_left_behind():
+    while (top := _stack.top) is not None and is_over(top.entered_by):
         top.drop()
     return top
 
 
+def around(frame: Frame | None) -> Iterator[Frame]:
+    """A frame and those around it, from the inside out."""
+    while frame is not None:
+        yield frame
+        frame = frame.parent
+
+
 def sampling_frame() -> Frame | None:
     """The innermost frame that counts draws: a step or a function."""
-    frame = current()
-    while frame is not None and frame.scope is Scope.COST:
-        frame = frame.parent
-    return frame
+    counting = (f for f in around(current()) if f.scope is not Scope.COST)
+    return next(counting, None)
 
 
 def runs_in_python() -> bool:
@@ -226,32 +217,23 @@ def runs_in_python() -> bool:
     return bool(jax.config.jax_disable_jit)  # type: ignore[attr-defined]
 
 
-def is_given_away(variable: SharedVariable, frame: Frame | None) -> bool:
+def is_given_away(variable: Variable, frame: Frame | None) -> bool:
     """Whether a step around has the variable as a mere value, which may go stale."""
-    while frame is not None:
-        if variable in frame.given_away:
-            return True
-        frame = frame.parent
-    return False
+    return any(variable in one.given_away for one in around(frame))
 
 
-def value_of(variable: SharedVariable) -> PyTree:
+def value_of(variable: Variable) -> PyTree:
     """The variable's value where the caller stands."""
     frame = current()
     _check_readable(variable, staging_trace(), frame)
     return _seen_from(frame, variable)
 
 
-def enter(frame: Frame) -> Frame:
-    """Make `frame` the innermost one for the length of a ``with`` block."""
-    return frame
-
-
-def _seen_from(frame: Frame | None, variable: SharedVariable) -> PyTree:
+def _seen_from(frame: Frame | None, variable: Variable) -> PyTree:
     return variable.stored if frame is None else frame.read(variable)
 
 
-def _check_readable(variable: SharedVariable, here: Any, frame: Frame | None) -> None:
+def _check_readable(variable: Variable, here: Any, frame: Frame | None) -> None:
     """Refuse a read in a trace of JAX's own, which would keep the value for good."""
     if here is (frame.trace if frame else None) or here is variable.home:
         return

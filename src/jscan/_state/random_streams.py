@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
+from jscan._state.distributions import Distribution
 from jscan._state.draws import Draw
-from jscan._state.streams import IMPLEMENTATION, Position, Stream
+from jscan._state.positions import IMPLEMENTATION, Position
+from jscan._state.streams import Stream
 
 _SUBJECT = Subject("RandomStreams")
 
@@ -73,9 +74,7 @@ class RandomStreams:
         dtype: Any = None,
     ) -> Draw:
         """Evenly on ``[low, high)``."""
-        return self._draw(
-            distributions.uniform, size, ndim, dtype, float, low=low, high=high
-        )
+        return self._draw(distributions.uniform, size, ndim, dtype, low=low, high=high)
 
     def normal(
         self,
@@ -86,15 +85,13 @@ class RandomStreams:
         dtype: Any = None,
     ) -> Draw:
         """Gaussian with mean `avg` and standard deviation `std`."""
-        return self._draw(
-            distributions.normal, size, ndim, dtype, float, avg=avg, std=std
-        )
+        return self._draw(distributions.normal, size, ndim, dtype, avg=avg, std=std)
 
     def bernoulli(
         self, size: Any = None, p: Any = 0.5, ndim: int | None = None, dtype: Any = None
     ) -> Draw:
         """One with probability `p`, else zero."""
-        return self._draw(distributions.bernoulli, size, ndim, dtype, int, p=p)
+        return self._draw(distributions.bernoulli, size, ndim, dtype, p=p)
 
     def binomial(
         self,
@@ -106,8 +103,8 @@ class RandomStreams:
     ) -> Draw:
         """Number of successes among `n` trials of probability `p`."""
         if isinstance(n, int) and n == 1:  # the usual case, and much cheaper
-            return self._draw(distributions.bernoulli, size, ndim, dtype, int, p=p)
-        return self._draw(distributions.binomial, size, ndim, dtype, int, n=n, p=p)
+            return self._draw(distributions.bernoulli, size, ndim, dtype, p=p)
+        return self._draw(distributions.binomial, size, ndim, dtype, n=n, p=p)
 
     def multinomial(
         self,
@@ -119,14 +116,7 @@ class RandomStreams:
     ) -> Draw:
         """Counts ``[*size, k]`` of `n` trials over ``pvals[..., k]``."""
         return self._draw(
-            distributions.multinomial,
-            size,
-            ndim,
-            dtype,
-            int,
-            {"pvals": 1},
-            n=n,
-            pvals=pvals,
+            distributions.multinomial, size, ndim, dtype, n=n, pvals=pvals
         )
 
     def poisson(
@@ -137,7 +127,7 @@ class RandomStreams:
         dtype: Any = None,
     ) -> Draw:
         """Number of events at the rate `lam`."""
-        return self._draw(distributions.poisson, size, ndim, dtype, int, lam=lam)
+        return self._draw(distributions.poisson, size, ndim, dtype, lam=lam)
 
     def random_integers(
         self,
@@ -149,7 +139,7 @@ class RandomStreams:
     ) -> Draw:
         """Whole numbers from `low` to `high`, both included."""
         return self._draw(
-            distributions.random_integers, size, ndim, dtype, int, low=low, high=high
+            distributions.random_integers, size, ndim, dtype, low=low, high=high
         )
 
     def choice(
@@ -174,55 +164,35 @@ class RandomStreams:
         if isinstance(a, int | np.integer):
             a = jnp.arange(a, dtype=jnp.result_type(int))
         size = () if size is None else size
-        return self._draw(
-            _Choice(bool(replace)),
-            size,
-            ndim,
-            dtype,
-            None,
-            {"a": -1, "p": -1},
-            a=a,
-            p=p,
-        )
+        distribution = distributions.choice(bool(replace))
+        return self._draw(distribution, size, ndim, dtype, a=a, p=p)
 
     def permutation(
         self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: Any = None
     ) -> Draw:
         """Orders ``[*size, n]`` of the numbers below `n`."""
         size = () if size is None else size
-        return self._draw(_Permutation(operator.index(n)), size, ndim, dtype, int)
+        distribution = distributions.permutation(operator.index(n))
+        return self._draw(distribution, size, ndim, dtype)
 
     def shuffle_row_elements(self, input: Any) -> Draw:
         """``input[..., k]`` with every row in an order of its own."""
-        return self._draw(
-            distributions.shuffle_row_elements, None, None, None, None, rows=input
-        )
+        distribution = distributions.shuffle_row_elements
+        return self._draw(distribution, None, None, None, rows=input)
 
     def _draw(
-        self,
-        distribution: Callable[..., Any],
-        size: Any,
-        ndim: int | None,
-        dtype: Any,
-        kind: type | None,
-        batch_rank: dict[str, int] | None = None,
-        **parameters: Any,
+        self, distribution: Distribution, size: Any, ndim: Any, dtype: Any, **given: Any
     ) -> Draw:
-        if dtype is None and kind is not None:
-            dtype = jnp.result_type(kind)
-        shape = _shape(size)
-        draw = Draw(
-            self.state, distribution, dtype, shape, parameters, batch_rank or {}
-        )
-        if ndim is not None and ndim != draw.ndim - _vector_rank(distribution):
+        if dtype is None and distribution.kind is not None:
+            dtype = jnp.result_type(distribution.kind)
+        draw = Draw(self.state, distribution, dtype, _shape(size), given)
+        if ndim is not None and ndim != draw.ndim - distribution.rank:
             raise ScanValueError(
-                explain_error(
-                    _SUBJECT,
-                    "ndim",
-                    needed=f"the rank of the sample, {draw.ndim}",
-                    came=str(ndim),
-                    fix="leave ndim out, or make it agree with size",
-                )
+                "ndim",
+                needed=f"the rank of the sample, {draw.ndim}",
+                came=str(ndim),
+                fix="leave ndim out, or make it agree with size",
+                owner=_SUBJECT,
             )
         return draw
 
@@ -230,93 +200,49 @@ class RandomStreams:
 MRG_RandomStreams = RandomStreams
 
 
-class _Choice:
-    """`choice` with its Python option, under the name of the distribution."""
-
-    __name__ = "choice"
-
-    def __init__(self, replace: bool) -> None:
-        self.replace = replace
-
-    def __call__(self, key: Any, shape: Any, dtype: Any, a: Any, p: Any) -> Any:
-        return distributions.choice(key, shape, dtype, a, p, replace=self.replace)
-
-
-class _Permutation:
-    """`permutation` of so many elements."""
-
-    __name__ = "permutation"
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __call__(self, key: Any, shape: Any, dtype: Any) -> Any:
-        return distributions.permutation(key, shape, dtype, n=self.n)
-
-
 def _refuse_in_a_step() -> None:
     """A stream made in a step has no place that passes from step to step."""
-    frame = frames.current()
-    while frame is not None:
-        if frame.scope is frames.Scope.STEP:
-            raise ScanValueError(
-                explain_error(
-                    _SUBJECT,
-                    "a stream made in a step",
-                    needed="one that exists before the loop, which each step moves on",
-                    came="one that would give every step the same numbers",
-                    fix="call RandomStreams outside of the step; with a key of each "
-                    "step's own, draw by jax.random",
-                )
-            )
-        frame = frame.parent
-
-
-def _vector_rank(distribution: Any) -> int:
-    """Axes that a sample has beyond `size`."""
-    return int(distribution.__name__ in ("multinomial", "permutation"))
+    if any(
+        frame.scope is frames.Scope.STEP for frame in frames.around(frames.current())
+    ):
+        raise ScanValueError(
+            "a stream made in a step",
+            needed="one that exists before the loop, which each step moves on",
+            came="one that would give every step the same numbers",
+            fix="call RandomStreams outside of the step; with a key of each "
+            "step's own, draw by jax.random",
+            owner=_SUBJECT,
+        )
 
 
 def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
-        key = jax.random.key(int(seed), impl=IMPLEMENTATION)
-    elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_key(seed):
+    scalar = seed.dtype if isinstance(seed, jax.Array) and seed.ndim == 0 else None
+    is_int = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if is_int or (scalar and jnp.issubdtype(scalar, jnp.integer)):
+        key = jax.random.key(int(seed) if is_int else seed, impl=IMPLEMENTATION)
+    elif scalar and jnp.issubdtype(scalar, jax.dtypes.prng_key):
         key = seed
-    elif isinstance(seed, jax.Array) and seed.ndim == 0 and _is_integer(seed):
-        key = jax.random.key(seed, impl=IMPLEMENTATION)
     else:
         raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "seed",
-                needed="an integer or one JAX random key",
-                came=f"{seed!r:.60} of type {type(seed).__name__}",
-                fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
-            )
+            "seed",
+            needed="an integer or one JAX random key",
+            came=f"{seed!r:.60} of type {type(seed).__name__}",
+            fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
+            owner=_SUBJECT,
         )
     data = jax.random.key_data(key)
     if data.shape != (2,):
         raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "seed",
-                needed=f"a key of the implementation {IMPLEMENTATION}",
-                came=f"one of {jax.random.key_impl(key)}",
-                fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
-            )
+            "seed",
+            needed=f"a key of the implementation {IMPLEMENTATION}",
+            came=f"one of {jax.random.key_impl(key)}",
+            fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
+            owner=_SUBJECT,
         )
     return Position(data, jnp.zeros((), jnp.uint32))
-
-
-def _is_key(seed: jax.Array) -> bool:
-    return jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
-
-
-def _is_integer(seed: jax.Array) -> bool:
-    return jnp.issubdtype(seed.dtype, jnp.integer)
 
 
 def _shape(size: Any) -> tuple[int, ...] | None:
@@ -324,18 +250,15 @@ def _shape(size: Any) -> tuple[int, ...] | None:
     if size is None:
         return None
     try:
-        items = (size,) if not isinstance(size, tuple | list) else size
-        if isinstance(size, np.ndarray):
-            items = size.tolist()
-        return tuple(operator.index(item) for item in items)
+        size = size.tolist() if isinstance(size, np.ndarray) else size
+        items = size if isinstance(size, tuple | list) else (size,)
+        return tuple(map(operator.index, items))
     except TypeError as error:
         traced = any(map(is_traced, jax.tree.leaves(size)))
         raise ScanTypeError(
-            explain_error(
-                _SUBJECT,
-                "size",
-                needed="an integer or a tuple of integers",
-                came="a traced value" if traced else repr(size),
-                fix="sizes are part of the program: pass a Python int",
-            )
+            "size",
+            needed="an integer or a tuple of integers",
+            came="a traced value" if traced else repr(size),
+            fix="sizes are part of the program: pass a Python int",
+            owner=_SUBJECT,
         ) from error

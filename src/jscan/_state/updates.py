@@ -7,14 +7,12 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanTypeError, Subject, UpdateCollision, explain_error
+from jscan._base.errors import ScanTypeError, Subject, UpdateCollision
 from jscan._base.turns import Turn, to_update
-from jscan._base.types import Leaf
-from jscan._jax.types import is_traced
-from jscan._state import frames
-from jscan._state.storage import store
-from jscan._state.streams import Stream, later
-from jscan._state.variables import SharedVariable, check_value, raise_traced, strong
+from jscan._base.types import Leaf, PyTree
+from jscan._state.positions import later
+from jscan._state.streams import Stream
+from jscan._state.variables import SharedVariable, check_value, store
 
 _SUBJECT = Subject("Updates")
 
@@ -47,7 +45,8 @@ class Updates(dict[SharedVariable, Any]):
         self, pairs: Mapping[SharedVariable, Any] | Iterable[Any] | None = None
     ) -> None:
         super().__init__()
-        for variable, value in _as_pairs(pairs):
+        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
+        for variable, value in () if pairs is None else pairs:
             self[variable] = self._merged(variable, value)
 
     def _merged(self, variable: SharedVariable, value: Any) -> Any:
@@ -62,21 +61,18 @@ class Updates(dict[SharedVariable, Any]):
     def __setitem__(self, variable: SharedVariable, value: Any) -> None:
         if not isinstance(variable, SharedVariable):
             raise ScanTypeError(
-                explain_error(
-                    _SUBJECT,
-                    "the target of an update",
-                    needed="a SharedVariable",
-                    came=f"{variable!r:.60} of type {type(variable).__name__}",
-                    fix="make it one with jscan.shared",
-                )
+                "the target of an update",
+                needed="a SharedVariable",
+                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                fix="make it one with jscan.shared",
+                owner=_SUBJECT,
             )
         super().__setitem__(variable, value)
 
     def update(self, pairs: Any = None) -> None:  # type: ignore[override]
         """Add updates; a different value for a variable already there is an error."""
-        new = {v: self._merged(v, value) for v, value in Updates(pairs).items()}
-        for variable, value in new.items():
-            self[variable] = value
+        pairs = Updates(pairs).items()
+        super().update({v: self._merged(v, value) for v, value in pairs})
 
     def __add__(self, other: Any) -> Updates:
         merged = Updates(self)
@@ -96,15 +92,11 @@ class Updates(dict[SharedVariable, Any]):
         with Turn(to_update(self)):
             checked = {}
             for variable, value in self.items():
-                here = frames.staging_trace()
-                if here is not variable.home or frames.current():
-                    raise_traced(variable, "Updates.apply")
-                leaves = check_value(variable, value, repr(variable), _SUBJECT)
-                if here is None and any(map(is_traced, leaves)):
-                    raise_traced(variable, "Updates.apply")
-                tree = jax.tree.structure(variable.stored)
-                new = jax.tree.unflatten(tree, [strong(leaf) for leaf in leaves])
-                checked[variable] = variable.merged(new)
+                place, method = repr(variable), "Updates.apply"
+                new = variable.to_store(value, place, _SUBJECT, method)
+                if isinstance(variable, Stream):
+                    new = later(variable.stored, new)
+                checked[variable] = new
             store(checked)
 
 
@@ -117,18 +109,19 @@ def checked_update(variable: SharedVariable, value: Any) -> list[Leaf]:
     return check_value(variable, value, place, same_shape=True)
 
 
-def _as_pairs(pairs: Any) -> Iterable[Any]:
-    if pairs is None:
-        return ()
-    return pairs.items() if isinstance(pairs, Mapping) else pairs
+def with_updates(value: PyTree) -> PyTree:
+    """The tree with `Updates` for plain dicts of new values, whose keys JAX sorts."""
+
+    def are_new_values(part: Any) -> bool:
+        keys = type(part) is dict and [*part]
+        return bool(keys) and all(isinstance(key, SharedVariable) for key in keys)
+
+    mended = lambda part: Updates(part) if are_new_values(part) else part
+    return jax.tree.map(mended, value, is_leaf=are_new_values)
 
 
-def _flatten(updates: Updates) -> tuple[tuple[Any, ...], tuple[SharedVariable, ...]]:
-    return tuple(updates.values()), tuple(updates)
-
-
-def _unflatten(keys: tuple[SharedVariable, ...], values: Iterable[Any]) -> Updates:
-    return Updates(zip(keys, values, strict=True))
-
-
-jax.tree_util.register_pytree_node(Updates, _flatten, _unflatten)
+jax.tree_util.register_pytree_node(
+    Updates,
+    lambda updates: (tuple(updates.values()), tuple(updates)),
+    lambda keys, values: Updates(zip(keys, values, strict=True)),
+)

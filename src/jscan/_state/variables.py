@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.errors import ScanTypeError, Subject
 from jscan._base.kinds import fix_of_kind
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
@@ -42,35 +46,32 @@ class SharedVariable(ArrayLike):
         array(5, dtype=int32)
     """
 
+    # Where it was made, which pickling does not keep.
+    home: Any = None
+    birth: frames.Frame | None = None
+
     def __init__(
         self, value: PyTree, name: str | None = None, borrow: bool = False
     ) -> None:
         self.name = name
-        leaves = jax.tree.leaves(value, is_leaf=_is_variable)
-        if is_nothing(value) or not all(map(_is_storable, leaves)):
-            wrong = next((leaf for leaf in leaves if not _is_storable(leaf)), value)
+        leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, SharedVariable))
+        others = [leaf for leaf in leaves if not _is_storable(leaf)]
+        if is_nothing(value) or others:
+            wrong = others[0] if others else value
             raise ScanTypeError(
-                explain_error(
-                    self.subject,
-                    "value",
-                    needed="an array, a number, a random key or a pytree of them",
-                    came=f"{wrong!r:.60} of type {type(wrong).__name__}",
-                    fix="take the variable's .value"
-                    if isinstance(wrong, SharedVariable)
-                    else fix_of_kind(wrong),
-                )
+                "value",
+                needed="an array, a number, a random key or a pytree of them",
+                came=f"{wrong!r:.60} of type {type(wrong).__name__}",
+                fix="take the variable's .value"
+                if isinstance(wrong, SharedVariable)
+                else fix_of_kind(wrong),
+                owner=self.subject,
             )
         donation.check_alive(value, "value", self.subject)
         self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
-        self._prepare()
         # A variable made inside a trace belongs to it and ends with it.
         self.home = frames.staging_trace()
         self.birth = frames.current()
-
-    def _prepare(self) -> None:
-        """What pickling does not keep: where the variable was made."""
-        self.home: Any = None
-        self.birth: frames.Frame | None = None
 
     @ArrayLike.value.getter
     def value(self) -> PyTree:
@@ -111,7 +112,7 @@ class SharedVariable(ArrayLike):
         with self.turn_to_read():
             value = self.value
             if any(map(is_traced, jax.tree.leaves(value))):
-                raise_traced(self, "get_value")
+                self._refuse_in_trace("get_value")
             return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
 
     def set_value(self, value: PyTree, borrow: bool = False) -> None:
@@ -125,16 +126,33 @@ class SharedVariable(ArrayLike):
             ScanTypeError: Another tree, dtype or rank.
             ScanValueError: Inside a trace; return an update there.
         """
-        if frames.staging_trace() is not self.home or frames.current():
-            raise_traced(self, "set_value")
         with Turn(to_update((self,))):
-            leaves = check_value(self, value, "set_value", self.subject)
-            leaves = [strong(leaf, copy=not borrow) for leaf in leaves]
-            self.stored = jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
+            owner, method = self.subject, "set_value"
+            self.stored = self.to_store(value, method, owner, method, not borrow)
 
-    def merged(self, value: PyTree) -> PyTree:
-        """What to store when `Updates.apply` was given `value`."""
-        return value
+    def to_store(
+        self, value: PyTree, place: str, owner: str, method: str, copy: bool = True
+    ) -> PyTree:
+        """The new value as it is stored; refuses one of a trace."""
+        here = frames.staging_trace()
+        if here is not self.home or frames.current():
+            self._refuse_in_trace(method)
+        leaves = check_value(self, value, place, owner)
+        if here is None and any(map(is_traced, leaves)):
+            self._refuse_in_trace(method)
+        leaves = [strong(leaf, copy) for leaf in leaves]
+        return jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
+
+    def _refuse_in_trace(self, method: str) -> NoReturn:
+        """Refuse a method that needs stored values, inside a trace."""
+        raise ScanTypeError(
+            method,
+            needed="a call outside of steps, compiled functions and jax.jit",
+            came="a call while they are traced",
+            fix=f"read {self.label}.value there, and return "
+            f"{{{self.label}: new_value}} to update",
+            owner=self.subject,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         with self.turn_to_read():
@@ -144,7 +162,6 @@ class SharedVariable(ArrayLike):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
         self.stored = jax.tree.map(strong, state["value"])
-        self._prepare()
 
     def __repr__(self) -> str:
         return f"<SharedVariable {self.name or 'unnamed'}>"
@@ -177,6 +194,24 @@ def shared(
     return SharedVariable(value, name, borrow)
 
 
+_stored = attrgetter("stored")
+
+
+def values_of(variables: Iterable[SharedVariable]) -> list[PyTree]:
+    """The stored values of variables, all of one moment."""
+    return list(map(_stored, variables))
+
+
+def store(new: Mapping[SharedVariable, PyTree]) -> None:
+    """Store the values of several variables, all of them or none.
+
+    It is one call of C code: no other thread and no signal handler gets in between.
+    """
+    old = values_of(new)  # to free memory may run Python code: not before the end
+    deque(map(setattr, new, repeat("stored"), new.values()), maxlen=0)
+    del old
+
+
 def strong(leaf: Any, copy: bool = True) -> jax.Array:
     """An array of the leaf's own dtype: stored numbers do not stay weakly typed."""
     array = jnp.array(leaf) if copy else jnp.asarray(leaf)
@@ -195,12 +230,9 @@ def check_value(
 ) -> list[Leaf]:
     """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
 
-    Args:
-        variable: Whose value is to change.
-        value: The new one; Python numbers take the variable's dtype.
-        place: Where the value came from, for the error text.
-        owner: Who asks, for the error text; a loop, if it is left out.
-        same_shape: True inside loops, whose carry cannot change its shape.
+    Python numbers take the variable's dtype. `owner` and `place` say in errors who asks
+    and where the value came from; `same_shape` holds inside loops, whose carry cannot
+    change its shape.
     """
     if isinstance(value, SharedVariable):
         value = value.value
@@ -215,50 +247,31 @@ def check_value(
             fix="give the whole tree, with every entry",
             owner=owner,
         )
-    leaves = []
-    for before, after in zip(old, new, strict=True):
-        if not _is_storable(after) and not isinstance(after, ArrayLike):
-            raise _misfit(before, after, place, owner, fix_of_kind(after))
+    return [
+        _checked_leaf(*pair, place, owner, same_shape)
+        for pair in zip(old, new, strict=True)
+    ]
+
+
+def _checked_leaf(
+    before: Leaf, after: Any, place: str, owner: str | None, same_shape: bool
+) -> Leaf:
+    if _is_storable(after) or isinstance(after, ArrayLike):
         after = jnp.asarray(after)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
             with jax.numpy_dtype_promotion("standard"):
                 after = after.astype(jnp.result_type(after, before))
-        fits = after.shape == before.shape or (
-            after.ndim == before.ndim and not same_shape
-        )
-        if not fits or after.dtype != before.dtype:
+        if after.ndim != before.ndim or (same_shape and after.shape != before.shape):
+            keeps = "of the same shape" if same_shape else "with as many axes"
+            fix = f"give a value {keeps}, or make another variable for it"
+        elif after.dtype != before.dtype:
             fix = f"convert it with .astype({str(before.dtype)!r})"
-            if not fits:
-                keeps = "of the same shape" if same_shape else "with as many axes"
-                fix = f"give a value {keeps}, or make another variable for it"
-            raise _misfit(before, after, place, owner, fix)
-        leaves.append(strong(after, copy=False))
-    return leaves
-
-
-def raise_traced(variable: SharedVariable, method: str) -> NoReturn:
-    """Refuse a method that needs stored values, inside a trace."""
-    raise ScanTypeError(
-        explain_error(
-            variable.subject,
-            method,
-            needed="a call outside of steps, compiled functions and jax.jit",
-            came="a call while they are traced",
-            fix=f"read {variable.label}.value there, and return "
-            f"{{{variable.label}: new_value}} to update",
-        )
-    )
-
-
-def _misfit(
-    before: Leaf, after: Any, place: str, owner: str | None, fix: str
-) -> ScanTypeError:
+        else:
+            return strong(after, copy=False)
+    else:
+        fix = fix_of_kind(after)
     needed, came = type_text(before), type_text(after)
-    return ScanTypeError(place, needed=needed, came=came, fix=fix, owner=owner)
-
-
-def _is_variable(value: Any) -> bool:
-    return isinstance(value, SharedVariable)
+    raise ScanTypeError(place, needed=needed, came=came, fix=fix, owner=owner)
 
 
 def _is_storable(leaf: Any) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jscan._base.errors import ScanImportError, Subject, explain_error
+from jscan._base.errors import ScanImportError, Subject
 
 
 def draw(names: Sequence[str], in_loop: Sequence[int], at_once: Sequence[int]) -> Any:
@@ -12,13 +12,11 @@ def draw(names: Sequence[str], in_loop: Sequence[int], at_once: Sequence[int]) -
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ScanImportError(
-            explain_error(
-                Subject("Report"),
-                "plot",
-                needed="the package matplotlib",
-                came="a Python without it",
-                fix="pip install 'jscan[plot]', or print the report",
-            )
+            "plot",
+            needed="the package matplotlib",
+            came="a Python without it",
+            fix="pip install 'jscan[plot]', or print the report",
+            owner=Subject("Report"),
         ) from error
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.55 * max(2, len(names))))
     plt.close(figure)  # so that a notebook shows it once: where it is returned
