@@ -6,6 +6,7 @@ from typing import Any
 
 from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable, is_zero_literal
 from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.analysis.sum_trees import ADDITIONS
 from jscan._optimizer.record.loop import Loop
 
 _LINEAR = frozenset(
@@ -15,6 +16,9 @@ _LINEAR = frozenset(
     }
 )
 """Operations that give the same bits before and after a sum, but for its order."""
+
+ADDED_UP = ADDITIONS | {"sub", "concatenate"}
+"""Operations of which the sum over time is that of the sums of all operands."""
 
 EXCHANGES = frozenset({"psum", "psum_invariant"})
 """Sums over devices, which are the same once for all steps as at each of them."""
@@ -55,3 +59,15 @@ def inner_product(equation: Any, dependence: Dependence) -> Any | None:
         for atom in product.invars
     )
     return product if changing else None
+
+
+def writes_into_zeros(equation: Any, dependence: Dependence) -> bool:
+    """A table of zeros with some rows set: the derivative of reading a row."""
+    name, operands = equation.primitive.name, equation.invars
+    if name == "scatter-add":
+        batching = equation.params["dimension_numbers"].operand_batching_dims
+        if batching or dependence.level(operands[1]) is Level.CONSTANT:
+            return False
+    elif name != "dynamic_update_slice" or len(operands) < 3:  # a number has no rows
+        return False
+    return is_zero(operands[0], dependence, dependence.loop)

@@ -18,7 +18,7 @@ from jscan._optimizer.analysis.linearity import (
     EXCHANGES,
     inner_product,
     is_linear,
-    is_zero,
+    writes_into_zeros,
 )
 from jscan._optimizer.analysis.sum_trees import ADDITIONS
 from jscan._optimizer.record.context import Context
@@ -112,7 +112,7 @@ class Planner:
         changing = list(filter(self.dependence.changes, equation.invars))
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
-        if self._writes_into_zeros(equation):
+        if writes_into_zeros(equation, self.dependence):
             pays = self.context.machine.takes_out_rows
             return self._of_rows(changing, equation, pays=pays)
         if self.dependence.level(atom) is Level.SEQUENCE:
@@ -159,17 +159,6 @@ class Planner:
         if is_product and all(map(self.dependence.changes, equation.invars)):
             return _and(self._rows(equation.invars), equation)
         return None
-
-    def _writes_into_zeros(self, equation: Any) -> bool:
-        """A table of zeros with some rows set: the derivative of reading a row."""
-        name = equation.primitive.name
-        if name not in ("scatter-add", "dynamic_update_slice"):
-            return False
-        if name == "scatter-add":
-            batching = equation.params["dimension_numbers"].operand_batching_dims
-            if batching or not self.dependence.changes(equation.invars[1]):
-                return False
-        return is_zero(equation.invars[0], self.dependence, self.loop)
 
     def _rows(self, atoms: Iterable[Atom]) -> Plan | None:
         """A plan for having rows of all the operands that change."""

@@ -41,7 +41,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if size > context.budget:
         return original.refused(
             f"rows are cut in the step: their parts would take {size} bytes, over the "
-            f"memory budget of {context.budget}",
+            f"memory budget of {context.budget}"
         )
     loop = done_before(loop, cuts, parts, context)
     text = f"rows are cut into {len(parts)} parts for all steps at once"
