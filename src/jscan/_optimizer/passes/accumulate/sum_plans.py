@@ -93,18 +93,17 @@ class Planner:
             return Plan()
         if atom in self.free:
             return Plan(stacks=frozenset({atom}))
+        machine, length = self.context.machine, self.loop.length
         equation = self.dependence.producer(atom)
         name = None if equation is None else equation.primitive.name
         exchanges = name in EXCHANGES and is_linear(equation)
-        if equation is None or not (exchanges or batchable(equation, self.loop.length)):
+        if equation is None or not (exchanges or batchable(equation, length)):
             return self._materialise(atom)
         if name == "concatenate":
             return self._side_by_side(equation)
         product = inner_product(equation, self.dependence)
         if product is not None:
-            pays = self.context.machine.takes_out_inner_product(
-                product, self.loop.length
-            )
+            pays = machine.takes_out_inner_product(product, length)
             return self._of_rows(product.invars, product, equation, pays=pays)
         if name in ADDITIONS or name == "sub" or is_linear(equation):
             saves = exchanges or (name == "reduce_sum" and self._saves_exchanges)
@@ -113,8 +112,7 @@ class Planner:
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
         if writes_into_zeros(equation, self.dependence):
-            pays = self.context.machine.takes_out_rows
-            return self._of_rows(changing, equation, pays=pays)
+            return self._of_rows(changing, equation, pays=machine.takes_out_rows)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):
