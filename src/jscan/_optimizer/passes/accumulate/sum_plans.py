@@ -15,6 +15,7 @@ from jscan._jax.equations import free_variables
 from jscan._jax.jaxprs import Atom, stack_bytes
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.linearity import (
+    ADDED_UP,
     EXCHANGES,
     inner_product,
     is_linear,
@@ -105,7 +106,7 @@ class Planner:
         if product is not None:
             pays = machine.takes_out_inner_product(product, length)
             return self._of_rows(product.invars, product, equation, pays=pays)
-        if name in ADDITIONS or name == "sub" or is_linear(equation):
+        if name in ADDED_UP or is_linear(equation):
             saves = exchanges or (name == "reduce_sum" and self._saves_exchanges)
             return _and(self.plan_of_all(equation.invars), equation, pays=saves)
         changing = list(filter(self.dependence.changes, equation.invars))
