@@ -7,11 +7,7 @@ that may be differentiated yet.
 
 from jscan._optimizer.passes import associate, sink, unroll, vectorise
 from jscan._optimizer.passes.accumulate import in_place, sums_out
-from jscan._optimizer.passes.across_loops import (
-    recomputed_rows,
-    siblings,
-    slices_first,
-)
+from jscan._optimizer.passes.across_loops import recomputed_rows, siblings, slices_first
 from jscan._optimizer.passes.hoist import (
     constants,
     cut_rows,
@@ -83,7 +79,7 @@ LOOP_RULES = (
     Rule(
         "hoist.constants",
         constants.hoist_constants,
-        "before the passes that ask whether a weight is constant: its preparation "
+        "before the rules that ask whether a weight is constant: its preparation "
         "(a reshape, a transpose) may happen in the step",
     ),
     Rule(
@@ -127,7 +123,7 @@ LOOP_RULES = (
     Rule(
         "hoist.sequences",
         sequences.hoist_sequences,
-        "after the passes that remove work altogether",
+        "after the rules that remove work altogether",
     ),
     Rule(
         "small_dots.lags",

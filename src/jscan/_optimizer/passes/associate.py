@@ -3,7 +3,7 @@
 A carry with ``c_next = a_t * c + b_t`` element by element, where neither `a_t` nor
 `b_t` depends on the state, composes: two steps are one step of the same form. So all
 states come from ``jax.lax.associative_scan`` in about log(T) batched operations.
-Rounding changes more than in the other passes, infinite coefficients may become NaN,
+Rounding changes more than by the other rules, infinite coefficients may become NaN,
 and on a CPU with few cores it is slower than the loop: it runs only if asked for.
 """
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._jax.equations import evaluate, free_variables, needed
-from jscan._jax.jaxprs import is_variable, stack_bytes
+from jscan._jax.jaxprs import stack_bytes
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
 from jscan._optimizer.record.context import Context
@@ -51,10 +51,7 @@ def suggest(loop: Loop, context: Context) -> Loop:
 
 def _path(loop: Loop, carry: Carry) -> list[Any]:
     """The equations of a step that a carry's next value needs."""
-    return needed(
-        [e for e in loop.equations if not e.effects],
-        [carry.update] if is_variable(carry.update) else [],
-    )
+    return needed([e for e in loop.equations if not e.effects], [carry.update])
 
 
 def _why_not(loop: Loop, context: Context, carry: Carry) -> str | None:
@@ -92,8 +89,7 @@ def _is_linear(equation: Any, dependence: Dependence, variable: Any) -> bool:
 
 def _replaced(loop: Loop, context: Context, carry: Carry) -> Loop:
     variable, initial = carry.variable, strong(carry)
-    factors, offsets = _coefficients(loop, context, carry)
-    rows = _states(initial, factors, offsets, loop.reverse)
+    rows = _states(initial, _coefficients(loop, context, carry), loop.reverse)
     if loop.reverse:
         before, final = jnp.concatenate([rows[1:], initial[None]]), rows[0]
     else:
@@ -133,13 +129,11 @@ def _coefficients(loop: Loop, context: Context, carry: Carry) -> tuple[Any, Any]
     return jax.vmap(step, axis_size=loop.length)(*values)
 
 
-def _states(initial: Any, factors: Any, offsets: Any, reverse: bool) -> Any:
-    """Rows of the state after each step."""
+def _states(initial: Any, steps: tuple[Any, Any], reverse: bool) -> Any:
+    """Rows of the state after each step, given the factors and the offsets."""
 
     def compose(first: Any, second: Any) -> Any:
         return first[0] * second[0], second[0] * first[1] + second[1]
 
-    factors, offsets = jax.lax.associative_scan(
-        compose, (factors, offsets), reverse=reverse
-    )
+    factors, offsets = jax.lax.associative_scan(compose, steps, reverse=reverse)
     return factors * initial[None] + offsets

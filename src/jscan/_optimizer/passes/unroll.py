@@ -32,9 +32,8 @@ def _work(loop: Loop) -> list[Any]:
     """A step without reading pieces of constant arrays, which is part of their use."""
     known, work = set(loop.constants), []
     for equation in loop.equations:
-        operand = equation.invars[0] if equation.invars else None
         piece = picks_a_number(equation) or is_cut(equation)
-        if piece and is_variable(operand) and operand in known:
+        if piece and any(v in known for v in filter(is_variable, equation.invars)):
             known.update(equation.outvars)
         else:
             work.append(equation)

@@ -15,10 +15,11 @@ from jscan._jax.equations import free_variables
 from jscan._jax.jaxprs import Atom, stack_bytes
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.linearity import (
+    ADDED_UP,
     EXCHANGES,
     inner_product,
     is_linear,
-    is_zero,
+    writes_into_zeros,
 )
 from jscan._optimizer.analysis.sum_trees import ADDITIONS
 from jscan._optimizer.record.context import Context
@@ -93,28 +94,26 @@ class Planner:
             return Plan()
         if atom in self.free:
             return Plan(stacks=frozenset({atom}))
+        machine, length = self.context.machine, self.loop.length
         equation = self.dependence.producer(atom)
         name = None if equation is None else equation.primitive.name
         exchanges = name in EXCHANGES and is_linear(equation)
-        if equation is None or not (exchanges or batchable(equation, self.loop.length)):
+        if equation is None or not (exchanges or batchable(equation, length)):
             return self._materialise(atom)
         if name == "concatenate":
             return self._side_by_side(equation)
         product = inner_product(equation, self.dependence)
         if product is not None:
-            pays = self.context.machine.takes_out_inner_product(
-                product, self.loop.length
-            )
+            pays = machine.takes_out_inner_product(product, length)
             return self._of_rows(product.invars, product, equation, pays=pays)
-        if name in ADDITIONS or name == "sub" or is_linear(equation):
+        if name in ADDED_UP or is_linear(equation):
             saves = exchanges or (name == "reduce_sum" and self._saves_exchanges)
             return _and(self.plan_of_all(equation.invars), equation, pays=saves)
         changing = list(filter(self.dependence.changes, equation.invars))
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
-        if self._writes_into_zeros(equation):
-            pays = self.context.machine.takes_out_rows
-            return self._of_rows(changing, equation, pays=pays)
+        if writes_into_zeros(equation, self.dependence):
+            return self._of_rows(changing, equation, pays=machine.takes_out_rows)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):
@@ -159,17 +158,6 @@ class Planner:
         if is_product and all(map(self.dependence.changes, equation.invars)):
             return _and(self._rows(equation.invars), equation)
         return None
-
-    def _writes_into_zeros(self, equation: Any) -> bool:
-        """A table of zeros with some rows set: the derivative of reading a row."""
-        name = equation.primitive.name
-        if name not in ("scatter-add", "dynamic_update_slice"):
-            return False
-        if name == "scatter-add":
-            batching = equation.params["dimension_numbers"].operand_batching_dims
-            if batching or not self.dependence.changes(equation.invars[1]):
-                return False
-        return is_zero(equation.invars[0], self.dependence, self.loop)
 
     def _rows(self, atoms: Iterable[Atom]) -> Plan | None:
         """A plan for having rows of all the operands that change."""

@@ -43,7 +43,7 @@ def run(loop: Loop, context: Context) -> Loop:
         if plan is None:
             loop = loop.refused(
                 f"the sum {carry.variable.aval.str_short()} needs rows that do not fit "
-                f"the memory budget of {context.budget} bytes",
+                f"the memory budget of {context.budget} bytes"
             )
             continue
         found.append(_Accumulator(carry, terms, plan))
@@ -53,7 +53,7 @@ def run(loop: Loop, context: Context) -> Loop:
         if accumulator.carry.variable not in taken:
             loop = loop.refused(
                 f"the sum {accumulator.type} stays: storing its terms costs more than "
-                "adding them in the loop",
+                "adding them in the loop"
             )
     return drop_unused(_take_out(loop, chosen)) if chosen else loop
 
@@ -89,7 +89,7 @@ def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
     for accumulator in chosen:
         loop = loop.fired(
             f"the sum {accumulator.type} of {len(accumulator.terms)} term(s) a step is "
-            "taken after the loop",
+            "taken after the loop"
         )
     return replace(
         loop,

@@ -17,17 +17,17 @@ from jscan._optimizer.passes.across_loops.recompute_search import LONGEST, Again
 from jscan._optimizer.record.loop import Loop
 
 
-def absorbed(loop: Loop, equation: Any, flat: Flat) -> Again:
-    """What a loop can compute itself.
+def absorb(loop: Loop, equation: Any, flat: Flat, again: Again) -> None:
+    """Add to `again` what a loop can compute itself.
 
     Args:
         loop: The record of the loop, with operands in place of values.
         equation: The loop.
         flat: The program around it.
+        again: What the loop computes.
     """
     # What is read outside, with its variable in the step.
     names = {outer: v for v, outer in loop.sequences.items() if is_variable(outer)}
-    again = Again()
     for variable, outer in loop.sequences.items():
         alone = is_variable(outer) and flat.readers.get(outer) == (equation,)
         if not alone or equation.invars.count(outer) != 1:
@@ -50,7 +50,6 @@ def absorbed(loop: Loop, equation: Any, flat: Flat) -> Again:
             again.equations.append(_for_a_row(step, here))
         again.gone.append(variable)
         del names[outer]
-    return again
 
 
 def _chain(outer: Any, flat: Flat) -> list[Any]:
@@ -78,16 +77,13 @@ def _chain(outer: Any, flat: Flat) -> list[Any]:
 
 def _is_cheap_row(equation: Any) -> bool:
     """Whether each row of the result is made, cheaply, of the same rows of operands."""
-    if len(equation.outvars) != 1:
-        return False
     shape = equation.outvars[0].aval.shape
+    if len(equation.outvars) != 1 or not shape:
+        return False
     if equation.primitive is primitives.broadcast_in_dim_p:
-        return bool(shape) and equation.invars[0].aval.shape == ()
-    return (
-        bool(shape)
-        and equation.primitive.name in CHEAPER_THAN_A_ROW
-        and all(atom.aval.shape in ((), shape) for atom in equation.invars)
-    )
+        return equation.invars[0].aval.shape == ()
+    alike = all(atom.aval.shape in ((), shape) for atom in equation.invars)
+    return alike and equation.primitive.name in CHEAPER_THAN_A_ROW
 
 
 def _row(rows: Any) -> Any:

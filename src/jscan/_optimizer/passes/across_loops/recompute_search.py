@@ -5,14 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jscan._jax.equations import free_variables, renamed, unique_variables
-from jscan._jax.jaxprs import (
-    Atom,
-    Literal,
-    Var,
-    is_variable,
-    number_of_bytes,
-    variable_like,
-)
+from jscan._jax.jaxprs import Atom, Var, is_variable, number_of_bytes, variable_like
 from jscan._jax.operations import CHEAPER_THAN_A_ROW
 from jscan._optimizer.analysis.index import Flat, loop_in
 from jscan._optimizer.record.loop import Loop, Stack
@@ -39,15 +32,6 @@ class Again:
     read: dict[Any, Any] = field(default_factory=dict)
     fixed: dict[Any, Any] = field(default_factory=dict)
     equations: list[Any] = field(default_factory=list)
-
-    def __or__(self, other: "Again") -> "Again":
-        """Both, for rows of which no two are the same."""
-        return Again(
-            self.gone + other.gone,
-            self.read | other.read,
-            self.fixed | other.fixed,
-            self.equations + other.equations,
-        )
 
 
 class Search:
@@ -79,11 +63,10 @@ class Search:
         constants = self.earlier.constants.items()
         self.constants = {v: o for v, o in constants if isinstance(o, Var)}
 
-    def run(self) -> Again:
-        """Take out what pays, the rows made first first."""
+    def run(self, again: Again) -> None:
+        """Add to `again` what pays, the rows made first first."""
         here = {outer: v for v, outer in self.loop.sequences.items()}
         names: dict[Any, Any] = {}
-        again = Again()
         for variable in self.candidates:
             outer = self.loop.sequences[variable]
             atom = self.stacks[outer]
@@ -105,7 +88,6 @@ class Search:
             again.equations += renamed(work, names, {atom: variable})
             again.gone.append(variable)
             del here[outer]
-        return again
 
     def _work(self, atom: Atom, names: Mapping[Any, Any]) -> list[Any] | None:
         """The operations that give a row again; `None` if that is not cheap."""
@@ -141,8 +123,3 @@ def _gains(row: Any, read: Sequence[Any]) -> bool:
     saved = number_of_bytes(row) - sum(map(number_of_bytes, read))
     # For a few numbers, reading others instead gains less than the work takes.
     return saved > 0 or (saved == 0 and row.aval.size >= _WIDE)
-
-
-def is_operand(value: Any) -> bool:
-    """Whether a value of a record is an operand, not a constant of the step."""
-    return isinstance(value, Var | Literal)

@@ -13,15 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from jscan._jax.equations import exchanged, splice, unique_variables
-from jscan._jax.jaxprs import is_variable
+from jscan._jax.jaxprs import Literal, Var, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.index import Flat, loop_in
-from jscan._optimizer.passes.across_loops.absorbed_rows import absorbed
-from jscan._optimizer.passes.across_loops.recompute_search import (
-    Again,
-    Search,
-    is_operand,
-)
+from jscan._optimizer.passes.across_loops.absorbed_rows import absorb
+from jscan._optimizer.passes.across_loops.recompute_search import Again, Search
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, Note, has_effects
 from jscan._optimizer.writing.loops import emit
@@ -33,34 +29,34 @@ def run(flat: Flat, context: Context) -> Flat:
         loop = loop_in(flat, equation)
         if loop.length < 2 or has_effects(loop) or loop.recomputes:
             continue
-        again, made = _again(loop, equation, flat), absorbed(loop, equation, flat)
-        if not (again.gone or made.gone):
+        again = Again()
+        for earlier in _earlier_loops(equation, flat):
+            Search(loop, equation, earlier, flat).run(again)
+        stored = len(again.gone)
+        absorb(loop, equation, flat, again)
+        if not again.gone:
             continue
-        new = _written_again(equation, loop, again | made, context)
+        new = _written_again(equation, loop, again, context)
         (written,) = filter(is_scan, new)
-        texts = (
-            _of_rows(again, "computed again, not stored"),
-            _of_rows(made, "made in the step that reads them"),
-        )
         flat = flat.with_equations(exchanged(flat.equations, {id(equation): new}))
+        texts = (
+            _of_rows(again.gone[:stored], "computed again, not stored"),
+            _of_rows(again.gone[stored:], "made in the step that reads them"),
+        )
         flat = flat.noted(written, Note(True, "; ".join(filter(None, texts))))
     return flat
 
 
-def _of_rows(again: Again, what: str) -> str:
-    rows = ", ".join(sorted({v.aval.str_short() for v in again.gone}))
-    return f"{len(again.gone)} row(s) a step, {rows}: {what}" if rows else ""
+def _of_rows(gone: list[Any], what: str) -> str:
+    rows = ", ".join(sorted({v.aval.str_short() for v in gone}))
+    return f"{len(gone)} row(s) a step, {rows}: {what}" if rows else ""
 
 
-def _again(loop: Loop, equation: Any, flat: Flat) -> Again:
-    """What a loop can compute again of the rows of earlier loops."""
+def _earlier_loops(equation: Any, flat: Flat) -> list[Any]:
+    """The loops of as many steps that make something a loop reads."""
     made = (flat.producers.get(v) for v in unique_variables(equation.invars))
-    earlier = {id(e): e for e in made if e and is_scan(e)}
-    again = Again()
-    for other in earlier.values():
-        if other.params["length"] == loop.length:
-            again |= Search(loop, equation, other, flat).run()
-    return again
+    loops = {id(e): e for e in made if e and is_scan(e)}.values()
+    return [e for e in loops if e.params["length"] == equation.params["length"]]
 
 
 def _written_again(
@@ -76,14 +72,14 @@ def _written_again(
     )
     initials = [carry.initial for carry in loop.carries]
     values = [*loop.sequences.values(), *loop.constants.values(), *initials]
-    operands = unique_variables(a for a in values if is_operand(a))
+    operands = unique_variables(a for a in values if _is_operand(a))
     outputs = list(loop.results)
 
     def run(*arrays: Any) -> list[Any]:
         value = dict(zip(operands, arrays, strict=True))
 
         def of(operand: Any) -> Any:
-            if not is_operand(operand):
+            if not _is_operand(operand):
                 return operand  # a constant of the step's program
             return value[operand] if is_variable(operand) else operand.val
 
@@ -98,3 +94,8 @@ def _written_again(
         return [results[v] for v in outputs]
 
     return splice(run, operands, equation, outputs)
+
+
+def _is_operand(value: Any) -> bool:
+    """Whether a value of a record is an operand, not a constant of the step."""
+    return isinstance(value, Var | Literal)

@@ -98,11 +98,8 @@ class _Search:
         between = groups[earlier + 1 : here]
         moved = _upstream(members[-1], between)
         stay = [group for group in between if all(group is not m for m in moved)]
-        self.groups = [
-            *(*groups[:earlier], *moved),
-            tuple(members),
-            *(*stay, *groups[here + 1 :]),
-        ]
+        before, behind = groups[:earlier], groups[here + 1 :]
+        self.groups = [*before, *moved, tuple(members), *stay, *behind]
         self._same |= _same_results(join(list(map(self._read, members))))
         self._renumber()
 

@@ -5,7 +5,7 @@ operation on `ys[-1]`, so that the rules see that one row is read.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from jscan._jax.equations import exchanged
 from jscan._jax.jaxprs import is_variable, variable_like
@@ -14,6 +14,8 @@ from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.axes import moved_axes
 from jscan._optimizer.analysis.index import Flat
 from jscan._optimizer.record.context import Context
+
+_Axes: TypeAlias = tuple[int | None, ...]
 
 
 def run(flat: Flat, _: Context) -> Flat:
@@ -30,21 +32,21 @@ def run(flat: Flat, _: Context) -> Flat:
 def _pushed_slices(flat: Flat) -> dict[int, list[Any]]:
     """By slice (its `id`): what takes its place."""
     new: dict[int, list[Any]] = {}
-    for mover, axis in _movers_of_rows(flat.equations):
+    for mover, axes, axis in _movers_of_rows(flat.equations):
         readers = flat.readers.get(mover.outvars[0]) or ()
         if any(e.primitive is not primitives.slice_p for e in readers):
             continue
         for cut in readers:
-            pushed = _pushed(mover, cut) if _is_few(cut, axis) else None
+            pushed = _pushed(mover, axes, cut) if _is_few(cut, axis) else None
             if pushed is not None:
                 new[id(cut)] = pushed
     return new
 
 
-def _movers_of_rows(equations: Sequence[Any]) -> list[tuple[Any, int]]:
-    """What moves a loop's rows, and which axis of the result is time."""
+def _movers_of_rows(equations: Sequence[Any]) -> list[tuple[Any, _Axes, int]]:
+    """What moves a loop's rows, how, and which axis of the result is time."""
     time: dict[Any, int] = {}
-    movers: list[tuple[Any, int]] = []
+    movers: list[tuple[Any, _Axes, int]] = []
     for equation in equations:
         if is_scan(equation):
             time.update(dict.fromkeys(equation.outvars, 0))
@@ -53,7 +55,7 @@ def _movers_of_rows(equations: Sequence[Any]) -> list[tuple[Any, int]]:
         axes = moved_axes(equation) if operand in time else None
         if axes is not None and time[operand] in axes:
             axis = time[equation.outvars[0]] = axes.index(time[operand])
-            movers.append((equation, axis))
+            movers.append((equation, axes, axis))
     return movers
 
 
@@ -63,33 +65,27 @@ def _is_few(cut: Any, axis: int) -> bool:
     return 2 * part.aval.shape[axis] <= operand.aval.shape[axis]
 
 
-def _pushed(mover: Any, cut: Any) -> list[Any] | None:
+def _pushed(mover: Any, axes: _Axes, cut: Any) -> list[Any] | None:
     """`slice(move(x))` as `move(slice(x))`: two equations."""
-    axes = moved_axes(mover)
-    strides = cut.params["strides"] or (1,) * len(axes or ())
-    operand = mover.invars[0]
-    starts, limits = [0] * operand.aval.ndim, list(operand.aval.shape)
-    steps, shape = [1] * operand.aval.ndim, list(operand.aval.shape)
-    sizes = cut.outvars[0].aval.shape
-    for to, at in enumerate(axes or ()):
-        if at is not None:
-            starts[at] = cut.params["start_indices"][to]
-            limits[at] = cut.params["limit_indices"][to]
-            steps[at], shape[at] = strides[to], sizes[to]
-        elif sizes[to] != 1:
-            return None  # nothing is left of a new axis
-    part = variable_like(operand, shape)
-    first = cut.replace(
-        invars=[operand],
-        outvars=[part],
-        params={
-            "start_indices": tuple(starts),
-            "limit_indices": tuple(limits),
-            "strides": None if set(steps) == {1} else tuple(steps),
-        },
-    )
-    parameters = dict(mover.params)
-    for name in ("new_sizes", "shape"):
-        if name in parameters:
-            parameters[name] = tuple(sizes)
-    return [first, mover.replace(invars=[part], outvars=cut.outvars, params=parameters)]
+    operand, sizes = mover.invars[0], cut.outvars[0].aval.shape
+    if any(at is None and size != 1 for at, size in zip(axes, sizes, strict=True)):
+        return None  # nothing is left of a new axis
+
+    def of_operand(values: Sequence[int], otherwise: Sequence[int]) -> tuple[int, ...]:
+        by_axis = dict(zip(axes, values, strict=True))
+        return tuple(by_axis.get(at, value) for at, value in enumerate(otherwise))
+
+    whole, ones = operand.aval.shape, (1,) * operand.aval.ndim
+    steps = of_operand(cut.params["strides"] or (1,) * len(axes), ones)
+    part = variable_like(operand, of_operand(sizes, whole))
+    parameters = {
+        "start_indices": of_operand(cut.params["start_indices"], (0,) * len(whole)),
+        "limit_indices": of_operand(cut.params["limit_indices"], whole),
+        "strides": None if set(steps) == {1} else steps,
+    }
+    shapes = dict.fromkeys(("new_sizes", "shape"), tuple(sizes))
+    moved = {name: shapes.get(name, value) for name, value in mover.params.items()}
+    return [
+        cut.replace(invars=[operand], outvars=[part], params=parameters),
+        mover.replace(invars=[part], outvars=cut.outvars, params=moved),
+    ]

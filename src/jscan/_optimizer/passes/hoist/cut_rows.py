@@ -25,9 +25,8 @@ _FEWEST_STEPS = 32
 def run(loop: Loop, context: Context) -> Loop:
     """Cut the stacks whose rows the step only reads in parts."""
     smallest = context.machine.cut_rows
-    if not smallest or loop.length < _FEWEST_STEPS:
-        return loop
-    if not applies(loop.equations, POLYNOMIALS, smallest):
+    is_slow = applies(loop.equations, POLYNOMIALS, smallest)
+    if not smallest or loop.length < _FEWEST_STEPS or not is_slow:
         return loop
     original, loop = loop, pushed(loop, columns=False)
     rows = [v for v in loop.sequences if v not in (loop.counters or {})]
@@ -41,7 +40,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if size > context.budget:
         return original.refused(
             f"rows are cut in the step: their parts would take {size} bytes, over the "
-            f"memory budget of {context.budget}",
+            f"memory budget of {context.budget}"
         )
     loop = done_before(loop, cuts, parts, context)
     text = f"rows are cut into {len(parts)} parts for all steps at once"

@@ -74,7 +74,7 @@ def _chosen(
         elif size > context.budget:
             loop = loop.refused(
                 f"{root.primitive.name} on sequences stays: its rows would take {size} "
-                f"bytes, over the memory budget of {context.budget}",
+                f"bytes, over the memory budget of {context.budget}"
             )
         else:
             chosen = more

@@ -24,7 +24,7 @@ from jscan._optimizer.record.loop import Loop
 
 def run(loop: Loop, context: Context) -> Loop:
     """Split products of concatenations, then push slices towards the operands."""
-    # XLA has no split: slices are the same, and every pass knows them.
+    # XLA has no split: slices are the same, and every rule knows them.
     taken_apart = _splits_as_slices(_split_products(loop))
     if _has_leaving_products(taken_apart, context):
         if context.machine.whole_rows:

@@ -42,7 +42,10 @@ def run(loop: Loop, context: Context) -> Loop:
     """Cut the loop if all of its outputs are read in few rows."""
     stacks = {n: r for n, r in loop.results.items() if isinstance(r, Stack)}
     readers = {name: context.consumers.get(name) or () for name in stacks}
-    sliced = [len(e) > 0 and all(map(_is_slice, e)) for e in readers.values()]
+    sliced = [
+        len(many) > 0 and all(e.primitive is primitives.slice_p for e in many)
+        for many in readers.values()
+    ]
     if not any(sliced) or context.finish is None or loop.counters:
         return loop
     if not all(sliced):
@@ -64,10 +67,6 @@ def run(loop: Loop, context: Context) -> Loop:
     if strided:
         return _every_kth(loop, context.finish, readers, wanted[0])
     return loop.refused("the rows that are read are spread over the whole loop")
-
-
-def _is_slice(reader: Any) -> bool:
-    return reader.primitive is primitives.slice_p
 
 
 def _rows(reader: Any) -> range:

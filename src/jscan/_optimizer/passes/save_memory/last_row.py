@@ -47,7 +47,9 @@ def run(loop: Loop, context: Context) -> Loop:
             continue
         if all(is_last_row(reader, loop) for reader in readers):
             loop = _keep_last(loop, name, result.atom, readers, context)
-        elif all(map(_is_reduction, readers)):
+        elif all(
+            e.primitive.name in _REDUCTIONS and 0 in e.params["axes"] for e in readers
+        ):
             loop = _reduce(loop, name, result.atom, readers, context)
     return drop_unused(loop)
 
@@ -85,10 +87,6 @@ def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
     rows = {v: x[last] for v, x in loop.sequences.items()}
     (value,) = batched(upstream, [atom], loop.constants, rows, 1, context)
     return Known(value[0])
-
-
-def _is_reduction(reader: Any) -> bool:
-    return reader.primitive.name in _REDUCTIONS and 0 in reader.params["axes"]
 
 
 def _reduce(

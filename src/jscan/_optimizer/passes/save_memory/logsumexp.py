@@ -25,6 +25,8 @@ from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
 from jscan._optimizer.record.loop import Carry, Final, Loop, Stack
 
+_MAKES_CONSTANT = frozenset({"stop_gradient", "broadcast_in_dim"})
+
 
 def run(loop: Loop, context: Context) -> Loop:
     """Carry what the logsumexp of a stacked output needs."""
@@ -116,7 +118,8 @@ def _refusal(
     """Why the rows are stored all the same, if so."""
     *before, total = found
     # Anything may read the maximum once it is a constant.
-    inside = {name, *(v for e in before if not _is_shift(e) for v in e.outvars)}
+    inner = [e for e in before if e.primitive.name not in _MAKES_CONSTANT]
+    inside = {name, *(v for e in inner for v in e.outvars)}
     for variable in inside:
         readers = context.consumers.get(variable)
         if readers is None or not set(map(id, readers)) <= set(map(id, found)):
@@ -131,11 +134,6 @@ def _refusal(
         return f"the rounding of {loop.length} sums in a row would add up"
     size = stack_bytes([atom], loop.length)
     return keeps_logsumexp_rows(loop.equations, size, context.budget)
-
-
-def _is_shift(equation: Any) -> bool:
-    """Whether it makes the maximum into a constant."""
-    return equation.primitive.name in ("stop_gradient", "broadcast_in_dim")
 
 
 def _carry(loop: Loop, name: Any, atom: Any, found: Sequence[Any]) -> Loop:

@@ -9,7 +9,7 @@ words: a `jax.checkpoint` whose policy stores everything but cheap arithmetic.
 Where no derivative is taken, such a step is what it was.
 """
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
@@ -60,10 +60,7 @@ def _has_gates(body: Any) -> bool:
 
 def _checkpointed(body: Any) -> Any:
     opened, constants = open_jaxpr(body)
-
-    def step(*operands: Any) -> Sequence[Any]:
-        return eval_jaxpr(opened, constants, *operands)
-
+    step = functools.partial(eval_jaxpr, opened, constants)
     step = jax.checkpoint(step, policy=stores_all_but_cheap, prevent_cse=False)
     new = trace(step, [v.aval for v in opened.invars])
     return new if is_jaxpr(new) else body

@@ -94,9 +94,6 @@ def _kind(product: Any) -> Hashable:
     return value_key(how), tuple(atom.aval.dtype for atom in atoms)
 
 
-# ----------------------------------------------------------------- one left operand
-
-
 def _merge_products(loop: Loop, machine: Machine) -> Loop:
     dependence = Dependence(loop)
     groups: dict[Any, list[Any]] = {}
@@ -130,9 +127,6 @@ def _merged(loop: Loop, group: list[Any]) -> Loop:
         constants={**loop.constants, matrix: wide},
     )
     return loop.fired(f"{len(group)} products with one left operand became one")
-
-
-# ------------------------------------------------------------------ a sum of products
 
 
 def _join_sums(loop: Loop, machine: Machine) -> Loop:
