@@ -83,7 +83,7 @@ LOOP_RULES = (
     Rule(
         "hoist.constants",
         constants.hoist_constants,
-        "before the passes that ask whether a weight is constant: its preparation "
+        "before the rules that ask whether a weight is constant: its preparation "
         "(a reshape, a transpose) may happen in the step",
     ),
     Rule(
@@ -131,7 +131,7 @@ LOOP_RULES = (
     Rule(
         "hoist.sequences",
         sequences.hoist_sequences,
-        "after the passes that remove work altogether",
+        "after the rules that remove work altogether",
     ),
     Rule(
         "small_dots.lags",

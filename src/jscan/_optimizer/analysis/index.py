@@ -96,9 +96,7 @@ def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
 def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) -> Loop:
     """The record of a loop of a program; without values it holds its operands."""
     values = list(equation.invars if operands is None else operands)
-    wanted = {v for v in equation.outvars if v in flat.readers}
-    zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
-    return read_loop(equation, values, wanted, zeros)
+    return read_loop(equation, values, flat.readers, flat.zeros)
 
 
 def holds_loop(equation: Any) -> bool:
