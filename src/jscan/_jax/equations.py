@@ -184,20 +184,6 @@ def new_equation(primitive: Any, inputs: list[Any], output: Any, source: Any) ->
     return core.new_jaxpr_eqn(inputs, [output], primitive, {}, frozenset(), source)
 
 
-def slice_of(
-    atom: Atom, starts: tuple[int, ...], limits: tuple[int, ...], like: Any
-) -> Any:
-    """An equation that slices an operand, at the source location of another."""
-    shape = [limit - start for start, limit in zip(starts, limits, strict=True)]
-    return like.replace(
-        primitive=primitives.slice_p,
-        invars=[atom],
-        outvars=[variable_like(atom, shape)],
-        params={"start_indices": starts, "limit_indices": limits, "strides": None},
-        effects=frozenset(),
-    )
-
-
 def with_type_of(value: Any, atom: Atom) -> Any:
     """The value with the operand's type, including whether it is a weak one."""
     weak = bool(getattr(atom.aval, "weak_type", False))

@@ -7,10 +7,10 @@ slices of its operands, a product with slices of its constant weights.
 from dataclasses import replace
 from typing import Any
 
-from jscan._jax.equations import slice_of
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_cut, is_elementwise
+from jscan._jax.slices import slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.loop import Loop

@@ -11,9 +11,9 @@ reads the row as a whole (see `_whole_rows.py`).
 from dataclasses import replace
 from typing import Any
 
-from jscan._jax.equations import slice_of
 from jscan._jax.jaxprs import is_variable, stack_bytes, variable_like
 from jscan._jax.names import primitives
+from jscan._jax.slices import slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.passes.hoist.push_slices import pushed
 from jscan._optimizer.record.cleanup import drop_unused

@@ -19,10 +19,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan._jax.equations import slice_of, splice
+from jscan._jax.equations import splice
 from jscan._jax.jaxprs import is_variable, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
+from jscan._jax.slices import slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.costs.machine import Machine
