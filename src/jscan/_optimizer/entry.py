@@ -1,6 +1,5 @@
 """The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,5 +113,7 @@ def report(
 
 
 def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:
-    as_it_is = marked(functools.partial(run_jaxpr, closed_jaxpr), None)
-    return jax.jit(as_it_is).lower(*operands).compile()
+    def as_it_is(*values: Any) -> list[Any]:
+        return run_jaxpr(closed_jaxpr, *values)
+
+    return jax.jit(marked(as_it_is, None)).lower(*operands).compile()

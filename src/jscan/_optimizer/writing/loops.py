@@ -104,8 +104,8 @@ def _scan(
     updates = [carry.update for carry in loop.carries]
     outputs = [*updates, *stored]
     body = needed(loop.equations, outputs)
-    read = unique_variables([*free_variables(body), *outputs])
-    kept = loop.sequences.keys() & set(read)
+    read = dict.fromkeys(unique_variables([*free_variables(body), *outputs]))
+    kept = loop.sequences.keys() & read.keys()
     counters = {v: c for v, c in loop.counters.items() if v in kept}
     streamed = [v for v in read if v in loop.sequences and v not in counters]
     fixed = {v: loop.constants[v] for v in read if v in loop.constants}
