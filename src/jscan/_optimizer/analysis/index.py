@@ -10,7 +10,8 @@ from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
-from jscan._optimizer.record.loop import Loop, Note, signed
+from jscan._optimizer.record.loop import Loop
+from jscan._optimizer.record.notes import Note, signed
 from jscan._optimizer.record.reading import read_loop
 
 Group: TypeAlias = tuple[Any, ...]
