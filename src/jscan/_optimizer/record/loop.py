@@ -170,11 +170,11 @@ class Loop:
         These are the wanted rows and the operands of the work behind the loop,
         without those that exist as constants or sequences anyway.
         """
-        known = self.constants.keys() | self.sequences.keys()
-        behind = needed(unknown(self.after, known), self.wanted_rows())
-        made = {v for equation in behind for v in equation.outvars}
-        outside = [*self.wanted_rows(), *free_variables(behind)]
-        return [v for v in dict.fromkeys(outside) if v not in known and v not in made]
+        known, wanted = {*self.constants, *self.sequences}, self.wanted_rows()
+        behind = needed(unknown(self.after, known), wanted)
+        known.update(v for equation in behind for v in equation.outvars)
+        outside = dict.fromkeys([*wanted, *free_variables(behind)])
+        return [v for v in outside if v not in known]
 
     def value(self, atom: Atom) -> Any:
         """The value of a constant or literal."""
