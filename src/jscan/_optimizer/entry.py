@@ -107,8 +107,10 @@ def report(
         for position, (_, first, after) in enumerate(session.records.values(), 1)
     )
     programs = before, _compiled(new, given)
-    sizes = [getattr(p.memory_analysis(), "temp_size_in_bytes", None) for p in programs]
-    memory = None if None in sizes else (sizes[0], sizes[1])
+    analyses: list[Any] = [program.memory_analysis() for program in programs]
+    memory = None
+    if None not in analyses:
+        memory = analyses[0].temp_size_in_bytes, analyses[1].temp_size_in_bytes
     return Report(loops, memory, failed, dict(session.context.seconds))
 
 
