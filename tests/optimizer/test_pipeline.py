@@ -11,7 +11,7 @@ from jscan import explain, optimize
 from jscan._optimizer import PASS_NAMES, RULE_NAMES, make_options, rewrite, rules
 from jscan._optimizer import pipeline as pipeline
 from jscan._optimizer.program import walk as programs
-from jscan._optimizer.record.loop import Note
+from jscan._optimizer.record.notes import Note
 from support.optimizer.loops import (
     assert_same,
     check,

@@ -125,10 +125,8 @@ def evaluate(
 def apply(equation: Any, *operands: Any) -> Any:
     """The single result of one equation on other operands (not variables)."""
     inputs = [Var(jax.typeof(operand)) for operand in operands]
-    output = Var(equation.outvars[0].aval)
-    jaxpr = program(
-        inputs, [output], [equation.replace(invars=inputs, outvars=[output])]
-    )
+    outputs = [variable_like(equation.outvars[0])]
+    jaxpr = program(inputs, outputs, [equation.replace(invars=inputs, outvars=outputs)])
     return eval_jaxpr(jaxpr, [], *operands)[0]
 
 

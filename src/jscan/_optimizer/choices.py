@@ -23,6 +23,10 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
         ScanValueError: A name that no rule bears, or a negative budget.
         ScanTypeError: `passes` is no collection of names, or the budget no number.
     """
+    return Options(_names(passes), _budget(memory_budget))
+
+
+def _names(passes: Any) -> frozenset[str] | None:
     asked = passes.split("+") if isinstance(passes, str) else passes
     try:
         names = None if asked is None else frozenset(asked)
@@ -45,6 +49,10 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
             fix="leave passes out for all that keep rounding close",
             owner=_SUBJECT,
         )
+    return names
+
+
+def _budget(memory_budget: Any) -> int:
     try:
         budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
     except (TypeError, ValueError):
@@ -58,4 +66,4 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
             fix="leave memory_budget out for 32 MiB",
             owner=_SUBJECT,
         )
-    return Options(names, budget)
+    return budget

@@ -1,6 +1,5 @@
 """The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,11 +107,15 @@ def report(
         for position, (_, first, after) in enumerate(session.records.values(), 1)
     )
     programs = before, _compiled(new, given)
-    sizes = [getattr(p.memory_analysis(), "temp_size_in_bytes", None) for p in programs]
-    memory: Any = None if None in sizes else tuple(sizes)
+    analyses: list[Any] = [program.memory_analysis() for program in programs]
+    memory = None
+    if None not in analyses:
+        memory = analyses[0].temp_size_in_bytes, analyses[1].temp_size_in_bytes
     return Report(loops, memory, failed, dict(session.context.seconds))
 
 
 def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:
-    as_it_is = marked(functools.partial(run_jaxpr, closed_jaxpr))
-    return jax.jit(as_it_is).lower(*operands).compile()
+    def as_it_is(*values: Any) -> list[Any]:
+        return run_jaxpr(closed_jaxpr, *values)
+
+    return jax.jit(marked(as_it_is)).lower(*operands).compile()

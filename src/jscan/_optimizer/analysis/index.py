@@ -10,7 +10,8 @@ from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
-from jscan._optimizer.record.loop import Loop, Note, signed
+from jscan._optimizer.record.loop import Loop
+from jscan._optimizer.record.notes import Note, signed
 from jscan._optimizer.record.reading import read_loop
 
 Group: TypeAlias = tuple[Any, ...]
@@ -96,9 +97,7 @@ def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
 def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) -> Loop:
     """The record of a loop of a program; without values it holds its operands."""
     values = list(equation.invars if operands is None else operands)
-    wanted = {v for v in equation.outvars if v in flat.readers}
-    zeros = [is_variable(a) and a in flat.zeros for a in equation.invars]
-    return read_loop(equation, values, wanted, zeros)
+    return read_loop(equation, values, flat.readers, flat.zeros)
 
 
 def holds_loop(equation: Any) -> bool:

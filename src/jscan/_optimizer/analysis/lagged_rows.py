@@ -72,10 +72,10 @@ class _History:
         """The history of a carry, or of one row of a window that is carried."""
         if variable in self._carries:
             return self._of_carry(variable)
-        row = self._producer(variable)
-        if row is not None and drops_first_axis(row):
-            return self._of_row(self._producer(row.invars[0]))
-        lone = self._of_row(row)
+        made = self._producers.get(variable)
+        if made is not None and drops_first_axis(made):
+            return self._of_row(made.invars[0])
+        lone = self._of_row(variable)
         return None if lone is None else replace(lone, lone=True)
 
     def _of_carry(self, variable: Any) -> Shifted | None:
@@ -91,55 +91,43 @@ class _History:
             return None
         return Shifted(variable, jnp.stack(first))
 
-    def _of_row(self, cut: Any | None) -> Shifted | None:
-        """The history of what is cut from a window, if that is one row."""
-        if cut is None or cut.primitive is not primitives.slice_p:
+    def _of_row(self, atom: Any) -> Shifted | None:
+        """The history of what is one row of a window that is carried."""
+        window, row, end = self._rows(atom)
+        if window is None or end != row + 1:
             return None
-        window, row = self._carries.get(cut.invars[0]), cut.params["start_indices"][0]
-        if window is None or not self._is_cut(cut.outvars[0], window, row, row + 1):
+        update = self._made_by(primitives.concatenate_p, window.update)
+        if update is None or update.params["dimension"] or len(update.invars) != 2:
             return None
-        return self._of_window(window, row)
-
-    def _of_window(self, carry: Carry, row: int) -> Shifted | None:
-        update = self._made_by(primitives.concatenate_p, carry.update)
-        if update is None:
-            return None
-        if update.params["dimension"] != 0 or len(update.invars) != 2:
-            return None
-        old, new = update.invars
-        size = carry.variable.aval.shape[0]
-        initial = strong(carry)
-        if self._is_cut(old, carry, 1, size):  # the newest row is the last
+        (old, new), initial = update.invars, strong(window)
+        size = len(initial)
+        if self._rows(old) == (window, 1, size):  # the newest row is the last
             first = initial[row:]
-        elif self._is_cut(new, carry, 0, size - 1):  # it is the first
+        elif self._rows(new) == (window, 0, size - 1):  # it is the first
             new, first = old, initial[: row + 1][::-1]
         else:
             return None
-        source = self._in_row(new)
-        if source is None or source in self._known or source in self._carries:
+        made = self._producers.get(new) if is_variable(new) else None
+        if made is None or not adds_first_axis(made):
             return None
-        return Shifted(source, first)
+        source = made.invars[0]
+        unchanging = source in self._known or source in self._carries
+        return None if unchanging else Shifted(source, first)
 
-    def _is_cut(self, atom: Any, carry: Carry, start: int, end: int) -> bool:
-        """Whether an operand is rows `start` to `end` of what is carried."""
+    def _rows(self, atom: Any) -> tuple[Carry | None, int, int]:
+        """The window that an operand is cut from, from which row, and to which."""
         cut = self._made_by(primitives.slice_p, atom)
-        shape = carry.variable.aval.shape
-        return (
-            cut is not None
-            and cut.invars[0] is carry.variable
-            and tuple(cut.params["start_indices"]) == (start, *[0] * len(shape[1:]))
-            and tuple(cut.params["limit_indices"]) == (end, *shape[1:])
-            and set(cut.params["strides"] or (1,)) == {1}
+        window = None if cut is None else self._carries.get(cut.invars[0])
+        if cut is None or window is None:
+            return None, 0, 0
+        (start, *starts), (end, *ends) = (
+            cut.params["start_indices"],
+            cut.params["limit_indices"],
         )
-
-    def _in_row(self, atom: Any) -> Any | None:
-        """The variable that is an operand's only row."""
-        made = self._producer(atom)
-        return made.invars[0] if made is not None and adds_first_axis(made) else None
+        whole = not any(starts) and ends == [*window.variable.aval.shape[1:]]
+        steps = set(cut.params["strides"] or (1,))
+        return (window if whole and steps == {1} else None), start, end
 
     def _made_by(self, primitive: Any, atom: Any) -> Any | None:
-        made = self._producer(atom)
+        made = self._producers.get(atom) if is_variable(atom) else None
         return made if made is not None and made.primitive is primitive else None
-
-    def _producer(self, atom: Any) -> Any | None:
-        return self._producers.get(atom) if is_variable(atom) else None

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Loop, Note
+from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.record.names import STRETCHES
+from jscan._optimizer.record.notes import Note
 from jscan._optimizer.switches import failure
 
 

@@ -206,7 +206,7 @@ class Walk:
         return loop.noted(*self.flat.notes_of(equation))
 
     def _context(self) -> Context:
-        """What the passes see around a loop of this program."""
+        """What rules see around a loop of this program."""
         context = replace(
             self.session.context,
             consumers=self.flat.readers,

@@ -15,7 +15,7 @@ from jscan._optimizer.options import Options
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass sees besides its loop.
+    """What a rule sees besides its loop.
 
     Attributes:
         options: The caller's choices.
@@ -24,7 +24,7 @@ class Context:
             that read it, or `None` if the program returns it.
         producers: The equation that makes each variable of that program.
         run: Runs a program with its loops optimized.
-        finish: Runs all passes on a part of a loop, and then the part.
+        finish: Runs all rules on a part of a loop, and then the part.
         scopes: Names of what is around the program that is being rewritten.
         seconds: What each rule has taken so far.
         is_split: The compiler splits arrays over devices, nobody knows how: a rewrite

@@ -25,37 +25,7 @@ from jscan._jax.equations import (
     unique_variables,
 )
 from jscan._jax.jaxprs import Atom, is_variable
-
-
-@dataclass(frozen=True)
-class Note:
-    """One decision of one rule: whether it fired, and why in a plain sentence.
-
-    Attributes:
-        fired: Whether the rule changed the loop.
-        text: What was done, or why not.
-        rule: The rule; who notes something need not know its own name.
-    """
-
-    fired: bool
-    text: str
-    rule: str = ""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """In pickles of 0.1.0 a note names the family alone."""
-        family = state.pop("pass_name", "")
-        self.__dict__.update({"rule": family, **state})
-
-    @property
-    def pass_name(self) -> str:
-        """The rule's family, by which it is switched on and off."""
-        return self.rule.partition(".")[0]
-
-
-def signed(notes: Iterable[Note], rule: str) -> tuple[Note, ...]:
-    """The notes, each once; the new ones are those of this rule."""
-    names = (note if note.rule else replace(note, rule=rule) for note in notes)
-    return tuple(dict.fromkeys(names))
+from jscan._optimizer.record.notes import Note, signed
 
 
 @dataclass(frozen=True)
@@ -221,11 +191,11 @@ class Loop:
         These are the wanted rows and the operands of the work behind the loop,
         without those that exist as constants or sequences anyway.
         """
-        known = self.constants.keys() | self.sequences.keys()
-        behind = needed(unknown(self.after, known), self.wanted_rows())
-        made = {v for equation in behind for v in equation.outvars}
-        outside = [*self.wanted_rows(), *free_variables(behind)]
-        return [v for v in dict.fromkeys(outside) if v not in known and v not in made]
+        known, wanted = {*self.constants, *self.sequences}, self.wanted_rows()
+        behind = needed(unknown(self.after, known), wanted)
+        known.update(v for equation in behind for v in equation.outvars)
+        outside = dict.fromkeys([*wanted, *free_variables(behind)])
+        return [v for v in outside if v not in known]
 
     def value(self, atom: Atom) -> Any:
         """The value of a constant or literal."""

@@ -1,6 +1,6 @@
 """Reads a scan equation into the record of its loop."""
 
-import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,21 +18,22 @@ from jscan._optimizer.record.loop import Carry, Final, Loop, Result, Stack
 
 
 def read_loop(
-    equation: Any, operands: list[Any], wanted: set[Any], zeros: list[bool]
+    equation: Any, operands: list[Any], wanted: Collection[Any], zeros: Collection[Any]
 ) -> Loop:
-    """Read a scan equation into the record, with a result for every wanted variable.
+    """Read a scan equation into the record.
 
     Args:
         equation: The scan equation.
         operands: Values of its operands.
-        wanted: The equation's output variables that the program reads.
-        zeros: Which operands are known to be all zeros.
+        wanted: What the program reads; other results are left out.
+        zeros: Variables of the program that are known to be all zeros.
     """
     scan = read_scan(equation)
     inputs, first = scan.body.invars, scan.num_constants
     last = first + scan.num_carry
     constants = dict(zip(scan.body.constvars, scan.body_constants, strict=True))
     constants.update(zip(inputs[:first], operands[:first], strict=True))
+    given = zip(inputs[:first], equation.invars[:first], strict=True)
 
     step = _read_step(scan.body)
     updates, rows = step.outputs[: scan.num_carry], step.outputs[scan.num_carry :]
@@ -50,7 +51,7 @@ def read_loop(
         carries=carries,
         equations=step.equations,
         results={v: recipe for v, recipe in results if v in wanted},
-        zeros=frozenset(itertools.compress(inputs[:first], zeros)),
+        zeros=frozenset(v for v, a in given if is_variable(a) and a in zeros),
         recomputes=step.recomputes,
     )
 

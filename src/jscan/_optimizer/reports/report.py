@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jscan._optimizer.analysis.size import Size
-from jscan._optimizer.record.loop import Note
+from jscan._optimizer.record.notes import Note
 from jscan._optimizer.reports.plot import draw
 
 

@@ -22,16 +22,10 @@ def batched(
     context: Context,
     chunk: int | None = None,
 ) -> list[Any]:
-    """Values `[length, ...]` of the outputs.
+    """Values `[length, ...]` of the outputs of a step, all of it batchable.
 
-    Args:
-        equations: Equations of a step, all of them batchable.
-        outputs: The operands to compute.
-        constants: Values of variables that are the same at each step.
-        rows: Values `[length, ...]` of variables that change.
-        length: Number of steps.
-        context: Used to optimize loops inside the equations.
-        chunk: If given, batch so many steps at a time, to bound memory.
+    Its `constants` have one value, its `rows` are `[length, ...]`. With a `chunk`, so
+    many steps are done at a time, to bound memory.
     """
     equations = unknown(equations, constants.keys() | rows.keys())
     equations = needed(equations, outputs)
@@ -46,7 +40,12 @@ def batched(
     if not changing:
         return [repeated(value, length) for value in step()]
     operands = [rows[v] for v in changing]
-    function = jax.vmap(step) if chunk is None else _in_chunks(step, length, chunk)
+
+    def function(*operands: Any) -> list[Any]:
+        if chunk is None:
+            return jax.vmap(step)(*operands)
+        return jax.lax.map(lambda row: step(*row), operands, batch_size=chunk)
+
     if context.run is None or not any(map(holds_loop, equations)):
         return function(*operands)
     # The batched program has loops of its own: let the optimizer see them.
@@ -57,21 +56,3 @@ def batched(
 def repeated(value: Any, length: int) -> Any:
     """Rows `[length, ...]` of one value."""
     return jnp.broadcast_to(value, (length, *jnp.shape(value)))
-
-
-def _in_chunks(step: Any, length: int, chunk: int) -> Any:
-    whole, rest = divmod(length, chunk)
-
-    def function(*operands: Any) -> list[Any]:
-        split = whole * chunk
-        blocks = [x[:split].reshape(whole, chunk, *x.shape[1:]) for x in operands]
-        _, results = jax.lax.scan(
-            lambda _, block: ((), jax.vmap(step)(*block)), (), blocks
-        )
-        results = [y.reshape(split, *y.shape[2:]) for y in results]
-        if not rest:
-            return results
-        tail = jax.vmap(step)(*[x[split:] for x in operands])
-        return [jnp.concatenate(pair) for pair in zip(results, tail, strict=True)]
-
-    return function

@@ -104,8 +104,8 @@ def _scan(
     updates = [carry.update for carry in loop.carries]
     outputs = [*updates, *stored]
     body = needed(loop.equations, outputs)
-    read = unique_variables([*free_variables(body), *outputs])
-    kept = loop.sequences.keys() & set(read)
+    read = dict.fromkeys(unique_variables([*free_variables(body), *outputs]))
+    kept = loop.sequences.keys() & read.keys()
     counters = {v: c for v, c in loop.counters.items() if v in kept}
     streamed = [v for v in read if v in loop.sequences and v not in counters]
     fixed = {v: loop.constants[v] for v in read if v in loop.constants}
@@ -120,14 +120,13 @@ def _scan(
         else:  # the optimizer is to see the loops inside
             inner = program(inputs, outputs, body)
             values = run(inner, [], [here[v] for v in inputs])
-        state = values[: len(updates)]
-        for variable, counter in counters.items():
-            count = here[variable]
-            state.append(count + jnp.asarray(counter.increment, count.dtype))
-        return state, values[len(updates) :]
+        state, row = values[: len(updates)], values[len(updates) :]
+        for v, counter in counters.items():
+            state.append(here[v] + jnp.asarray(counter.increment, v.aval.dtype))
+        return state, row
 
-    counted = (Carry(v, c.increment, c.initial) for v, c in counters.items())
-    states = [*loop.carries, *counted]
+    states = list(loop.carries)
+    states += [Carry(v, c.increment, c.initial) for v, c in counters.items()]
     state, stacks = jax.lax.scan(
         step,
         list(map(strong, states)),
