@@ -168,7 +168,8 @@ class signed:
 
     def __exit__(self, kind: Any, error: object, traceback: Any) -> None:
         if isinstance(error, ScanError) and error.unsigned:
-            error.owner, error.unsigned = loop_label(self.name), False
+            known = self.name if isinstance(self.name, str) else None  # else refused
+            error.owner, error.unsigned = loop_label(known), False
 
 
 class Subject(str):

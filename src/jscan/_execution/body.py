@@ -83,7 +83,8 @@ class Body:
         shared = tuple(self.inputs.reads[index] for index in self.plan.updated)
         last = [
             jax.tree.unflatten(output.tree, map(zeros, output.row))
-            for output in self.plan.carried_maps
+            for output in self.plan.outputs
+            if self.plan.carries_last and not output.is_state
         ]
         return Carry(windows, shared, last)
 
@@ -160,7 +161,7 @@ class Body:
     def newest(self, carry: Carry) -> list[PyTree]:
         """The last row of every state."""
         states = zip(self._layouts, carry.windows, strict=True)
-        return [layout.last(window) for layout, window in states]
+        return [layout.past(window, -1) for layout, window in states]
 
     @property
     def _layouts(self) -> tuple[TapLayout, ...]:

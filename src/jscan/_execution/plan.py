@@ -15,23 +15,21 @@ from jscan._base.errors import ScanNotImplementedError
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.taps import CarryPlan, plan_carry
-from jscan._frontend.spec import Options, ScanSpec
-from jscan._frontend.step import Step
+from jscan._frontend.spec import Options, ScanSpec, SequenceSpec
+from jscan._frontend.step import Step, value_before
 from jscan._loops.bars import Bar
 from jscan._loops.chunks import Level, plan_levels
 from jscan._programs.program import Program
 
 
-@dataclass(frozen=True)
-class SequencePlan:
+class SequencePlan(NamedTuple):
     """Where the slices of one sequence lie: its taps and first row."""
 
     taps: tuple[int, ...]
     start: int
 
 
-@dataclass(frozen=True)
-class OutputPlan:
+class OutputPlan(NamedTuple):
     """One output: the tree of a row, and its dtypes and shapes in the loop."""
 
     tree: Any
@@ -88,17 +86,11 @@ class LoopPlan:
     sequences: tuple[SequencePlan, ...]
     outputs: tuple[OutputPlan, ...]
     carry: CarryPlan
-    has_stop: bool
-    has_limit: bool
+    is_bounded: bool  # only the running program knows how many steps there are
     levels: tuple[Level, ...]
     bar: Bar | None
     options: Options
     inputs: tuple[Any, ...]  # types of the flat inputs
-
-    @property
-    def is_bounded(self) -> bool:
-        """True when only the running program knows how many steps there are."""
-        return (self.has_stop or self.has_limit) and self.n_steps > 0
 
     @property
     def kept_steps(self) -> int | None:
@@ -113,13 +105,11 @@ class LoopPlan:
 
     @property
     def carries_last(self) -> bool:
-        """True when only last rows are wanted, and no stack of a block has them."""
-        return self.options.last_only and not self.carry.block
+        """True when only last rows are wanted, and no stack of a block has them.
 
-    @property
-    def carried_maps(self) -> list[OutputPlan]:
-        """Outputs whose last row needs a place in the carry: they have no window."""
-        return [o for o in self.outputs if self.carries_last and not o.is_state]
+        Map outputs have no window in the carry; their last row gets a place there.
+        """
+        return self.options.last_only and not self.carry.block
 
     @property
     def returns_last(self) -> bool:
@@ -135,7 +125,7 @@ class LoopPlan:
 def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     """The plan of a loop and the flat inputs of its program."""
     states = [output for output in step.outputs if output.is_state]
-    values = [step.value_before(variable) for variable in step.reads]
+    values = [value_before(variable, step.axes) for variable in step.reads]
     given = Inputs(
         captured=step.captured,
         reads=values,
@@ -147,28 +137,29 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     inputs, form = jax.tree.flatten(given)
     updated = tuple(map(step.reads.index, step.updated))
     shared = tuple(values[index] for index in updated)
-    stop = True if step.has_stop else None
     _check_length(spec)
     bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
-    whole = not (step.has_stop or spec.limit is not None or levels)
-    whole = whole and spec.options.truncate_gradient == -1
-    whole = whole and spec.options.row_every is None
+    may_stop = step.has_stop or spec.limit is not None
+    in_parts = may_stop or levels or spec.options.row_every is not None
+    in_parts = in_parts or spec.options.truncate_gradient != -1
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
         form=form,
-        results=jax.tree.structure((step.rows, shared, stop)),
+        results=jax.tree.structure((step.rows, shared, step.has_stop or None)),
         updated=updated,
         draws=tuple(
             DrawPlan(step.reads.index(stream), count)
             for stream, count in step.draws.items()
         ),
-        sequences=tuple(_plan_sequence(s, spec) for s in spec.sequences),
+        sequences=tuple(
+            SequencePlan(sequence.taps, _first_row(sequence, spec))
+            for sequence in spec.sequences
+        ),
         outputs=_plan_outputs(step),
-        carry=plan_carry(states, spec.n_steps, blocks=whole),
-        has_stop=step.has_stop,
-        has_limit=spec.limit is not None,
+        carry=plan_carry(states, spec.n_steps, blocks=not in_parts),
+        is_bounded=may_stop and spec.n_steps > 0,
         levels=levels,
         bar=bar,
         options=spec.options,
@@ -181,16 +172,13 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
 
 def _check_refs(plan: LoopPlan) -> None:
     """A step that may write to a Ref runs once for each of its steps, and stays one."""
-    loops = {
-        f"checkpoint={plan.options.checkpoint!r}": plan.options.checkpoint is not None,
-        f"truncate_gradient={plan.kept_steps}": plan.kept_steps is not None,
-    }
-    came = next((option for option, asked in loops.items() if asked), None)
-    if came is not None:
+    checkpoint, kept = plan.options.checkpoint, plan.kept_steps
+    if checkpoint is not None or kept is not None:
+        option = "truncate_gradient" if checkpoint is None else "checkpoint"
         raise ScanNotImplementedError(
             "a Ref that the step uses",
             needed="a loop that runs and is differentiated whole",
-            came=came,
+            came=f"{option}={kept if checkpoint is None else checkpoint!r}",
             fix="make what the Ref holds a state: give its value in outputs_info "
             "and return the new one",
         )
@@ -215,12 +203,10 @@ def _check_length(spec: ScanSpec) -> None:
         )
 
 
-def _plan_sequence(sequence: Any, spec: ScanSpec) -> SequencePlan:
-    """Cut in time order; a reversed loop starts at the end of what the taps allow."""
-    start = sequence.lead
-    if spec.options.go_backwards:
-        start += sequence.steps - spec.n_steps
-    return SequencePlan(sequence.taps, start)
+def _first_row(sequence: SequenceSpec, spec: ScanSpec) -> int:
+    """In time order; a reversed loop starts at the end of what the taps allow."""
+    unused = sequence.steps - spec.n_steps if spec.options.go_backwards else 0
+    return sequence.lead + unused
 
 
 def _plan_outputs(step: Step) -> tuple[OutputPlan, ...]:

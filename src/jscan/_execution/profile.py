@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,12 +15,12 @@ import jax
 from jscan._base.caches import cached
 from jscan._base.types import Leaf
 from jscan._execution.plan import LoopPlan
+from jscan._execution.run import PlannedLoop
 from jscan._programs.program import Program
-from jscan._programs.regions import Computation, executable, usual_options
+from jscan._programs.regions import executable, usual_options
 
-HEADS = ("loop", "calls", "traced", "steps", "compile s", "wall s", "us/step")
-
-HEADS = (*HEADS, "flops/step", "bytes/step")
+HEADS = ["loop", "calls", "traced", "steps", "compile s", "wall s", "us/step"]
+HEADS += ["flops/step", "bytes/step"]
 
 
 @dataclass
@@ -107,20 +107,13 @@ class profile:
             for loop in self.loops.values()
         ]
 
-    def _table(self) -> Iterator[list[str]]:
-        yield list(HEADS)
-        for loop in self.loops.values():
-            yield loop.cells()
+    def _table(self) -> list[list[str]]:
+        return [HEADS, *(loop.cells() for loop in self.loops.values())]
 
     def __str__(self) -> str:
-        rows = list(self._table())
+        rows = self._table()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            )
-            for row in rows
-        )
+        return "\n".join("  ".join(map(str.ljust, row, widths)) for row in rows)
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
@@ -148,30 +141,19 @@ def records(plan: LoopPlan) -> list[LoopProfile]:
     return found
 
 
-def count_traced(found: Sequence[LoopProfile]) -> None:
-    """Count a call that becomes part of another program."""
-    for record in found:
-        record.traced += 1
-
-
 def run_timed(
-    computation: Computation,
-    inputs: Sequence[Leaf],
-    found: Sequence[LoopProfile],
-    steps_of: Callable[[list[Leaf]], int],
-    *,
-    optimized: bool,
+    plan: LoopPlan, inputs: Sequence[Leaf], found: Sequence[LoopProfile]
 ) -> list[Leaf]:
     """Run an eager loop, and count it."""
     placed = tuple(str(getattr(leaf, "sharding", None)) for leaf in inputs)
     before = time.perf_counter()
-    compiled = _compiled(computation, optimized, placed, _Hidden(inputs))
+    compiled = _compiled(PlannedLoop(plan), placed, _Hidden(inputs))
     ready = time.perf_counter()
     leaves = jax.block_until_ready(compiled(*inputs))
     done = time.perf_counter()
     for record in found:
         record.calls += 1
-        record.steps += steps_of(leaves)
+        record.steps += int(leaves[-1]) if plan.is_bounded else plan.n_steps
         record.compile_time += ready - before
         record.wall_time += done - ready
     return leaves
@@ -191,10 +173,9 @@ class _Hidden:
 
 
 @cached
-def _compiled(
-    computation: Computation, optimized: bool, placed: tuple[str, ...], inputs: _Hidden
-) -> Any:
-    jitted: Any = executable(computation, usual_options(optimized))
+def _compiled(loop: PlannedLoop, placed: tuple[str, ...], inputs: _Hidden) -> Any:
+    options = usual_options(loop.plan.options.mode == "FAST_RUN")
+    jitted: Any = executable(loop, options)
     compiled = jitted.lower(*inputs.value).compile()
     inputs.value = None  # the cache must not keep them alive
     return compiled

@@ -83,7 +83,7 @@ def _run(spec: ScanSpec, n_steps: int) -> _Run:
                 raise
             spec = spec.with_values(error)
             continue
-        run.outputs = complete_outputs(spec, outputs, len(returned.outputs))
+        run.outputs = complete_outputs(outputs, len(returned.outputs))
         outputs = promote_states(run.outputs, list(map(types_of, returned.outputs)))
         if outputs is None:
             run.go_on(returned)
@@ -216,7 +216,7 @@ class _Run:
 
     def _check_types(self, returned: Returned, step: int) -> None:
         """Every step must return what step 0 returned."""
-        complete_outputs(self.spec, self.outputs, len(returned.outputs))
+        complete_outputs(self.outputs, len(returned.outputs))
         pairs = zip(self.rows[0], returned.outputs, strict=True)
         for index, (before, now) in enumerate(pairs):
             if _form(before) != _form(now):

@@ -61,12 +61,12 @@ def hold_rows(stacks: list[Leaf], last: list[Leaf], executed: Leaf) -> list[Leaf
         last: The last executed row of each, zero if there is none.
         executed: How many steps ran.
     """
-
-    def hold(rows: Leaf, row: Leaf) -> Leaf:
-        smooth = jnp.issubdtype(rows.dtype, jnp.inexact)
-        return (_hold if smooth else _select)(rows, row, executed)
-
-    return [hold(rows, row) for rows, row in zip(stacks, last, strict=True)]
+    return [
+        (_hold if jnp.issubdtype(rows.dtype, jnp.inexact) else _select)(
+            rows, row, executed
+        )
+        for rows, row in zip(stacks, last, strict=True)
+    ]
 
 
 def _select(rows: Leaf, row: Leaf, executed: Leaf) -> Leaf:

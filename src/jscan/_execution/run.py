@@ -7,6 +7,7 @@ when it is lowered, which needs nothing from the stages before.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -49,34 +50,31 @@ class PlannedLoop:
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]:
         """The results that `run_loop` returns."""
-        plan = self.plan
-        if not plan.options.name:
-            return _loop(plan, inputs)
-        with jax.named_scope(plan.options.name):
-            return _loop(plan, inputs)
-
-
-def _loop(plan: LoopPlan, inputs: Sequence[Leaf]) -> list[Leaf]:
-    """The loop as JAX code: slices and carry, the steps, results."""
-    body = Body(plan, sort_inputs(plan, inputs))
-    if plan.is_bounded:
-        return _bounded(body, inputs)
-    if plan.options.row_every is not None:
-        carry, rows = _chunk_ends(body, plan.options.row_every)
-    else:
-        carry, rows = _counted(body, inputs)
-        if plan.options.last_only:
-            rows = body.last_rows(carry, rows)
-    return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
+        name = self.plan.options.name
+        with jax.named_scope(name) if name else contextlib.nullcontext():
+            body = Body(self.plan, sort_inputs(self.plan, inputs))
+            if self.plan.is_bounded:
+                return _bounded(body, inputs)
+            carry, rows = _counted(body, inputs)
+            return [*jax.tree.leaves(rows), *jax.tree.leaves(carry.shared)]
 
 
 def _counted(body: Body, inputs: Sequence[Leaf]) -> tuple[Carry, Any]:
-    """A loop of known length."""
+    """A loop of known length: its rows, or the last one of each output."""
     plan = body.plan
+    if plan.options.row_every is not None:
+        return scan_chunk_ends(
+            body.step,
+            lambda carry: body.last_rows(carry, ()),
+            body.first_carry(),
+            body.slices_in_order(),
+            length=plan.n_steps,
+            size=plan.options.row_every,
+        )
     if plan.kept_steps is not None:
-        return scan_truncated(plan, inputs, plan.kept_steps)
-    if plan.levels:
-        return scan_chunks(
+        carry, rows = scan_truncated(plan, inputs, plan.kept_steps)
+    elif plan.levels:
+        carry, rows = scan_chunks(
             body.step,
             body.first_carry(),
             body.slices_in_order(),
@@ -84,21 +82,11 @@ def _counted(body: Body, inputs: Sequence[Leaf]) -> tuple[Carry, Any]:
             levels=plan.levels,
             unroll=plan.options.unroll or 1,
         )
-    if plan.carry.block:
-        return _scan_in_blocks(body, plan.carry.block)
-    return _scan(body)
-
-
-def _chunk_ends(body: Body, size: int) -> tuple[Carry, Any]:
-    """Only the rows at the ends of chunks."""
-    return scan_chunk_ends(
-        body.step,
-        lambda carry: body.last_rows(carry, ()),
-        body.first_carry(),
-        body.slices_in_order(),
-        length=body.plan.n_steps,
-        size=size,
-    )
+    elif plan.carry.block:
+        carry, rows = _scan_in_blocks(body, plan.carry.block)
+    else:
+        carry, rows = _scan(body)
+    return carry, body.last_rows(carry, rows) if plan.options.last_only else rows
 
 
 def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:

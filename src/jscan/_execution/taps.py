@@ -14,14 +14,14 @@ measured (forward and gradient, on both JAX versions):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jscan._base.types import Leaf, PyTree
+from jscan._base.types import PyTree
 from jscan._frontend.spec import OutputSpec
 
 # Nanoseconds, fitted to measured loops: a row moved per step, per byte on top, and
@@ -98,10 +98,6 @@ class TapLayout:
             )
         return (*carry[1:], row)
 
-    def last(self, carry: PyTree) -> PyTree:
-        """The newest carried row."""
-        return self.past(carry, -1)
-
 
 @dataclass(frozen=True)
 class CarryPlan:
@@ -122,16 +118,12 @@ def plan_carry(
         blocks: False where the loop cannot be cut into blocks (it may stop early).
     """
     lags = {-tap for state in states for tap in state.taps if tap < -TUPLE_SPAN}
-    block = _cheapest_block(states, lags, n_steps) if blocks and lags else None
-    return CarryPlan(tuple(_layout(state, block) for state in states), block)
-
-
-def _cheapest_block(
-    states: Sequence[OutputSpec], lags: Iterable[int], n_steps: int
-) -> int | None:
+    if not (lags and blocks):
+        return CarryPlan(tuple(_layout(state, None) for state in states), None)
     rows = [(state, _row_bytes(state)) for state in states]
-    candidates: list[int | None] = [None, *sorted(lags)]
-    return min(candidates, key=lambda length: _cost(rows, length, n_steps))
+    lengths: list[int | None] = [None, *sorted(lags)]
+    block = min(lengths, key=lambda length: _cost(rows, length, n_steps))
+    return CarryPlan(tuple(_layout(state, block) for state in states), block)
 
 
 def _cost(
@@ -151,19 +143,13 @@ def _cost(
 def _layout(state: OutputSpec, block: int | None) -> TapLayout:
     kept = [-tap for tap in state.taps if block is None or -tap < block]
     carried = max(kept, default=0)
-    stacked = carried > TUPLE_SPAN and carried > _longest_tuple(state)
+    stacked = carried > TUPLE_SPAN_SCALAR or (
+        carried > TUPLE_SPAN
+        and any(leaf.size != 1 for leaf in jax.tree.leaves(state.row))
+    )
     return TapLayout(state.taps, carried, stacked, block)
-
-
-def _longest_tuple(state: OutputSpec) -> int:
-    scalar = all(leaf.size == 1 for leaf in jax.tree.leaves(state.row))
-    return TUPLE_SPAN_SCALAR if scalar else TUPLE_SPAN
 
 
 def _row_bytes(state: OutputSpec) -> int:
     leaves: list[Any] = jax.tree.leaves(state.row)
-    return sum(leaf.size * _item_bytes(leaf) for leaf in leaves)
-
-
-def _item_bytes(leaf: Leaf) -> int:
-    return getattr(leaf.dtype, "itemsize", 8)
+    return sum(leaf.size * getattr(leaf.dtype, "itemsize", 8) for leaf in leaves)

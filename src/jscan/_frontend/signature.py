@@ -35,7 +35,9 @@ def expected_signature(spec: ScanSpec) -> str:
 
 def check_arity(spec: ScanSpec) -> None:
     """Raise when the step cannot take the arguments that scan would pass."""
-    if _obviously_takes(spec.fn, _count(spec)):
+    tapped = (*spec.sequences, *spec.states)
+    count = sum(len(part.taps) for part in tapped) + len(spec.non_sequences)
+    if _obviously_takes(spec.fn, count):
         return
     names = argument_names(spec)
     try:
@@ -47,7 +49,7 @@ def check_arity(spec: ScanSpec) -> None:
     except TypeError as error:
         raise ScanTypeError(
             "fn",
-            needed=f"a step that accepts {len(names)} positional arguments, "
+            needed=f"a step that accepts {count} positional arguments, "
             f"{expected_signature(spec)}",
             came=f"{getattr(spec.fn, '__name__', 'step')}{signature}",
             fix="take sequences first, then past outputs in the order of "
@@ -67,11 +69,6 @@ def _obviously_takes(fn: Callable[..., Any], count: int) -> bool:
     return fits and code.co_kwonlyargcount == len(fn.__kwdefaults__ or ())
 
 
-def _count(spec: ScanSpec) -> int:
-    tapped = [*spec.sequences, *spec.states]
-    return sum(len(part.taps) for part in tapped) + len(spec.non_sequences)
-
-
 def captured_names(fn: Callable[..., Any]) -> dict[str, Any]:
     """Variables the step closes over or reads from its module, by name."""
     try:
@@ -82,16 +79,12 @@ def captured_names(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _names(spec: ScanSpec, label: Callable[[Any], str]) -> list[str]:
-    names = []
-    for sequence in spec.sequences:
-        names += [f"{label(sequence)}[t{_shift(tap)}]" for tap in sequence.taps]
-    for state in spec.states:
-        names += [f"{label(state)}[t{_shift(tap)}]" for tap in state.taps]
-    return names + [label(constant) for constant in spec.non_sequences]
-
-
-def _shift(tap: int) -> str:
-    return f"{tap:+d}" if tap else ""
+    slices = [
+        f"{label(part)}[t{tap:+d}]" if tap else f"{label(part)}[t]"
+        for part in (*spec.sequences, *spec.states)
+        for tap in part.taps
+    ]
+    return slices + [label(constant) for constant in spec.non_sequences]
 
 
 def _caller_scope() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,31 +87,6 @@ class NonSequenceSpec:
     source: Any
     value: PyTree
 
-    @property
-    def variables(self) -> list[SharedVariable]:
-        """The shared variables in it: the loop reads them, they are no inputs."""
-        return [x for x in jax.tree.leaves(self.value) if _is_variable(x)]
-
-    @property
-    def arrays(self) -> list[Leaf]:
-        """The arrays in it, inputs of the loop."""
-        return [x for x in jax.tree.leaves(self.value) if not _is_variable(x)]
-
-    def argument(self, arrays: Iterator[Leaf], *, as_values: bool) -> PyTree:
-        """What the step is called with.
-
-        Args:
-            arrays: What its arrays are worth there.
-            as_values: True: in place of a variable, its value where the caller stands.
-        """
-
-        def fill(leaf: Any) -> Any:
-            if not _is_variable(leaf):
-                return next(arrays)
-            return leaf.value if as_values else leaf
-
-        return jax.tree.map(fill, self.value)
-
 
 @dataclass(frozen=True)
 class Options:
@@ -165,24 +140,29 @@ class ScanSpec:
         pair = initials if len(initials) == 2 else []
         return [None if jax.tree.leaves(tree) else tree for tree in pair]
 
-    def sequence_leaves(self) -> list[Leaf]:
-        """The arrays of all sequences, in order."""
-        return jax.tree.leaves([s.value for s in self.sequences])
+    @property
+    def _constants(self) -> list[Any]:
+        return jax.tree.leaves([s.value for s in self.non_sequences])
+
+    @property
+    def listed(self) -> tuple[SharedVariable, ...]:
+        """The shared variables in `non_sequences`, each once; they are no inputs."""
+        return tuple(dict.fromkeys(filter(_is_variable, self._constants)))
 
     def non_sequence_leaves(self) -> list[Leaf]:
-        """The arrays of all non_sequences, in order."""
-        return [leaf for s in self.non_sequences for leaf in s.arrays]
+        """The arrays in `non_sequences`, in order; inputs of the loop."""
+        return [leaf for leaf in self._constants if not _is_variable(leaf)]
 
     def non_sequence_arguments(self, arrays: Iterable[Leaf]) -> list[PyTree]:
         """What the step gets for its non_sequences, whose arrays are worth `arrays`."""
         stream = iter(arrays)
-        as_values = self.refused is not None
-        return [s.argument(stream, as_values=as_values) for s in self.non_sequences]
 
-    @property
-    def listed(self) -> tuple[SharedVariable, ...]:
-        """The shared variables in `non_sequences`, each once."""
-        return tuple(dict.fromkeys(v for s in self.non_sequences for v in s.variables))
+        def fill(leaf: Any) -> Any:
+            if not _is_variable(leaf):
+                return next(stream)
+            return leaf if self.refused is None else leaf.value
+
+        return [jax.tree.map(fill, s.value) for s in self.non_sequences]
 
     def with_values(self, error: Exception) -> ScanSpec:
         """The same call with values in place of the variables that are listed.

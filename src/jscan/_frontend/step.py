@@ -32,7 +32,28 @@ Axes = Mapping[SharedVariable, frozenset[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Effects:
+    """What a trace of the step notes beside its program.
+
+    Attributes:
+        rows: The types of one row of each output.
+        reads: Shared variables the step reads or updates, in order.
+        updated: Those it updates; they live in the carry.
+        draws: Random streams it draws from, and how many draws it makes.
+        has_stop: True when the step returned `until`.
+        axes: Along which manual mesh axes variables vary once they are updated.
+    """
+
+    rows: list[PyTree]
+    reads: tuple[SharedVariable, ...]
+    updated: tuple[SharedVariable, ...]
+    draws: dict[Stream, int]
+    has_stop: bool
+    axes: Axes
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Effects):
     """The traced step of a loop.
 
     The program's inputs are, leaf by leaf: `captured`, the `reads`, one slice per
@@ -42,41 +63,13 @@ class Step:
     Attributes:
         program: The step as a closed program.
         captured: Arrays and tracers the step closes over.
-        reads: Shared variables the step reads or updates, in order.
-        updated: Those it updates; they live in the carry.
-        draws: Random streams it draws from, and how many draws it makes.
         outputs: The completed `outputs_info`: one entry per output, states with their
             final types.
-        rows: The types of one row of each output.
-        has_stop: True when the step returned `until`.
-        axes: Along which manual mesh axes variables vary once they are updated.
     """
 
     program: Program
     captured: tuple[Leaf, ...]
-    reads: tuple[SharedVariable, ...]
-    updated: tuple[SharedVariable, ...]
-    draws: dict[Stream, int]
     outputs: tuple[OutputSpec, ...]
-    rows: list[PyTree]
-    has_stop: bool
-    axes: Axes
-
-    def value_before(self, variable: SharedVariable) -> PyTree:
-        """The value of a variable before the loop."""
-        return _value_before(variable, self.axes)
-
-
-@dataclass
-class _Trace:
-    """What one trace of the step noted beside its program."""
-
-    rows: list[Any] = dataclasses.field(default_factory=list)  # types of the outputs
-    updated: tuple[SharedVariable, ...] = ()
-    reads: tuple[SharedVariable, ...] = ()
-    draws: dict[Stream, int] = dataclasses.field(default_factory=dict)
-    has_stop: bool = False
-    axes: Axes = dataclasses.field(default_factory=dict)
 
 
 def trace_step(spec: ScanSpec) -> Step:
@@ -87,7 +80,7 @@ def trace_step(spec: ScanSpec) -> Step:
     outputs = spec.outputs
     while True:
         try:
-            closed, trace = _trace_once(spec, outputs, reads, axes)
+            closed, noted = _trace_once(spec, outputs, reads, axes)
         except frames.Lost as lost:
             reads = tuple(dict.fromkeys((*reads, *lost.reads)))
             continue
@@ -96,14 +89,18 @@ def trace_step(spec: ScanSpec) -> Step:
                 raise
             spec = spec.with_values(error)
             continue
-        if (trace.reads, trace.axes) != (reads, axes):
-            reads, axes = trace.reads, trace.axes
+        if (noted.reads, noted.axes) != (reads, axes):
+            reads, axes = noted.reads, noted.axes
             continue
-        completed = complete_outputs(spec, outputs, len(trace.rows))
-        promoted = promote_states(completed, trace.rows)
-        if promoted is None:
-            return _finish(spec, closed, trace, completed)
-        outputs = promoted
+        completed = complete_outputs(outputs, len(noted.rows))
+        outputs = promote_states(completed, noted.rows)
+        if outputs is None:
+            program, captured = Program.close(closed)
+            if spec.options.strict:
+                _refuse_captured(spec, captured, noted.reads)
+            return Step(
+                **vars(noted), program=program, captured=captured, outputs=completed
+            )
 
 
 def _trace_once(
@@ -111,17 +108,16 @@ def _trace_once(
     outputs: tuple[OutputSpec, ...] | None,
     reads: tuple[SharedVariable, ...],
     axes: Axes,
-) -> tuple[Any, _Trace]:
+) -> tuple[Any, Effects]:
     """One `jax.make_jaxpr` of the step with `reads` as explicit inputs."""
-    trace = _Trace()
     states = [o for o in outputs or () if o.is_state]
-    read_values = [_value_before(variable, axes) for variable in reads]
     inputs = (
-        jax.tree.map(jax.typeof, read_values),
+        jax.tree.map(jax.typeof, [value_before(variable, axes) for variable in reads]),
         [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
         [state.row for state in states for _ in state.taps],
         [jax.typeof(leaf) for leaf in spec.non_sequence_leaves()],
     )
+    noted = []
 
     def flat(bound: Any, slices: Any, past: Any, constants: Any) -> list[Leaf]:
         frame = step_frame(spec, dict(zip(reads, bound, strict=True)))
@@ -129,24 +125,29 @@ def _trace_once(
             given = spec.non_sequence_arguments(constants)
             returned = call_step(spec, [*slices, *past, *given])
             leaves = _flatten_returned(returned)
-            trace.rows = list(map(types_of, returned.outputs))
-        trace.updated = tuple(returned.updates)
-        trace.axes = {
+            rows = list(map(types_of, returned.outputs))
+        varies = {
             variable: axes.get(variable, frozenset()).union(
                 *map(axes_of, jax.tree.leaves(value))
             )
             for variable, value in returned.updates.items()
         }
-        trace.has_stop = returned.stop is not None
-        new = [v for v in (*returned.updates, *seen.reads) if v not in reads]
-        trace.reads = (*reads, *dict.fromkeys(new))
-        trace.draws = {**seen.draws}
+        noted.append(
+            Effects(
+                rows=rows,
+                reads=tuple(dict.fromkeys((*reads, *returned.updates, *seen.reads))),
+                updated=tuple(returned.updates),
+                draws={**seen.draws},
+                has_stop=returned.stop is not None,
+                axes=varies,
+            )
+        )
         return leaves
 
-    return jax.make_jaxpr(flat)(*inputs), trace
+    return jax.make_jaxpr(flat)(*inputs), noted[-1]
 
 
-def _value_before(variable: SharedVariable, axes: Axes) -> Any:
+def value_before(variable: SharedVariable, axes: Axes) -> PyTree:
     """The value before the loop, of the type that it has after a step."""
     own = axes.get(variable, frozenset())
     value = frames.value_of(variable)
@@ -158,10 +159,7 @@ def call_step(
 ) -> Returned:
     """Call the user's step; its errors keep their traceback and gain a note.
 
-    Args:
-        spec: The call of scan.
-        arguments: What the step is called with.
-        index: Number of the step, where it is run on real values.
+    Where it runs on real values, `index` is the number of the step.
     """
     try:
         value = spec.fn(*arguments)
@@ -250,7 +248,7 @@ def refuse_given_away(
 
 
 def complete_outputs(
-    spec: ScanSpec, outputs: tuple[OutputSpec, ...] | None, count: int
+    outputs: tuple[OutputSpec, ...] | None, count: int
 ) -> tuple[OutputSpec, ...]:
     """One `OutputSpec` per output returned."""
     if outputs is None:
@@ -266,26 +264,6 @@ def complete_outputs(
     return outputs
 
 
-def _finish(
-    spec: ScanSpec, closed: Any, trace: _Trace, outputs: tuple[OutputSpec, ...]
-) -> Step:
-    program, captured = Program.close(closed)
-    if spec.options.strict:
-        unlisted = [v for v in trace.reads if v not in spec.listed]
-        _refuse_captured(spec, captured, unlisted)
-    return Step(
-        program=program,
-        captured=captured,
-        reads=trace.reads,
-        updated=trace.updated,
-        draws=trace.draws,
-        outputs=outputs,
-        rows=trace.rows,
-        has_stop=trace.has_stop,
-        axes=trace.axes,
-    )
-
-
 def _refuse_captured(
     spec: ScanSpec, captured: Sequence[Leaf], reads: Sequence[SharedVariable]
 ) -> None:
@@ -295,7 +273,11 @@ def _refuse_captured(
         next((key for key, value in known.items() if value is leaf), "an array")
         + f" ({type_text(leaf)})"
         for leaf in captured
-    ] + [repr(v) for v in reads if not isinstance(v, Stream)]  # as in Theano
+    ] + [
+        repr(variable)
+        for variable in reads
+        if variable not in spec.listed and not isinstance(variable, Stream)
+    ]  # streams may come as in Theano
     if found:
         raise ScanTypeError(
             "strict=True",

@@ -21,6 +21,7 @@ from jscan._jax.jaxprs import (
     is_variable,
     open_jaxpr,
     trace,
+    variable_like,
 )
 
 

@@ -14,7 +14,7 @@ from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.plan import LoopPlan, plan_loop
-from jscan._execution.profile import count_traced, records, run_timed
+from jscan._execution.profile import records, run_timed
 from jscan._execution.python_loop import run_in_python
 from jscan._execution.results import (
     cut_rows,
@@ -24,7 +24,7 @@ from jscan._execution.results import (
     pack_outputs,
     repeat_last,
 )
-from jscan._execution.run import PlannedLoop, run_loop
+from jscan._execution.run import run_loop
 from jscan._frontend.arguments import normalise
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
@@ -201,9 +201,7 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     outputs = jax.tree.unflatten(trees[0], stacked)
     values = jax.tree.unflatten(trees[1], shared)
     updates = Updates(zip(step.updated, values, strict=True)) + positions
-    if not plan.is_bounded:
-        return _pack(spec, outputs, updates, executed, spec.n_steps)
-    if exact and not spec.options.last_only:
+    if exact and plan.is_bounded and not spec.options.last_only:
         outputs = cut_rows(outputs, executed)
     kept = executed if exact else spec.n_steps
     return _pack(spec, outputs, updates, executed, kept)
@@ -213,20 +211,15 @@ def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
     """Run the loop; an eager one within its progress bar, and timed."""
     found = records(plan)
     if any(map(is_traced, inputs)):
-        count_traced(found)
+        for record in found:
+            record.traced += 1
         return run_loop(plan, inputs)
     with running(plan.bar):
-        if not found:
-            leaves = run_loop(plan, inputs)
-            is_known = plan.bar and not any(map(is_traced, leaves))
-            return jax.block_until_ready(leaves) if is_known else leaves
-        return run_timed(
-            PlannedLoop(plan),
-            inputs,
-            found,
-            lambda leaves: int(leaves[-1]) if plan.is_bounded else plan.n_steps,
-            optimized=plan.options.mode == "FAST_RUN",
-        )
+        if found:
+            return run_timed(plan, inputs, found)
+        leaves = run_loop(plan, inputs)
+        known = plan.bar and not any(map(is_traced, leaves))
+        return jax.block_until_ready(leaves) if known else leaves
 
 
 def _pack(

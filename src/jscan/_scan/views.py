@@ -118,17 +118,14 @@ def reduce(
 def _reduce_nothing(spec: ScanSpec) -> ScanResult:
     """A fold of no steps: the initial values, in the types the loop would carry."""
     step = trace_step(spec)
-    outputs = [_newest_initial(output, spec) for output in step.outputs]
-    result = run_scan(
-        dataclasses.replace(
-            spec, options=dataclasses.replace(spec.options, last_only=False)
-        )
-    )
+    outputs = [_newest_initial(output) for output in step.outputs]
+    options = dataclasses.replace(spec.options, last_only=False)
+    updates = run_scan(dataclasses.replace(spec, options=options)).updates
     packed = pack_outputs(outputs, return_list=False)
-    return ScanResult(packed, result.updates, 0, rows=0)
+    return ScanResult(packed, updates, 0, rows=0)
 
 
-def _newest_initial(output: OutputSpec, spec: ScanSpec) -> Any:
+def _newest_initial(output: OutputSpec) -> Any:
     if output.is_state:
         return jax.tree.map(lambda leaf: leaf[-1], output.initial_rows())
     raise ScanValueError(

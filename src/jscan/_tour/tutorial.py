@@ -5,7 +5,7 @@ written to be read: no helper hides what a user would have to type.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -186,14 +186,8 @@ def polynomial_numpy() -> np.floating:
     return np.polynomial.polynomial.polyval(3.0, coefficients)
 
 
-@dataclass(frozen=True)
-class Example:
-    """One example of the tutorial.
-
-    Attributes:
-        with_jscan: Computes it with `jscan.scan`; its docstring says what it is.
-        with_numpy: Computes the same with NumPy and Python loops.
-    """
+class Example(NamedTuple):
+    """One example: a function whose docstring says what it is, and NumPy's answer."""
 
     with_jscan: Callable[[], jax.Array | np.ndarray]
     with_numpy: Callable[[], np.ndarray | np.floating]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,11 @@ class Note:
     fired: bool
     text: str
     rule: str = ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In pickles of 0.1.0 a note names the family alone."""
+        family = state.pop("pass_name", "")
+        self.__dict__.update({"rule": family, **state})
 
     @property
     def pass_name(self) -> str:
