@@ -10,7 +10,8 @@
     └── NonFiniteError           (FloatingPointError)  DEBUG met NaN or inf
 
 Each class also derives from the built-in type a caller would catch. A text always
-holds the place (with the loop's name), what was needed, what came, and the fix.
+holds the place (with the loop's name), what was needed, what came, and the fix. Who
+raises an error need not know the loop: the verb it leaves signs it, see `signed`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 
 class ScanError(Exception):
@@ -34,12 +35,25 @@ class ScanError(Exception):
         True
     """
 
-    @classmethod
-    def at(
-        cls, name: str | None, place: str, *, needed: str, came: str, fix: str
-    ) -> Self:
-        """The error at a place of the loop `name`, in the one wording of all."""
-        return cls(explain_error(name, place, needed=needed, came=came, fix=fix))
+    owner: str | None = None  # who complains
+    unsigned = False  # True: the innermost verb that the error leaves becomes its owner
+
+    def __init__(
+        self,
+        *args: Any,
+        needed: str = "",
+        came: str = "",
+        fix: str = "",
+        owner: str | None = None,
+    ) -> None:
+        if needed:  # the one argument is the place
+            args = (f"{args[0]}: needed {needed}; got {came}. Fix: {fix}.",)
+            self.owner, self.unsigned = owner, owner is None
+        super().__init__(*args)
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.owner}: {text}" if self.owner else text
 
 
 class ScanTypeError(ScanError, TypeError):
@@ -98,15 +112,11 @@ class UpdateCollision(ScanError, KeyError):
         True
     """
 
-    owner: str | None = None
-
     def __str__(self) -> str:
-        return explain_error(
-            self.owner or Subject("Updates"),
-            f"Collision, the update of {self.args[-1]!r}",
-            needed="one new value",
-            came="two different ones",
-            fix="leave one out; {**first, **second} keeps the second's values",
+        return (
+            f"{self.owner or 'Updates'}: Collision, the update of {self.args[-1]!r}: "
+            "needed one new value; got two different ones. Fix: leave one out; "
+            "{**first, **second} keeps the second's values."
         )
 
 
@@ -130,16 +140,35 @@ class NonFiniteError(ScanError, FloatingPointError):
 
     def __init__(
         self,
-        text: str,
-        *,
+        *place: str,
         step: int = -1,
         output: str = "",
         inputs: Mapping[str, Any] = MappingProxyType({}),
+        **parts: str,
     ) -> None:
-        super().__init__(text)  # a pickle makes an error of it, then adds the rest
+        super().__init__(*place, **parts)
         self.step = step
         self.output = output
         self.inputs = dict(inputs)
+
+
+class signed:
+    """What is raised in the block without an owner gets the loop (or other) as such.
+
+    An error of a loop inside the step leaves the block of that loop first.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: object, traceback: Any) -> None:
+        if isinstance(error, ScanError) and error.unsigned:
+            error.owner, error.unsigned = loop_label(self.name), False
 
 
 class Subject(str):

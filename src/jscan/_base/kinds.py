@@ -9,6 +9,11 @@ import jax
 import numpy as np
 
 
+def shown(value: Any) -> str:
+    """A value that is not what was needed, as errors show it."""
+    return f"{value!r:.60} of type {type(value).__name__}"
+
+
 def fix_of_kind(value: Any) -> str:
     """The fix of an error text: how to make numbers of `value`, if that can be done."""
     kind = value.dtype.kind if isinstance(value, np.ndarray) else ""

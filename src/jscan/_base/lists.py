@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
-
-from jscan._base.types import Leaf, PyTree
-
 
 def others(mask: Iterable[bool]) -> list[bool]:
     """What the mask leaves out, as a mask."""
@@ -30,18 +26,3 @@ def spread(values: Sequence[Any], mask: Sequence[bool]) -> list[Any]:
     """Values at the marked places, None at the others."""
     fresh = iter(values)
     return [next(fresh) if flag else None for flag in mask]
-
-
-def split(leaves: Sequence[Leaf], counts: Sequence[int]) -> list[list[Leaf]]:
-    """Cut a flat list into pieces of the given lengths."""
-    stream = iter(leaves)
-    return [[next(stream) for _ in range(count)] for count in counts]
-
-
-def unflatten_all(trees: Sequence[Any], leaves: Sequence[Leaf]) -> list[PyTree]:
-    """Rebuild several trees from one flat list of leaves."""
-    pieces = split(leaves, [tree.num_leaves for tree in trees])
-    return [
-        jax.tree.unflatten(tree, piece)
-        for tree, piece in zip(trees, pieces, strict=True)
-    ]

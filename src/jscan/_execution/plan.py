@@ -7,12 +7,12 @@ knows the order of the program's flat inputs and outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from jscan._base.errors import ScanNotImplementedError, explain_error
-from jscan._base.types import Leaf
+from jscan._base.errors import ScanNotImplementedError
+from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.taps import CarryPlan, plan_carry
 from jscan._frontend.spec import Options, ScanSpec
@@ -20,14 +20,12 @@ from jscan._frontend.step import Step
 from jscan._loops.bars import Bar
 from jscan._loops.chunks import Level, plan_levels
 from jscan._programs.program import Program
-from jscan._state import frames
 
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """Where the slices of one sequence lie: its leaves, taps and first row."""
+    """Where the slices of one sequence lie: its taps and first row."""
 
-    leaves: int
     taps: tuple[int, ...]
     start: int
 
@@ -50,22 +48,48 @@ class DrawPlan:
     count: int
 
 
+class Inputs(NamedTuple):
+    """The inputs of a loop's program.
+
+    Attributes:
+        captured: Arrays that the step closes over.
+        reads: Values of the variables it reads.
+        sequences: The arrays of every whole sequence.
+        initials: Of every state; that of a one-tap state may have no time axis, others
+            are its ``[span, ...]`` rows.
+        constants: The arrays of the non_sequences.
+        limit: The number of steps, where it is traced.
+    """
+
+    captured: tuple[Leaf, ...]
+    reads: list[PyTree]
+    sequences: list[list[Leaf]]
+    initials: list[PyTree]
+    constants: list[Leaf]
+    limit: Leaf | None
+
+
 @dataclass(frozen=True)
 class LoopPlan:
-    """Everything about a loop but its arrays."""
+    """Everything about a loop but its arrays.
+
+    Attributes:
+        form: The tree of `Inputs`, whose leaves are the program's inputs.
+        results: The tree of what the step returns: rows of all outputs, values of the
+            updated variables, the stop condition or None.
+    """
 
     step: Program
     n_steps: int
-    captured: int
-    read_trees: tuple[Any, ...]
+    form: Any
+    results: Any
     updated: tuple[int, ...]  # positions among the reads
     draws: tuple[DrawPlan, ...]
     sequences: tuple[SequencePlan, ...]
     outputs: tuple[OutputPlan, ...]
     carry: CarryPlan
-    constants: int
     has_stop: bool
-    has_limit: bool  # the last input is the number of steps
+    has_limit: bool
     levels: tuple[Level, ...]
     bar: Bar | None
     options: Options
@@ -85,7 +109,17 @@ class LoopPlan:
     @property
     def rows(self) -> int:
         """Number of output leaves."""
-        return sum(output.tree.num_leaves for output in self.outputs)
+        return self.results.children()[0].num_leaves
+
+    @property
+    def carries_last(self) -> bool:
+        """True when only last rows are wanted, and no stack of a block has them."""
+        return self.options.last_only and not self.carry.block
+
+    @property
+    def carried_maps(self) -> list[OutputPlan]:
+        """Outputs whose last row needs a place in the carry: they have no window."""
+        return [o for o in self.outputs if self.carries_last and not o.is_state]
 
     @property
     def returns_last(self) -> bool:
@@ -99,22 +133,21 @@ class LoopPlan:
 
 
 def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
-    """The plan of a loop and the flat inputs of its program.
-
-    The inputs are, leaf by leaf: captured arrays, values of the variables read, whole
-    sequences, initials of every state (a one-tap state's without time axis, else the
-    ``[span, ...]`` rows), non_sequences, and the number of steps where it is traced.
-    """
+    """The plan of a loop and the flat inputs of its program."""
     states = [output for output in step.outputs if output.is_state]
-    initials = [s.initial_rows() if s.has_rows else s.initial for s in states]
-    inputs = [
-        *step.captured,
-        *step.read_values,
-        *spec.sequence_leaves(),
-        *jax.tree.leaves(initials),
-        *spec.non_sequence_leaves(),
-        *([] if spec.limit is None else [spec.limit]),
-    ]
+    values = [step.value_before(variable) for variable in step.reads]
+    given = Inputs(
+        captured=step.captured,
+        reads=values,
+        sequences=[jax.tree.leaves(sequence.value) for sequence in spec.sequences],
+        initials=[s.initial_rows() if s.has_rows else s.initial for s in states],
+        constants=spec.non_sequence_leaves(),
+        limit=spec.limit,
+    )
+    inputs, form = jax.tree.flatten(given)
+    updated = tuple(map(step.reads.index, step.updated))
+    shared = tuple(values[index] for index in updated)
+    stop = True if step.has_stop else None
     _check_length(spec)
     bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
@@ -124,9 +157,9 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
-        captured=len(step.captured),
-        read_trees=tuple(jax.tree.structure(frames.value_of(v)) for v in step.reads),
-        updated=tuple(step.reads.index(variable) for variable in step.updated),
+        form=form,
+        results=jax.tree.structure((step.rows, shared, stop)),
+        updated=updated,
         draws=tuple(
             DrawPlan(step.reads.index(stream), count)
             for stream, count in step.draws.items()
@@ -134,7 +167,6 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
         sequences=tuple(_plan_sequence(s, spec) for s in spec.sequences),
         outputs=_plan_outputs(step),
         carry=plan_carry(states, spec.n_steps, blocks=whole),
-        constants=len(spec.non_sequence_leaves()),
         has_stop=step.has_stop,
         has_limit=spec.limit is not None,
         levels=levels,
@@ -156,14 +188,11 @@ def _check_refs(plan: LoopPlan) -> None:
     came = next((option for option, asked in loops.items() if asked), None)
     if came is not None:
         raise ScanNotImplementedError(
-            explain_error(
-                plan.options.name,
-                "a Ref that the step uses",
-                needed="a loop that runs and is differentiated whole",
-                came=came,
-                fix="make what the Ref holds a state: give its value in outputs_info "
-                "and return the new one",
-            )
+            "a Ref that the step uses",
+            needed="a loop that runs and is differentiated whole",
+            came=came,
+            fix="make what the Ref holds a state: give its value in outputs_info "
+            "and return the new one",
         )
 
 
@@ -179,13 +208,10 @@ def _check_length(spec: ScanSpec) -> None:
     names = [name for name, given in asked.items() if given]
     if names and not isinstance(spec.n_steps, int):
         raise ScanNotImplementedError(
-            explain_error(
-                options.name,
-                ", ".join(names),
-                needed="a number of steps that is known when the program is traced",
-                came=f"the symbolic length {spec.n_steps}",
-                fix="leave it out, or export the program for a fixed length",
-            )
+            ", ".join(names),
+            needed="a number of steps that is known when the program is traced",
+            came=f"the symbolic length {spec.n_steps}",
+            fix="leave it out, or export the program for a fixed length",
         )
 
 
@@ -194,21 +220,19 @@ def _plan_sequence(sequence: Any, spec: ScanSpec) -> SequencePlan:
     start = sequence.lead
     if spec.options.go_backwards:
         start += sequence.steps - spec.n_steps
-    leaves = len(jax.tree.leaves(sequence.value))
-    return SequencePlan(leaves, sequence.taps, start)
+    return SequencePlan(sequence.taps, start)
 
 
 def _plan_outputs(step: Step) -> tuple[OutputPlan, ...]:
     """Trees and types of all outputs; a state has the dtype of its initial."""
-    types = iter(step.program.out_avals)
     plans = []
-    for output, tree in zip(step.outputs, step.output_trees, strict=True):
-        row = [next(types) for _ in range(tree.num_leaves)]
+    for output, row in zip(step.outputs, step.rows, strict=True):
+        types, tree = jax.tree.flatten(row)
         if output.is_state:
             initial = jax.tree.leaves(output.initial)
-            row = [
+            types = [
                 aval.update(dtype=leaf.dtype)
-                for aval, leaf in zip(row, initial, strict=True)
+                for aval, leaf in zip(types, initial, strict=True)
             ]
-        plans.append(OutputPlan(tree, tuple(row), output.is_state, output.has_rows))
+        plans.append(OutputPlan(tree, tuple(types), output.is_state, output.has_rows))
     return tuple(plans)

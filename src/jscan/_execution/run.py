@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.types import Leaf
-from jscan._execution.body import Body, Carry, sort_inputs
+from jscan._execution.body import Body, Carry, flip, sort_inputs
 from jscan._execution.plan import LoopPlan
 from jscan._execution.truncation import bounded_truncated, scan_truncated
 from jscan._loops.chunks import bounded_chunks, scan_chunk_ends, scan_chunks
@@ -113,7 +113,7 @@ def _bounded(body: Body, inputs: Sequence[Leaf]) -> list[Leaf]:
             body.first_carry(),
             body.slices_in_order(),
             length=plan.n_steps,
-            steps=body.most_steps(),
+            steps=body.most_steps,
             levels=plan.levels,
         )
         shared, newest = carry.shared, body.newest(carry)
@@ -157,7 +157,7 @@ def _scan(body: Body) -> tuple[Carry, Any]:
         unroll=plan.options.unroll or 1,
     )
     # lax.scan puts rows where their slices lie; here row 0 is the first iteration.
-    return carry, _flip(rows) if backwards else rows
+    return carry, jax.tree.map(flip, rows) if backwards else rows
 
 
 def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
@@ -192,7 +192,3 @@ def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
     if len(parts) == 1:
         return state[0], parts[0]
     return state[0], jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-
-def _flip(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.lax.rev(leaf, (0,)), tree)

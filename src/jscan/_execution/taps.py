@@ -23,7 +23,6 @@ import jax.numpy as jnp
 
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.spec import OutputSpec
-from jscan._frontend.step import state_row
 
 # Nanoseconds, fitted to measured loops: a row moved per step, per byte on top, and
 # what one more block costs in the gradient.
@@ -157,12 +156,12 @@ def _layout(state: OutputSpec, block: int | None) -> TapLayout:
 
 
 def _longest_tuple(state: OutputSpec) -> int:
-    scalar = all(leaf.size == 1 for leaf in jax.tree.leaves(state_row(state)))
+    scalar = all(leaf.size == 1 for leaf in jax.tree.leaves(state.row))
     return TUPLE_SPAN_SCALAR if scalar else TUPLE_SPAN
 
 
 def _row_bytes(state: OutputSpec) -> int:
-    leaves: list[Any] = jax.tree.leaves(state_row(state))
+    leaves: list[Any] = jax.tree.leaves(state.row)
     return sum(leaf.size * _item_bytes(leaf) for leaf in leaves)
 
 

@@ -98,7 +98,7 @@ def _forward(body: Body) -> tuple[PyTree, PyTree, Leaf, PyTree]:
         body.first_carry(),
         body.slices_in_order(),
         length=body.plan.n_steps,
-        steps=body.most_steps(),
+        steps=body.most_steps,
         levels=plan_levels(body.plan.n_steps, None, body.plan.bar),
     )
     return rows, carry.shared, executed, history

@@ -3,133 +3,90 @@
 from __future__ import annotations
 
 import inspect
-import operator
+from collections.abc import Callable
 from typing import Any
 
-from jscan._base.errors import ScanTypeError, ScanValueError, explain_error
+from jscan._base.errors import ScanTypeError, ScanValueError
+from jscan._base.integers import as_integer, at_least
 from jscan._frontend.spec import Options
 
 MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
 
 
-def check_options(
-    *,
-    name: Any = None,
-    mode: Any = None,
-    truncate_gradient: Any = -1,
-    go_backwards: Any = False,
-    strict: Any = False,
-    return_list: Any = False,
-    profile: Any = False,
-    unroll: Any = None,
-    checkpoint: Any = None,
-    progress: Any = False,
-) -> Options:
-    """Validate the options and freeze them."""
-    if name is not None and not isinstance(name, str):
-        raise ScanTypeError(
-            explain_error(
-                None,
-                "name",
-                needed="a string or None",
-                came=f"{name!r} of type {type(name).__name__}",
-                fix="write name='...'",
-            )
-        )
-    return Options(
-        name=name,
-        mode=_mode(mode, name),
-        truncate_gradient=_truncation(truncate_gradient, name),
-        go_backwards=bool(go_backwards),
-        strict=bool(strict),
-        return_list=return_list is True,
-        profile=_profile(profile, name),
-        unroll=_unroll(unroll, name),
-        checkpoint=_checkpoint(checkpoint, name),
-        progress=_progress(progress, name),
-    )
+def check_options(**given: Any) -> Options:
+    """Validate the options and freeze them; the name first, which errors bear."""
+    return Options(**{key: _CHECKS[key](value) for key, value in given.items()})
 
 
-def _mode(mode: Any, name: str | None) -> str:
+def _name(name: Any) -> str | None:
+    if name is None or isinstance(name, str):
+        return name
+    raise _wrong_type("name", "a string or None", name, "write name='...'")
+
+
+def _mode(mode: Any) -> str:
     if mode is None:
         return "FAST_RUN"
     if isinstance(mode, str) and mode in MODES:
         return mode
     raise ScanValueError(
-        explain_error(
-            name,
-            "mode",
-            needed=f"None or one of {', '.join(map(repr, MODES))}",
-            came=repr(mode),
-            fix="leave mode out for the usual, optimized loop",
-        )
+        "mode",
+        needed=f"None or one of {', '.join(map(repr, MODES))}",
+        came=repr(mode),
+        fix="leave mode out for the usual, optimized loop",
     )
 
 
-def _unroll(unroll: Any, name: str | None) -> int | bool | None:
+def _unroll(unroll: Any) -> int | bool | None:
     if unroll is None or isinstance(unroll, bool):
         return unroll
-    count = _integer(unroll, "unroll", name)
-    if count < 1:
-        raise ScanValueError(
-            explain_error(
-                name,
-                "unroll",
-                needed="an integer of at least 1, True, False or None",
-                came=str(count),
-                fix="leave unroll out and jscan chooses",
-            )
-        )
-    return count
+    return at_least(
+        1,
+        unroll,
+        "unroll",
+        needed="an integer of at least 1, True, False or None",
+        fix="leave unroll out and jscan chooses",
+    )
 
 
-def _truncation(steps: Any, name: str | None) -> int:
-    count = _integer(steps, "truncate_gradient", name)
-    if count == 0 or count < -1:
-        raise ScanValueError(
-            explain_error(
-                name,
-                "truncate_gradient",
-                needed="-1 (off) or an integer of at least 1",
-                came=str(count),
-                fix="for a loop without any gradient use jax.lax.stop_gradient",
-            )
-        )
-    return count
+def _truncation(steps: Any) -> int:
+    if as_integer(steps, "truncate_gradient") == -1:
+        return -1
+    return at_least(
+        1,
+        steps,
+        "truncate_gradient",
+        needed="-1 (off) or an integer of at least 1",
+        fix="for a loop without any gradient use jax.lax.stop_gradient",
+    )
 
 
-def _checkpoint(value: Any, name: str | None) -> int | str | None:
+def _checkpoint(value: Any) -> int | str | None:
     if value is None or (isinstance(value, str) and value in ("sqrt", "recursive")):
         return value
     needed = "None, a number of steps, 'sqrt' or 'recursive'"
     fix = "checkpoint=100 saves the state every 100 steps"
     if isinstance(value, str):
-        raise ScanValueError(
-            explain_error(name, "checkpoint", needed=needed, came=repr(value), fix=fix)
-        )
-    count = _integer(value, "checkpoint", name)
-    if count < 1:
-        raise ScanValueError(
-            explain_error(name, "checkpoint", needed=needed, came=str(count), fix=fix)
-        )
-    return count
+        raise ScanValueError("checkpoint", needed=needed, came=repr(value), fix=fix)
+    return at_least(1, value, "checkpoint", needed=needed, fix=fix)
 
 
-def _profile(value: Any, name: str | None) -> bool | str:
+def _row_every(value: Any) -> int:
+    needed = "an integer of at least 1"
+    fix = "use scan(..., checkpoint=...) for other ways to save"
+    if value is None or isinstance(value, str):
+        raise ScanValueError("save_every_N", needed=needed, came=repr(value), fix=fix)
+    return at_least(1, value, "save_every_N", needed=needed, fix=fix)
+
+
+def _profile(value: Any) -> bool | str:
     if isinstance(value, bool | str):
         return value
-    raise ScanTypeError(
-        explain_error(
-            name,
-            "profile",
-            needed="True, False or a label",
-            came=f"{value!r:.60} of type {type(value).__name__}",
-            fix="write profile=True",
-        )
-    )
+    needed = "True, False or a label"
+    raise _wrong_type("profile", needed, value, "write profile=True")
 
 
-def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | None:
+def _progress(value: Any) -> tuple[tuple[str, Any], ...] | None:
     if value is None or value is False:
         return None
     if value is True:
@@ -137,55 +94,39 @@ def _progress(value: Any, name: str | None) -> tuple[tuple[str, Any], ...] | Non
     if isinstance(value, str):
         return (("desc", value),)
     if isinstance(value, dict):
-        _check_bar(value, name)
+        _check_bar(value)
         return tuple(value.items())
-    raise ScanTypeError(
-        explain_error(
-            name,
-            "progress",
-            needed="True, a label, or a dict of options of tqdm",
-            came=f"{value!r:.60} of type {type(value).__name__}",
-            fix="write progress=True",
-        )
-    )
+    needed = "True, a label, or a dict of options of tqdm"
+    raise _wrong_type("progress", needed, value, "write progress=True")
 
 
-def _check_bar(settings: dict[str, Any], name: str | None) -> None:
+def _check_bar(settings: dict[str, Any]) -> None:
     """Options that `tqdm` knows, and that do not say what the loop says itself."""
     known = _bar_options()
     unknown = [key for key in settings if known and key not in known]
     if unknown:
         raise ScanValueError(
-            explain_error(
-                name,
-                "progress",
-                needed="options of a bar of tqdm: " + ", ".join(known),
-                came=", ".join(map(repr, unknown)),
-                fix="spell it as tqdm does; the loop itself sets the total",
-            )
+            "progress",
+            needed="options of a bar of tqdm: " + ", ".join(known),
+            came=", ".join(map(repr, unknown)),
+            fix="spell it as tqdm does; the loop itself sets the total",
         )
-    stride = settings.get("miniters")
-    if stride is not None and _integer(stride, "progress: miniters", name) < 0:
-        raise ScanValueError(
-            explain_error(
-                name,
-                "progress: miniters",
-                needed="a number of steps",
-                came=str(stride),
-                fix="leave miniters out and jscan chooses",
-            )
+    if settings.get("miniters") is not None:
+        at_least(
+            0,
+            settings["miniters"],
+            "progress: miniters",
+            needed="a number of steps",
+            fix="leave miniters out and jscan chooses",
         )
     try:
         hash(tuple(settings.items()))
     except TypeError as error:
         raise ScanTypeError(
-            explain_error(
-                name,
-                "progress",
-                needed="options that stay what they are",
-                came=str(error),
-                fix="write the postfix as text",
-            )
+            "progress",
+            needed="options that stay what they are",
+            came=str(error),
+            fix="write the postfix as text",
         ) from error
 
 
@@ -201,18 +142,22 @@ def _bar_options() -> list[str]:
     ]
 
 
-def _integer(value: Any, place: str, name: str | None) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError as error:
-        raise ScanTypeError(
-            explain_error(
-                name,
-                place,
-                needed="an integer",
-                came=f"{value!r:.60} of type {type(value).__name__}",
-                fix="convert it with int(...)",
-            )
-        ) from error
+def _wrong_type(place: str, needed: str, value: Any, fix: str) -> ScanTypeError:
+    came = f"{value!r:.60} of type {type(value).__name__}"
+    return ScanTypeError(place, needed=needed, came=came, fix=fix)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "name": _name,
+    "mode": _mode,
+    "truncate_gradient": _truncation,
+    "go_backwards": bool,
+    "strict": bool,
+    "return_list": lambda value: value is True,
+    "profile": _profile,
+    "unroll": _unroll,
+    "checkpoint": _checkpoint,
+    "progress": _progress,
+    "last_only": bool,
+    "row_every": _row_every,
+}

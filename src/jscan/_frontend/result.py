@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.errors import ScanTypeError
 from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
 from jscan._jax.types import is_traced
 from jscan._state.updates import Updates
@@ -127,13 +127,11 @@ def _fill(mask: Leaf, rows: Leaf, value: Any) -> Leaf:
     """`rows`, with `value` where the mask of their leading axes is false."""
     if not is_traced(value) and not _holds(rows.dtype, np.asarray(value)):
         raise ScanTypeError(
-            explain_error(
-                Subject("ScanResult"),
-                "filled",
-                needed=f"a value that {type_text(rows)} can hold",
-                came=f"{value!r:.60}",
-                fix="pass a tree of values like the outputs, one for each",
-            )
+            "filled",
+            owner="ScanResult",
+            needed=f"a value that {type_text(rows)} can hold",
+            came=f"{value!r:.60}",
+            fix="pass a tree of values like the outputs, one for each",
         )
     mask = jax.lax.broadcast_in_dim(mask, rows.shape, tuple(range(mask.ndim)))
     return jnp.where(mask, rows, jnp.asarray(value).astype(rows.dtype))

@@ -22,8 +22,8 @@ from jscan._base.errors import (
     ScanTypeError,
     ScanValueError,
     UpdateCollision,
-    explain_error,
 )
+from jscan._base.kinds import shown
 from jscan._base.types import (
     PyTree,
     converts,
@@ -57,51 +57,48 @@ class Returned:
         return self.outputs[0] if self.outputs else None
 
 
-def parse_return(
-    value: Any, name: str | None, empty_pair: Sequence[PyTree] = ()
-) -> Returned:
+def parse_return(value: Any, empty_pair: Sequence[PyTree] = ()) -> Returned:
     """Sort a return value into outputs, updates and the stop condition.
 
     Args:
         value: What the step returned.
-        name: Of the loop, for errors.
         empty_pair: Of two outputs, the initials that hold no arrays, else None.
     """
     if isinstance(value, ScanResult):
         value = (value.outputs if value.outputs is not None else [], value.updates)
-    parts, stop = _take_stop(value, name)
+    parts, stop = _take_stop(value)
     if stop is not None and len(parts) == 1:
-        return _parse_single(parts[0], stop, name)
+        return _parse_single(parts[0], stop)
     if isinstance(value, dict) or not is_plain_sequence(value):
-        return _parse_single(value, stop, name)
+        return _parse_single(value, stop)
     if _is_pairs(parts):
-        return Returned([], _updates(parts, name), stop)
+        return Returned([], _updates(parts), stop)
     states = zip(parts, empty_pair, strict=False)
     if len(parts) == 2 and not any(
         _is_empty(x) and type(x) is type(s) for x, s in states
     ):
         first, second = parts
         if _is_updates(second) and (_is_empty(first) or not _is_updates(first)):
-            return _beside(first, _updates(second, name), stop, name)
+            return _beside(first, _updates(second), stop)
         if _is_updates(first):
-            return _beside(second, _updates(first, name), stop, name)
-    outputs = [_output(part, name, index) for index, part in enumerate(parts)]
+            return _beside(second, _updates(first), stop)
+    outputs = [_output(part, index) for index, part in enumerate(parts)]
     return Returned(outputs, stop=stop, container=type(value))
 
 
-def _parse_single(part: Any, stop: Any, name: str | None) -> Returned:
+def _parse_single(part: Any, stop: Any) -> Returned:
     """The part beside `until`, or a return value that is no container."""
     if _is_updates(part):
-        return Returned([], _updates(part, name), stop)
+        return Returned([], _updates(part), stop)
     if stop is None:
-        return Returned([_output(part, name)])
-    return _beside(part, Updates(), stop, name)
+        return Returned([_output(part)])
+    return _beside(part, Updates(), stop)
 
 
-def _take_stop(value: Any, name: str | None) -> tuple[list[Any], Any]:
+def _take_stop(value: Any) -> tuple[list[Any], Any]:
     """The parts of a container without its closing `until`, and the condition."""
     if isinstance(value, until):
-        raise _bad_stop("until alone", name)
+        raise _bad_stop("until alone")
     if not is_plain_sequence(value):
         return [value], None
     parts = list(value)
@@ -109,31 +106,25 @@ def _take_stop(value: Any, name: str | None) -> tuple[list[Any], Any]:
     if not stops:
         return parts, None
     if stops != [len(parts) - 1]:
-        raise _bad_stop(f"until at position {stops[0]} of {len(parts)}", name)
+        raise _bad_stop(f"until at position {stops[0]} of {len(parts)}")
     if len(parts) == 1:
-        raise _bad_stop("until alone", name)
+        raise _bad_stop("until alone")
     if parts[-1].condition is None:
         raise ScanTypeError(
-            explain_error(
-                name,
-                "until",
-                needed="a scalar condition",
-                came="None",
-                fix="leave until out of a step that never stops",
-            )
+            "until",
+            needed="a scalar condition",
+            came="None",
+            fix="leave until out of a step that never stops",
         )
     return parts[:-1], parts[-1].condition
 
 
-def _bad_stop(came: str, name: str | None) -> ScanValueError:
+def _bad_stop(came: str) -> ScanValueError:
     return ScanValueError(
-        explain_error(
-            name,
-            PLACE,
-            needed="outputs or updates first and until(condition) last",
-            came=came,
-            fix="return (outputs, until(condition)); for no outputs ([], until(...))",
-        )
+        PLACE,
+        needed="outputs or updates first and until(condition) last",
+        came=came,
+        fix="return (outputs, until(condition)); for no outputs ([], until(...))",
     )
 
 
@@ -165,86 +156,73 @@ def _is_pairs(parts: Any) -> bool:
     )
 
 
-def _updates(part: Any, name: str | None) -> Updates:
+def _updates(part: Any) -> Updates:
     pairs = part.items() if isinstance(part, Mapping) else part
     for variable, value in pairs:
         if value is None:
             raise ScanTypeError(
-                explain_error(
-                    name,
-                    f"the update of {variable!r}",
-                    needed="a new value",
-                    came="None",
-                    fix="leave the variable out of the updates to keep its value",
-                )
+                f"the update of {variable!r}",
+                needed="a new value",
+                came="None",
+                fix="leave the variable out of the updates to keep its value",
             )
     try:
         return Updates(part)
     except UpdateCollision as error:
-        error.owner = name
+        error.unsigned = True  # it is the loop that has two values
         raise
 
 
 # ---------------------------------------------------------------------------- outputs
 
 
-def _beside(part: Any, updates: Updates, stop: Any, name: str | None) -> Returned:
+def _beside(part: Any, updates: Updates, stop: Any) -> Returned:
     """Outputs that stand beside updates or `until`: a list of them, or one."""
     if is_plain_sequence(part):
-        outputs = [_output(item, name, index) for index, item in enumerate(part)]
+        outputs = [_output(item, index) for index, item in enumerate(part)]
         return Returned(outputs, updates, stop, type(part) if outputs else None)
-    return Returned([_output(part, name)], updates, stop)
+    return Returned([_output(part)], updates, stop)
 
 
-def _output(part: PyTree, name: str | None, index: int = 0) -> PyTree:
+def _output(part: PyTree, index: int = 0) -> PyTree:
     """One output: a tree of arrays (a shared variable stands for its value)."""
     if isinstance(part, dict):
         shared_keys = [key for key in part if isinstance(key, SharedVariable)]
         if shared_keys and len(shared_keys) == len(part):
             raise ScanTypeError(
-                explain_error(
-                    name,
-                    PLACE,
-                    needed="updates beside the list of outputs",
-                    came=f"updates of {shared_keys[0]!r} among several outputs",
-                    fix="return ([first, second], updates)",
-                )
+                PLACE,
+                needed="updates beside the list of outputs",
+                came=f"updates of {shared_keys[0]!r} among several outputs",
+                fix="return ([first, second], updates)",
             )
         if shared_keys:
             other = next(key for key in part if not isinstance(key, SharedVariable))
             raise ScanTypeError(
-                explain_error(
-                    name,
-                    PLACE,
-                    needed="updates whose every target is a SharedVariable",
-                    came=f"the target {other!r} of type {type(other).__name__}",
-                    fix="make it one with jscan.shared, or return it as an output",
-                )
+                PLACE,
+                needed="updates whose every target is a SharedVariable",
+                came=f"the target {shown(other)}",
+                fix="make it one with jscan.shared, or return it as an output",
             )
     if is_nothing(part):
-        raise _bad_output(part, part, name, index)
-    return jax.tree.map(
-        lambda leaf: _leaf(leaf, part, name, index), part, is_leaf=_is_opaque
-    )
+        raise _bad_output(part, part, index)
+    return jax.tree.map(lambda leaf: _leaf(leaf, part, index), part, is_leaf=_is_opaque)
 
 
 def _is_opaque(value: Any) -> bool:
     return isinstance(value, SharedVariable | Iterator)
 
 
-def _leaf(leaf: Any, part: PyTree, name: str | None, index: int) -> Any:
+def _leaf(leaf: Any, part: PyTree, index: int) -> Any:
     if isinstance(leaf, ArrayLike):
         return leaf.value
     if is_array(leaf) or is_number(leaf):
         return leaf
     if converts(leaf):
         return jnp.asarray(leaf)
-    raise _bad_output(leaf, part, name, index)
+    raise _bad_output(leaf, part, index)
 
 
-def _bad_output(
-    value: Any, part: PyTree, name: str | None, index: int
-) -> ScanValueError:
+def _bad_output(value: Any, part: PyTree, index: int) -> ScanValueError:
     """The error for `value`, which is output `index` or lies in it."""
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
@@ -256,11 +234,8 @@ def _bad_output(
     paths = jax.tree_util.tree_leaves_with_path(part, is_leaf=lambda x: x is value)
     path = next((path for path, leaf in paths if leaf is value), ())
     return ScanValueError(
-        explain_error(
-            name,
-            f"{PLACE}, output {index}{jax.tree_util.keystr(path)}",
-            needed="arrays, lists or tuples of them, a dict of updates",
-            came=f"{value!r:.60} of type {type(value).__name__}",
-            fix=fix,
-        )
+        f"{PLACE}, output {index}{jax.tree_util.keystr(path)}",
+        needed="arrays, lists or tuples of them, a dict of updates",
+        came=shown(value),
+        fix=fix,
     )

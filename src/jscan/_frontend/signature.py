@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from jscan._base.errors import ScanTypeError, explain_error, is_ours
+from jscan._base.errors import ScanTypeError, is_ours
 from jscan._base.types import is_array
 from jscan._frontend.spec import ScanSpec
 
@@ -46,15 +46,12 @@ def check_arity(spec: ScanSpec) -> None:
         signature.bind(*names)
     except TypeError as error:
         raise ScanTypeError(
-            explain_error(
-                spec.options.name,
-                "fn",
-                needed=f"a step that accepts {len(names)} positional arguments, "
-                f"{expected_signature(spec)}",
-                came=f"{getattr(spec.fn, '__name__', 'step')}{signature}",
-                fix="take sequences first, then past outputs in the order of "
-                "outputs_info, then non_sequences",
-            )
+            "fn",
+            needed=f"a step that accepts {len(names)} positional arguments, "
+            f"{expected_signature(spec)}",
+            came=f"{getattr(spec.fn, '__name__', 'step')}{signature}",
+            fix="take sequences first, then past outputs in the order of "
+            "outputs_info, then non_sequences",
         ) from error
 
 

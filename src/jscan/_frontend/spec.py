@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jscan._base.types import Leaf, PyTree
+from jscan._jax.types import abstract, abstract_row
 from jscan._state.variables import SharedVariable
 
 
@@ -65,6 +66,11 @@ class OutputSpec:
     def span(self) -> int:
         """Number of past rows the taps reach back: ``-min(taps)``."""
         return -min(self.taps)
+
+    @property
+    def row(self) -> PyTree:
+        """The type of one row of a state."""
+        return jax.tree.map(abstract_row if self.has_rows else abstract, self.initial)
 
     def initial_rows(self) -> PyTree:
         """The `span` rows before the first step, ``[span, ...]``."""

@@ -15,61 +15,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, ScanValueError, explain_error
+from jscan._base.errors import ScanError, ScanTypeError, ScanValueError
 from jscan._base.types import Leaf, PyTree, tree_text, type_text
 from jscan._frontend.spec import OutputSpec
-from jscan._jax.types import abstract, abstract_row, axes_of, is_traced, varying
+from jscan._jax.types import axes_of, is_traced, varying
 
 
 def promote_states(
-    outputs: tuple[OutputSpec, ...], rows: Sequence[PyTree], name: str | None
+    outputs: tuple[OutputSpec, ...], rows: Sequence[PyTree]
 ) -> tuple[OutputSpec, ...] | None:
     """Specs with promoted initials, or None when every type already closes.
 
     Args:
         outputs: One spec per output of the step.
         rows: The types of what the step returned for them.
-        name: The loop's name, for errors.
     """
-    changed = False
-    result = []
-    for index, (spec, row) in enumerate(zip(outputs, rows, strict=True)):
-        promoted = _promote(spec, row, index, name) if spec.is_state else None
-        changed |= promoted is not None
-        result.append(spec if promoted is None else promoted)
-    return tuple(result) if changed else None
+    promoted = tuple(
+        _promote(spec, row, index) if spec.is_state else spec
+        for index, (spec, row) in enumerate(zip(outputs, rows, strict=True))
+    )
+    return None if promoted == outputs else promoted  # a spec equals itself alone
 
 
-def _promote(
-    spec: OutputSpec, row: PyTree, index: int, name: str | None
-) -> OutputSpec | None:
+def _promote(spec: OutputSpec, row: PyTree, index: int) -> OutputSpec:
     before, tree = jax.tree.flatten(spec.initial)
     after, row_tree = jax.tree.flatten(row)
     if tree != row_tree:
-        needed, came = _text(spec), tree_text(row)
+        needed, came = tree_text(spec.row), tree_text(row)
         if needed == came:  # they differ in what a node does not print
             needed, came = str(tree), str(row_tree)
         raise ScanTypeError(
-            explain_error(
-                name,
-                spec.place,
-                needed=f"a step that returns the tree of its initial, {needed}",
-                came=f"{came} as output {index}",
-                fix="return the state with the same structure, wrapped in a list if it "
-                "is itself a tuple or list",
-            )
+            spec.place,
+            needed=f"a step that returns the tree of its initial, {needed}",
+            came=f"{came} as output {index}",
+            fix="return the state with the same structure, wrapped in a list if it "
+            "is itself a tuple or list",
         )
-    to_row = abstract_row if spec.has_rows else abstract
     dtypes = [
-        _closing_dtype(to_row(old), new, spec, index, name)
-        for old, new in zip(before, after, strict=True)
+        _closing_dtype(old, new, spec, index)
+        for old, new in zip(jax.tree.leaves(spec.row), after, strict=True)
     ]
     axes = [axes_of(row) for row in after]  # inside jax.shard_map
     varies = any(a - axes_of(leaf) for a, leaf in zip(axes, before, strict=True))
     if not varies and all(dtype is None for dtype in dtypes):
-        return None
+        return spec
     leaves = [
-        varying(old if dtype is None else _cast(old, dtype, spec, name), own)
+        varying(old if dtype is None else _cast(old, dtype, spec), own)
         for old, dtype, own in zip(before, dtypes, axes, strict=True)
     ]
     return dataclasses.replace(spec, initial=jax.tree.unflatten(tree, leaves))
@@ -80,18 +71,17 @@ def _closing_dtype(
     new: jax.ShapeDtypeStruct,
     spec: OutputSpec,
     index: int,
-    name: str | None,
 ) -> Any:
     """The dtype the initial must take, or None when it may stay as it is."""
     if old.shape != new.shape:
-        raise ScanValueError(_mismatch(old, new, spec, index, name))
+        raise _mismatch(old, new, spec, index)
     if old.dtype == new.dtype:
         return new.dtype if old.weak_type and not new.weak_type else None
     if old.weak_type and not new.weak_type:
         return new.dtype
     wider = _wider(old, new)
     if wider is None or (wider == old.dtype and not new.weak_type):
-        raise ScanTypeError(_mismatch(old, new, spec, index, name))
+        raise _mismatch(old, new, spec, index)
     return None if wider == old.dtype else wider
 
 
@@ -104,27 +94,19 @@ def _wider(old: jax.ShapeDtypeStruct, new: jax.ShapeDtypeStruct) -> Any:
             return None
 
 
-def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec, name: str | None) -> Leaf:
+def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec) -> Leaf:
     """The initial in the loop's dtype; a known value must survive the cast."""
     cast = jax.lax.convert_element_type(leaf, dtype)
     if not is_traced(leaf) and np.issubdtype(dtype, np.integer):
         exact = np.asarray(cast, dtype=complex) == np.asarray(leaf, dtype=complex)
         if not exact.all():
             raise ScanTypeError(
-                explain_error(
-                    name,
-                    spec.place,
-                    needed=f"an initial that fits the step's type, {dtype}",
-                    came=str(np.asarray(leaf)),
-                    fix="make the step return a float, or start from a whole number",
-                )
+                spec.place,
+                needed=f"an initial that fits the step's type, {dtype}",
+                came=str(np.asarray(leaf)),
+                fix="make the step return a float, or start from a whole number",
             )
     return cast
-
-
-def _text(spec: OutputSpec) -> str:
-    to_row = abstract_row if spec.has_rows else abstract
-    return tree_text(jax.tree.map(to_row, spec.initial))
 
 
 def _mismatch(
@@ -132,17 +114,17 @@ def _mismatch(
     new: jax.ShapeDtypeStruct,
     spec: OutputSpec,
     index: int,
-    name: str | None,
-) -> str:
+) -> ScanError:
+    kind: type[ScanError] = ScanValueError
     if old.shape == new.shape:
+        kind = ScanTypeError
         fix = f"return output {index} with .astype({str(old.dtype)!r}), or start from "
         fix += f"an initial of dtype {new.dtype}"
     elif spec.has_rows or len(old.shape) + 1 != len(new.shape):
         fix = f"start from an initial whose rows have the shape {new.shape}"
     else:
         fix = f"start from an initial of shape {new.shape}, e.g. jnp.zeros({new.shape})"
-    return explain_error(
-        name,
+    return kind(
         f"{spec.place} (output {index})",
         needed=f"a step that returns its state's type, {type_text(old)}",
         came=type_text(new),

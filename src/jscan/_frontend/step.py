@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanTypeError, ScanValueError, explain_error, loop_label
-from jscan._base.types import Leaf, is_array, is_number, type_text
+from jscan._base.errors import ScanTypeError, ScanValueError, loop_label
+from jscan._base.kinds import shown
+from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
 from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import captured_names, check_arity
 from jscan._frontend.spec import OutputSpec, ScanSpec
@@ -26,8 +27,6 @@ from jscan._state import frames
 from jscan._state.streams import Stream, without_streams
 from jscan._state.updates import Updates, checked_update
 from jscan._state.variables import SharedVariable
-
-TreeDef = Any  # jax.tree_util.PyTreeDef
 
 Axes = Mapping[SharedVariable, frozenset[Any]]
 
@@ -48,7 +47,7 @@ class Step:
         draws: Random streams it draws from, and how many draws it makes.
         outputs: The completed `outputs_info`: one entry per output, states with their
             final types.
-        output_trees: The tree structure of one row of each output.
+        rows: The types of one row of each output.
         has_stop: True when the step returned `until`.
         axes: Along which manual mesh axes variables vary once they are updated.
     """
@@ -59,14 +58,13 @@ class Step:
     updated: tuple[SharedVariable, ...]
     draws: dict[Stream, int]
     outputs: tuple[OutputSpec, ...]
-    output_trees: tuple[TreeDef, ...]
+    rows: list[PyTree]
     has_stop: bool
     axes: Axes
 
-    @property
-    def read_values(self) -> list[Leaf]:
-        """The values, before the loop, of the variables read: leaves in order."""
-        return jax.tree.leaves([_value_before(v, self.axes) for v in self.reads])
+    def value_before(self, variable: SharedVariable) -> PyTree:
+        """The value of a variable before the loop."""
+        return _value_before(variable, self.axes)
 
 
 @dataclass
@@ -102,7 +100,7 @@ def trace_step(spec: ScanSpec) -> Step:
             reads, axes = trace.reads, trace.axes
             continue
         completed = complete_outputs(spec, outputs, len(trace.rows))
-        promoted = promote_states(completed, trace.rows, spec.options.name)
+        promoted = promote_states(completed, trace.rows)
         if promoted is None:
             return _finish(spec, closed, trace, completed)
         outputs = promoted
@@ -121,7 +119,7 @@ def _trace_once(
     inputs = (
         jax.tree.map(abstract, read_values),
         [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
-        [state_row(state) for state in states for _ in state.taps],
+        [state.row for state in states for _ in state.taps],
         [abstract(leaf) for leaf in spec.non_sequence_leaves()],
     )
 
@@ -130,8 +128,8 @@ def _trace_once(
         with frame as seen:
             given = spec.non_sequence_arguments(constants)
             returned = call_step(spec, [*slices, *past, *given])
-            leaves = _flatten_returned(returned, spec.options.name)
-            trace.rows = [jax.tree.map(row_type, row) for row in returned.outputs]
+            leaves = _flatten_returned(returned)
+            trace.rows = list(map(types_of, returned.outputs))
         trace.updated = tuple(returned.updates)
         trace.axes = {
             variable: axes.get(variable, frozenset()).union(
@@ -171,73 +169,60 @@ def call_step(
         step = "the step" if index is None else f"step {index}"
         error.add_note(f"This happened in {step} of {loop_label(spec.options.name)}.")
         raise
-    returned = parse_return(value, spec.options.name, spec.empty_pair)
+    returned = parse_return(value, spec.empty_pair)
     updates = without_streams(returned.updates)
-    _refuse_local(updates, spec.options.name)
     frame = frames.current()
-    refuse_given_away(updates, frame and frame.parent, spec.options.name)
+    _refuse_local(updates, frame)
+    refuse_given_away(updates, frame and frame.parent)
     return dataclasses.replace(returned, updates=Updates(updates))
 
 
-def state_row(state: OutputSpec) -> Any:
-    """The type of one row of a state."""
-    return jax.tree.map(abstract_row if state.has_rows else abstract, state.initial)
+def types_of(row: PyTree) -> PyTree:
+    """The types of an output that the step returned."""
+    return jax.tree.map(lambda leaf: jax.typeof(jnp.asarray(leaf)), row)
 
 
-def row_type(leaf: Leaf) -> jax.ShapeDtypeStruct:
-    """The type of one leaf of what the step returned."""
-    return abstract(jnp.asarray(leaf))
-
-
-def _flatten_returned(returned: Returned, name: str | None) -> list[Leaf]:
+def _flatten_returned(returned: Returned) -> list[Leaf]:
     leaves = jax.tree.leaves([returned.outputs])
     for variable, value in returned.updates.items():
-        leaves += checked_update(variable, value, name)
+        leaves += checked_update(variable, value)
     if returned.stop is not None:
-        leaves.append(stop_condition(returned.stop, name))
+        leaves.append(stop_condition(returned.stop))
     return [jnp.asarray(leaf) for leaf in leaves]
 
 
-def stop_condition(stop: Any, name: str | None) -> Leaf:
+def stop_condition(stop: Any) -> Leaf:
     """The scalar boolean inside `until`."""
     condition = getattr(stop, "value", stop)
     if not (is_array(condition) or is_number(condition)):
         raise ScanTypeError(
-            explain_error(
-                name,
-                "until",
-                needed="a scalar condition",
-                came=f"{condition!r:.60} of type {type(condition).__name__}",
-                fix="pass a number, a bool or an array without axes",
-            )
+            "until",
+            needed="a scalar condition",
+            came=shown(condition),
+            fix="pass a number, a bool or an array without axes",
         )
     condition = jnp.asarray(condition)
     if condition.ndim:
         raise ScanValueError(
-            explain_error(
-                name,
-                "until",
-                needed="a scalar condition",
-                came=type_text(condition),
-                fix="reduce it with .any() or .all()",
-            )
+            "until",
+            needed="a scalar condition",
+            came=type_text(condition),
+            fix="reduce it with .any() or .all()",
         )
     return condition.astype(bool)
 
 
-def _refuse_local(updates: Mapping[SharedVariable, Any], name: str | None) -> None:
+def _refuse_local(
+    updates: Iterable[SharedVariable], frame: frames.Frame | None
+) -> None:
     """A variable made in this very step has no value before it."""
-    frame = frames.current()
     for variable in updates:
         if variable.birth is not None and variable.birth is frame:
             raise ScanValueError(
-                explain_error(
-                    name,
-                    f"the update of {variable!r}",
-                    needed="a variable that exists before the loop",
-                    came="one that the step itself makes",
-                    fix="call jscan.shared outside of the step",
-                )
+                f"the update of {variable!r}",
+                needed="a variable that exists before the loop",
+                came="one that the step itself makes",
+                fix="call jscan.shared outside of the step",
             )
 
 
@@ -251,19 +236,16 @@ def step_frame(
 
 
 def refuse_given_away(
-    variables: Iterable[SharedVariable], frame: frames.Frame | None, owner: str | None
+    variables: Iterable[SharedVariable], frame: frames.Frame | None
 ) -> None:
     """What changes or is differentiated here must not be a mere value further out."""
     for variable in variables:
         if frames.is_given_away(variable, frame):
             raise ScanValueError(
-                explain_error(
-                    owner,
-                    repr(variable),
-                    needed="a variable that no step around has as an array",
-                    came="one that functions of JAX are given there",
-                    fix=f"write {variable.label}.value where they take it",
-                )
+                repr(variable),
+                needed="a variable that no step around has as an array",
+                came="one that functions of JAX are given there",
+                fix=f"write {variable.label}.value where they take it",
             )
 
 
@@ -275,14 +257,11 @@ def complete_outputs(
         return tuple(OutputSpec(f"outputs_info[{index}]") for index in range(count))
     if len(outputs) != count:
         raise ScanValueError(
-            explain_error(
-                spec.options.name,
-                "outputs_info",
-                needed=f"one entry for each of the {count} outputs of the step",
-                came=f"{len(outputs)} entries",
-                fix="write None for every output that does not feed back; a state that "
-                "is a tuple or list is returned inside a list: [(h, c)]",
-            )
+            "outputs_info",
+            needed=f"one entry for each of the {count} outputs of the step",
+            came=f"{len(outputs)} entries",
+            fix="write None for every output that does not feed back; a state that "
+            "is a tuple or list is returned inside a list: [(h, c)]",
         )
     return outputs
 
@@ -301,7 +280,7 @@ def _finish(
         updated=trace.updated,
         draws=trace.draws,
         outputs=outputs,
-        output_trees=tuple(jax.tree.structure(row) for row in trace.rows),
+        rows=trace.rows,
         has_stop=trace.has_stop,
         axes=trace.axes,
     )
@@ -319,11 +298,8 @@ def _refuse_captured(
     ] + [repr(v) for v in reads if not isinstance(v, Stream)]  # as in Theano
     if found:
         raise ScanTypeError(
-            explain_error(
-                spec.options.name,
-                "strict=True",
-                needed="a step that uses only its arguments",
-                came=f"a step that captures {', '.join(found)}",
-                fix="pass it in non_sequences and take it as an argument",
-            )
+            "strict=True",
+            needed="a step that uses only its arguments",
+            came=f"a step that captures {', '.join(found)}",
+            fix="pass it in non_sequences and take it as an argument",
         )

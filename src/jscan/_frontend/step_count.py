@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jscan._base.errors import (
-    ScanTypeError,
-    ScanValueError,
-    explain_error,
-    loop_label,
-    warn,
-)
+from jscan._base.errors import ScanTypeError, ScanValueError, loop_label, warn
+from jscan._base.integers import at_least
 from jscan._base.types import Leaf, type_text
 from jscan._frontend.spec import SequenceSpec
 from jscan._jax.types import is_traced
@@ -30,43 +23,42 @@ def count_steps(
     """The most steps there can be, and the traced number of steps, if it is one.
 
     A traced number outside ``[0, bound]`` is clamped to it: nothing can be raised once
-    the program runs.
+    the program runs. The name is that of the loop, for a warning.
     """
     if isinstance(n_steps, SharedVariable):
         n_steps = n_steps.value
-    bound = _bound(max_steps, sequences, name)
+    most = _most(max_steps)
+    limits = [sequence.steps for sequence in sequences]
+    bound = min(limits if most is None else [*limits, most], default=None)
     if max_steps is None:  # an int of the caller's stays exact: as many rows
         frames.need_python(n_steps)
-    if is_traced(n_steps):
+    if n_steps is None or is_traced(n_steps):
         _warn_of_short(sequences, name)
-        return _traced(n_steps, bound, name)
-    if n_steps is None:
-        _warn_of_short(sequences, name)
-        if bound is None:
-            raise ScanValueError(
-                explain_error(
-                    name,
-                    "n_steps",
-                    needed="a number of steps, from sequences or from n_steps",
-                    came="neither",
-                    fix="pass n_steps=..., the bound of the loop if the step returns "
-                    "until",
-                )
-            )
-        return bound, None
-    count = _as_count(n_steps, "n_steps", name)
-    if max_steps is not None and count > _as_count(max_steps, "max_steps", name):
+        return (_untold(bound), None) if n_steps is None else _traced(n_steps, bound)
+    count = _as_count(n_steps, "n_steps")
+    if most is not None and count > most:
         raise ScanValueError(
-            explain_error(
-                name,
-                "n_steps",
-                needed=f"at most max_steps={max_steps}",
-                came=str(count),
-                fix="raise max_steps, or leave it out: n_steps is known here",
-            )
+            "n_steps",
+            needed=f"at most max_steps={max_steps}",
+            came=str(count),
+            fix="raise max_steps, or leave it out: n_steps is known here",
         )
-    _check_lengths(count, sequences, name)
+    _check_lengths(count, sequences)
     return count, None
+
+
+def _most(max_steps: Any) -> int | None:
+    if max_steps is None:
+        return None
+    frames.need_python(max_steps)
+    if is_traced(max_steps):
+        raise ScanTypeError(
+            "max_steps",
+            needed="an integer known while tracing, the bound of the loop",
+            came=f"a traced {type_text(max_steps)}",
+            fix="pass the traced number as n_steps and a constant as max_steps",
+        )
+    return _as_count(max_steps, "max_steps")
 
 
 def _warn_of_short(sequences: Sequence[SequenceSpec], name: str | None) -> None:
@@ -80,93 +72,57 @@ def _warn_of_short(sequences: Sequence[SequenceSpec], name: str | None) -> None:
             )
 
 
-def _bound(
-    max_steps: Any, sequences: Sequence[SequenceSpec], name: str | None
-) -> int | None:
-    """What sequences and `max_steps` allow; None when nothing bounds the loop."""
-    limits = [sequence.steps for sequence in sequences]
-    if max_steps is not None:
-        frames.need_python(max_steps)
-        if is_traced(max_steps):
-            raise ScanTypeError(
-                explain_error(
-                    name,
-                    "max_steps",
-                    needed="an integer known while tracing, the bound of the loop",
-                    came=f"a traced {type_text(max_steps)}",
-                    fix="pass the traced number as n_steps and a constant as max_steps",
-                )
-            )
-        limits.append(_as_count(max_steps, "max_steps", name))
-    return min(limits, default=None)
+def _untold(bound: int | None) -> int:
+    """The number of steps that sequences alone decide."""
+    if bound is None:
+        raise ScanValueError(
+            "n_steps",
+            needed="a number of steps, from sequences or from n_steps",
+            came="neither",
+            fix="pass n_steps=..., the bound of the loop if the step returns until",
+        )
+    return bound
 
 
-def _traced(n_steps: Leaf, bound: int | None, name: str | None) -> tuple[int, Leaf]:
+def _traced(n_steps: Leaf, bound: int | None) -> tuple[int, Leaf | None]:
+    came = f"a traced {type_text(n_steps)}"
     if n_steps.ndim or not jnp.issubdtype(n_steps.dtype, jnp.integer):
         raise ScanTypeError(
-            explain_error(
-                name,
-                "n_steps",
-                needed="an integer scalar",
-                came=f"a traced {type_text(n_steps)}",
-                fix="convert it with .astype(int)",
-            )
+            "n_steps",
+            needed="an integer scalar",
+            came=came,
+            fix="convert it with .astype(int)",
         )
     if bound is None:
         raise ScanValueError(
-            explain_error(
-                name,
-                "n_steps",
-                needed="a bound for a number of steps that is only known at run time",
-                came=f"a traced {type_text(n_steps)} without sequences and max_steps",
-                fix="pass max_steps=..., or mark n_steps static (static_argnums)",
-            )
+            "n_steps",
+            needed="a bound for a number of steps that is only known at run time",
+            came=f"{came} without sequences and max_steps",
+            fix="pass max_steps=..., or mark n_steps static (static_argnums)",
         )
     limit = jax.lax.convert_element_type(jnp.clip(n_steps, 0, bound), jnp.int32)
     return bound, limit if bound else None  # no room: known to be 0 steps
 
 
-def _check_lengths(
-    count: int, sequences: Sequence[SequenceSpec], name: str | None
-) -> None:
+def _check_lengths(count: int, sequences: Sequence[SequenceSpec]) -> None:
     for sequence in sequences:
         if sequence.steps < count:
             raise ScanValueError(
-                explain_error(
-                    name,
-                    sequence.place,
-                    needed=f"at least {count} steps, as n_steps={count} asks",
-                    came=f"{sequence.steps} steps ({sequence.rows} rows, taps="
-                    f"{list(sequence.taps)})",
-                    fix=f"pass a longer sequence, or n_steps <= {sequence.steps}",
-                )
+                sequence.place,
+                needed=f"at least {count} steps, as n_steps={count} asks",
+                came=f"{sequence.steps} steps ({sequence.rows} rows, taps="
+                f"{list(sequence.taps)})",
+                fix=f"pass a longer sequence, or n_steps <= {sequence.steps}",
             )
 
 
-def _as_count(value: Any, place: str, name: str | None) -> int:
+def _as_count(value: Any, place: str) -> int:
     """A known number of steps, at least 0."""
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        count = operator.index(value)
-    except TypeError as error:
-        raise ScanTypeError(
-            explain_error(
-                name,
-                place,
-                needed="an integer scalar",
-                came=f"{value!r:.60} of type {type(value).__name__}",
-                fix="convert it with int(...)",
-            )
-        ) from error
-    if count < 0:
-        raise ScanValueError(
-            explain_error(
-                name,
-                place,
-                needed="an integer of at least 0",
-                came=str(count),
-                fix="for a reversed loop use go_backwards=True",
-            )
-        )
-    return count
+    return at_least(
+        0,
+        value,
+        place,
+        needed="an integer of at least 0",
+        fix="for a reversed loop use go_backwards=True",
+        kind="integer scalar",
+    )

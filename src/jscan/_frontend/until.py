@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jscan._base.errors import ScanTypeError, Subject, explain_error
+from jscan._base.errors import ScanTypeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,9 @@ class until:
 
     def __bool__(self) -> NoReturn:
         raise ScanTypeError(
-            explain_error(
-                Subject("until"),
-                "a truth value",
-                needed="an until that the step returns",
-                came="one in an if, a while, and, or, not",
-                fix="return it last, as in return h, jscan.until(condition)",
-            )
+            "a truth value",
+            owner="until",
+            needed="an until that the step returns",
+            came="one in an if, a while, and, or, not",
+            fix="return it last, as in return h, jscan.until(condition)",
         )

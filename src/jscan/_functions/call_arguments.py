@@ -110,12 +110,12 @@ class Sorter:
         try:
             return self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ScanTypeError.at(
-                self.owner,
+            raise ScanTypeError(
                 "a call",
                 needed=f"the arguments {self.signature}",
                 came=f"others ({error})",
                 fix="call it as you would call the Python function",
+                owner=self.owner,
             ) from None
 
     def _with_static(self, args: Any, kwargs: Any) -> Any:
@@ -155,11 +155,11 @@ def _kind(tree: Any, leaves: Sequence[Any], owner: Subject) -> Kind:
 
 def _is_array(leaf: Any, owner: Subject) -> bool:
     if isinstance(leaf, SharedVariable):
-        raise ScanTypeError.at(
-            owner,
+        raise ScanTypeError(
             "an argument",
             needed="arrays, numbers or trees of them",
             came=repr(leaf),
             fix=f"read the variable in the function's body, or pass {leaf.label}.value",
+            owner=owner,
         )
     return is_array(leaf) or is_number(leaf) or isinstance(leaf, ArrayLike)

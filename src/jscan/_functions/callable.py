@@ -119,12 +119,12 @@ class Function:
         try:
             return arguments.layout.programs.get(arguments.constants)
         except TypeError as error:
-            raise ScanTypeError.at(
-                self.settings.owner,
+            raise ScanTypeError(
                 "an argument",
                 needed="arrays, numbers, trees of them or hashable values",
                 came=str(error),
                 fix="convert it with jnp.asarray",
+                owner=self.settings.owner,
             ) from error
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
@@ -235,14 +235,14 @@ class Function:
                 take(variable, count)
                 continue
             if frame.scope is not frames.Scope.FUNCTION:
-                raise ScanTypeError.at(
-                    self.settings.owner,
+                raise ScanTypeError(
                     f"the update of {variable!r}",
                     needed="a call from Python or from another function",
                     came=f"a call from a {frame.scope.value}",
                     fix=f"give jscan.optimize or jscan.explain {self.name} itself"
                     if frame.scope is frames.Scope.REWRITTEN
                     else f"call {self.name}.fn there and return its updates",
+                    owner=self.settings.owner,
                 )
             frame.set(variable, value)
             frame.stored[variable] = value
@@ -252,14 +252,14 @@ class Function:
             for variable, value in new.items():
                 leaves = jax.tree.leaves(value)
                 if variable.home is None and any(map(is_traced, leaves)):
-                    raise ScanTypeError.at(
-                        self.settings.owner,
+                    raise ScanTypeError(
                         f"the update of {variable!r}",
                         needed="a call on values",
                         came="a call inside jax.grad, jax.vmap or jax.jit, which "
                         "would store a tracer",
                         fix="use the transformation inside the function, or in it a "
                         "function without updates",
+                        owner=self.settings.owner,
                     )
         store(new)
 

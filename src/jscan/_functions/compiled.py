@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanValueError
-from jscan._base.lists import unflatten_all
 from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.trace import Inputs, Notes, trace
@@ -73,22 +72,22 @@ class Compiled:
             seen[key] = seen.get(key, 0) + 1
         for variable, value in zip(self.inputs.updated, values, strict=False):
             if any(seen[_buffer(leaf)] > 1 for leaf in jax.tree.leaves(value)):
-                raise ScanValueError.at(
-                    self.inputs.settings.owner,
+                raise ScanValueError(
                     f"{variable!r} with donate=True",
                     needed="a buffer that nothing else in the call uses",
                     came="one that is also an argument, captured by the function, "
                     "or held by another variable",
                     fix="pass or store a copy, as in jnp.array(x)",
+                    owner=self.inputs.settings.owner,
                 )
 
     def check_alive(self, values: list[PyTree], leaves: list[Leaf]) -> None:
         """Refuse inputs whose buffers are deleted."""
         owner = self.inputs.settings.owner
-        donation.check_alive(leaves, owner, "an argument")
+        donation.check_alive(leaves, "an argument", owner)
         for variable, value in zip(self.reads, values, strict=True):
-            donation.check_alive(value, variable.subject, "its stored value")
-        donation.check_alive(self._captured, owner, "an array it closes over")
+            donation.check_alive(value, "its stored value", variable.subject)
+        donation.check_alive(self._captured, "an array it closes over", owner)
 
     def note_taken(self, values: list[PyTree]) -> None:
         """Remember who overwrote the old values."""
@@ -111,11 +110,8 @@ class Result:
     @property
     def new(self) -> dict[SharedVariable, PyTree]:
         """The new values, whole."""
-        notes = self.notes
-        if notes.are_arrays:
-            return dict(zip(notes.trees, self.fresh, strict=True))
-        values = unflatten_all([*notes.trees.values()], self.fresh)
-        return dict(zip(notes.trees, values, strict=True))
+        values = self.notes.new_tree.unflatten(self.fresh)
+        return dict(zip(self.notes.trees, values, strict=True))
 
 
 def _buffer(leaf: Any) -> Any:

@@ -30,12 +30,12 @@ def _hinting(make: Maker) -> Maker:
         try:
             taken.bind(*args, **kwargs)
         except TypeError as error:
-            raise ScanTypeError.at(
-                Subject("jscan.function"),
+            raise ScanTypeError(
                 "a call",
                 needed="one Python function, and options by name",
                 came=f"something else ({error})",
                 fix=_PORTING,
+                owner="jscan.function",
             ) from None
         return make(*args, **kwargs)
 
@@ -108,19 +108,23 @@ def function(
         options = dict(donate=donate, static_argnames=static_argnames, mode=mode)
         options |= dict(name=name, no_default_updates=no_default_updates)
         return functools.partial(function, **options)
-    name = name or getattr(f, "__name__", "function")
+    name = str(name or getattr(f, "__name__", "function"))
     owner = Subject(f"function {name!r}")
     if not callable(f):
-        raise ScanTypeError.at(
-            owner, "f", needed="a Python function", came=f"{f!r:.60}", fix=_PORTING
+        raise ScanTypeError(
+            "f",
+            needed="a Python function",
+            came=f"{f!r:.60}",
+            fix=_PORTING,
+            owner=owner,
         )
     if mode is not None and mode not in MODES:
-        raise ScanValueError.at(
-            owner,
+        raise ScanValueError(
             "mode",
             needed=f"None or one of {', '.join(map(repr, MODES))}",
             came=repr(mode),
             fix="leave mode out",
+            owner=owner,
         )
     names = static_argnames
     settings = Settings(

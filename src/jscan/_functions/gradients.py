@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, warn
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed, warn
+from jscan._base.kinds import shown
 from jscan._base.types import PyTree, type_text
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
@@ -84,17 +85,19 @@ def value_and_grad(
         (9.0, [6.0])
     """
     variables, tree = jax.tree.flatten(wrt)
-    _check_variables(variables)
-    refuse_given_away(variables, frames.current(), _SUBJECT)
+    with signed(_SUBJECT):
+        _check_variables(variables)
+        refuse_given_away(variables, frames.current())
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
         frame = frames.Frame(binding, frames.Scope.COST, staged=False)
         with frame:
             result = cost()
-            scalar, aux = _split(result) if has_aux else (result, None)
             unread[:] = [v for v in variables if v not in frame.reads]
-            return _as_scalar(scalar), with_updates(aux)
+            with signed(_SUBJECT):
+                scalar, aux = _split(result) if has_aux else (result, None)
+                return _as_scalar(scalar), with_updates(aux)
 
     unread: list[SharedVariable] = []
     values = [variable.value for variable in variables]
@@ -112,17 +115,15 @@ def value_and_grad(
 def _check_variables(variables: list[Any]) -> None:
     for variable in variables:
         if not isinstance(variable, SharedVariable):
-            raise ScanTypeError.at(
-                _SUBJECT,
+            raise ScanTypeError(
                 "wrt",
                 needed="shared variables",
-                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                came=shown(variable),
                 fix="use jax.grad for derivatives in arguments",
             )
         for leaf in jax.tree.leaves(variable.value):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise ScanTypeError.at(
-                    _SUBJECT,
+                raise ScanTypeError(
                     f"wrt, {variable!r}",
                     needed="a variable of real floating-point numbers",
                     came=type_text(leaf),
@@ -130,8 +131,7 @@ def _check_variables(variables: list[Any]) -> None:
                 )
     twice = [v for index, v in enumerate(variables) if v in variables[:index]]
     if not variables or twice:
-        raise ScanValueError.at(
-            _SUBJECT,
+        raise ScanValueError(
             "wrt",
             needed="at least one shared variable, each once",
             came=f"{twice[0]!r} twice" if twice else "none",
@@ -142,8 +142,7 @@ def _check_variables(variables: list[Any]) -> None:
 def _split(result: Any) -> tuple[Any, Any]:
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    raise ScanTypeError.at(
-        _SUBJECT,
+    raise ScanTypeError(
         "has_aux=True",
         needed="a cost that returns (scalar, aux)",
         came=type(result).__name__,
@@ -157,8 +156,7 @@ def _as_scalar(cost: Any) -> jax.Array:
     leaves = jax.tree.leaves(cost)
     shape = jnp.shape(cost) if len(leaves) == 1 and leaves[0] is cost else None
     if shape != ():
-        raise ScanValueError.at(
-            _SUBJECT,
+        raise ScanValueError(
             "cost",
             needed="a scalar",
             came=type_text(cost) if shape else type(cost).__name__,
@@ -166,8 +164,7 @@ def _as_scalar(cost: Any) -> jax.Array:
         )
     value = jnp.asarray(cost)
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ScanTypeError.at(
-            _SUBJECT,
+        raise ScanTypeError(
             "cost",
             needed="a real floating-point number",
             came=type_text(value),

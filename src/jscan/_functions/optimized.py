@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanNotImplementedError, ScanTypeError, Subject
+from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._functions.callable import Function
@@ -114,12 +114,12 @@ def optimize(
 
 def _check_callable(verb: str, fun: Any) -> None:
     if not callable(fun):
-        raise ScanTypeError.at(
-            Subject(f"jscan.{verb}"),
+        raise ScanTypeError(
             "fun",
             needed="a function",
             came=f"{fun!r:.60}",
             fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
+            owner=f"jscan.{verb}",
         )
 
 
@@ -171,12 +171,12 @@ def explain(
 def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
     """Refuse draws, and reads that JAX would freeze where the call stands."""
     if frame.draws:
-        raise ScanNotImplementedError.at(
-            Subject("jscan.optimize"),
+        raise ScanNotImplementedError(
             getattr(fun, "__name__", "fun"),
             needed="a function that draws no random numbers from a stream",
             came=f"draws from {[*frame.draws]!r}",
             fix="make it a jscan.function and optimize that",
+            owner="jscan.optimize",
         )
     for variable in frame.reads:
         frames.value_of(variable)

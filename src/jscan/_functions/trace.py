@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
 from jscan._jax.closed import open_jaxpr
@@ -112,15 +112,12 @@ class Notes:
         return found
 
     @functools.cached_property
-    def are_arrays(self) -> bool:
-        """Whether every new value is one array."""
-        return all(tree == _ARRAY for tree in self.trees.values())
+    def new_tree(self) -> Any:
+        """The structure of all new values together."""
+        return jax.tree_util.treedef_tuple(self.trees.values())
 
     def __repr__(self) -> str:
         return "<notes of a trace>"
-
-
-_ARRAY = jax.tree.structure(0)
 
 
 def trace(
@@ -214,33 +211,32 @@ def evaluate(
 ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
     """Call the function in its frame: packed outputs, new values of variables."""
     value = call(leaves)
-    returned = Returned([]) if value is None else parse_return(value, settings.owner)
-    if returned.stop is not None:
-        raise ScanValueError.at(
-            settings.owner,
-            "the return value",
-            needed="outputs and updates",
-            came="until, which only a step of scan may return",
-            fix="move the loop into jscan.scan",
-        )
-    new = dict(frame.stored)
-    if settings.default_updates:
-        new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
-    for variable, update in returned.updates.items():
-        if isinstance(variable, Stream) and variable in new:
-            continue  # the frame has counted these draws, and any later ones
-        place = f"the update of {variable!r}"
-        if variable.birth is frame:
-            raise ScanTypeError.at(
-                settings.owner,
-                place,
-                needed="a variable that lives outside of the function",
-                came="one that the function itself makes",
-                fix="call jscan.shared outside of the function",
+    with signed(settings.owner):
+        returned = Returned([]) if value is None else parse_return(value)
+        if returned.stop is not None:
+            raise ScanValueError(
+                "the return value",
+                needed="outputs and updates",
+                came="until, which only a step of scan may return",
+                fix="move the loop into jscan.scan",
             )
-        fresh = check_value(variable, update, settings.owner, place)
-        tree = jax.tree.structure(frames.value_of(variable))
-        new[variable] = jax.tree.unflatten(tree, fresh)
+        new = dict(frame.stored)
+        if settings.default_updates:
+            new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
+        for variable, update in returned.updates.items():
+            if isinstance(variable, Stream) and variable in new:
+                continue  # the frame has counted these draws, and any later ones
+            place = f"the update of {variable!r}"
+            if variable.birth is frame:
+                raise ScanTypeError(
+                    place,
+                    needed="a variable that lives outside of the function",
+                    came="one that the function itself makes",
+                    fix="call jscan.shared outside of the function",
+                )
+            fresh = check_value(variable, update, place)
+            tree = jax.tree.structure(frames.value_of(variable))
+            new[variable] = jax.tree.unflatten(tree, fresh)
     return jax.tree.map(jnp.asarray, returned.packed()), new
 
 

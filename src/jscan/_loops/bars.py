@@ -40,10 +40,9 @@ def open_bar(bar: Bar) -> None:
 def _made(bar: Bar) -> Any:
     settings = dict(bar.settings)
     try:
-        return tqdm_class(None)(total=bar.total, **settings)
+        return tqdm_class()(total=bar.total, **settings)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise ScanValueError.at(
-            None,
+        raise ScanValueError(
             f"progress, the bar {settings['desc']!r}",
             needed="options that tqdm takes",
             came=f"{settings}, of which it says: {error}",
@@ -116,15 +115,14 @@ def running(bar: Bar | None) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=1)
-def tqdm_class(name: str | None) -> Any:
+def tqdm_class() -> Any:
     """The bar class of `tqdm` for a terminal or a notebook."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a notebook without widgets shows text
             from tqdm.auto import tqdm
     except ImportError as error:
-        raise ScanImportError.at(
-            name,
+        raise ScanImportError(
             "progress",
             needed="the package tqdm",
             came="a Python without it",

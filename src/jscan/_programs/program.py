@@ -61,8 +61,9 @@ class Program:
         return run_jaxpr(self.jaxpr, *inputs)
 
     def __eq__(self, other: object) -> bool:
-        is_alike = isinstance(other, Program) and self._hash == other._hash
-        return is_alike and self._key == other._key
+        if not isinstance(other, Program) or self._hash != other._hash:
+            return False
+        return self._key == other._key
 
     def __hash__(self) -> int:
         return self._hash

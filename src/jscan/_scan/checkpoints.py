@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jscan._base.errors import ScanNotImplementedError, ScanValueError, explain_error
+from jscan._base.errors import ScanNotImplementedError, signed
 from jscan._frontend.arguments import normalise
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
@@ -58,23 +57,11 @@ def scan_checkpoints(
         >>> powers.tolist()  # after steps 2, 4 and 5
         [4.0, 16.0, 32.0]
     """
-    options = check_options(name=name, checkpoint=save_every_N)
-    if not isinstance(options.checkpoint, int):
-        raise ScanValueError(
-            explain_error(
-                name,
-                "save_every_N",
-                needed="an integer of at least 1",
-                came=repr(save_every_N),
-                fix="use scan(..., checkpoint=...) for other ways to save",
-            )
-        )
-    options = dataclasses.replace(
-        options, checkpoint=None, last_only=True, row_every=options.checkpoint
-    )
-    spec = normalise(fn, sequences, outputs_info, non_sequences, n_steps, options)
-    _refuse(spec, outputs_info)
-    return run_scan(spec)
+    with signed(name):
+        options = check_options(name=name, last_only=True, row_every=save_every_N)
+        spec = normalise(fn, sequences, outputs_info, non_sequences, n_steps, options)
+        _refuse(spec, outputs_info)
+        return run_scan(spec)
 
 
 def _refuse(spec: ScanSpec, outputs_info: Any) -> None:
@@ -84,11 +71,8 @@ def _refuse(spec: ScanSpec, outputs_info: Any) -> None:
     if not tapped and spec.limit is None:
         return
     raise ScanNotImplementedError(
-        explain_error(
-            spec.options.name,
-            "scan_checkpoints",
-            needed="states without taps and a known n_steps",
-            came=f"taps={tapped[0]['taps']}" if tapped else "a traced n_steps",
-            fix="use scan(..., checkpoint=N), which supports both",
-        )
+        "scan_checkpoints",
+        needed="states without taps and a known n_steps",
+        came=f"taps={tapped[0]['taps']}" if tapped else "a traced n_steps",
+        fix="use scan(..., checkpoint=N), which supports both",
     )

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jscan._base.errors import ScanNotImplementedError, explain_error
-from jscan._base.lists import split, unflatten_all
+from jscan._base.errors import ScanNotImplementedError, signed
+from jscan._base.lists import cut
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
@@ -154,22 +154,23 @@ def scan(
         >>> float(jax.grad(loss)(0.5))
         2.0
     """
-    options = check_options(
-        name=name,
-        mode=mode,
-        truncate_gradient=truncate_gradient,
-        go_backwards=go_backwards,
-        strict=strict,
-        return_list=return_list,
-        profile=profile,
-        unroll=unroll,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-    spec = normalise(
-        fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
-    )
-    return run_scan(spec)
+    with signed(name):
+        options = check_options(
+            name=name,
+            mode=mode,
+            truncate_gradient=truncate_gradient,
+            go_backwards=go_backwards,
+            strict=strict,
+            return_list=return_list,
+            profile=profile,
+            unroll=unroll,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        spec = normalise(
+            fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
+        )
+        return run_scan(spec)
 
 
 def run_scan(spec: ScanSpec) -> ScanResult:
@@ -179,13 +180,10 @@ def run_scan(spec: ScanSpec) -> ScanResult:
     step = trace_step(spec)
     if step.has_stop and spec.options.row_every is not None:
         raise ScanNotImplementedError(
-            explain_error(
-                spec.options.name,
-                "until",
-                needed="a loop that runs to its end, in scan_checkpoints",
-                came="a step that returns until",
-                fix="use scan(..., checkpoint=N), which stops",
-            )
+            "until",
+            needed="a loop that runs to its end, in scan_checkpoints",
+            came="a step that returns until",
+            fix="use scan(..., checkpoint=N), which stops",
         )
     # The loop takes its numbers in one piece, and keeps what it reads.
     claim = Claim(frozenset((*step.reads, *step.draws)), frozenset(step.draws))
@@ -195,12 +193,13 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         executed = known_count(leaves.pop()) if plan.is_bounded else spec.n_steps
         positions = hand_on(step.draws, executed, spec.n_steps)
     rows, held = plan.rows, plan.rows * plan.returns_last
-    stacked, shared, last = split(leaves, [rows, len(leaves) - rows - held, held])
+    stacked, shared, last = cut(leaves, [rows, len(leaves) - rows - held, held])
     exact = isinstance(executed, int)
     if not exact and last:
         stacked = hold_rows(stacked, last, executed)
-    outputs = unflatten_all([output.tree for output in plan.outputs], stacked)
-    values = unflatten_all([plan.read_trees[index] for index in plan.updated], shared)
+    trees = plan.results.children()
+    outputs = jax.tree.unflatten(trees[0], stacked)
+    values = jax.tree.unflatten(trees[1], shared)
     updates = Updates(zip(step.updated, values, strict=True)) + positions
     if not plan.is_bounded:
         return _pack(spec, outputs, updates, executed, spec.n_steps)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanValueError, explain_error
+from jscan._base.errors import ScanValueError, signed
 from jscan._execution.results import pack_outputs
 from jscan._frontend.arguments import normalise
 from jscan._frontend.options import check_options
@@ -107,10 +107,12 @@ def reduce(
         >>> int(number)
         123
     """
-    options = check_options(name=name, mode=mode, go_backwards=go_backwards)
-    options = dataclasses.replace(options, last_only=True)
-    spec = normalise(fn, sequences, outputs_info, non_sequences, None, options)
-    return run_scan(spec) if spec.n_steps else _reduce_nothing(spec)
+    with signed(name):
+        options = check_options(
+            name=name, mode=mode, go_backwards=go_backwards, last_only=True
+        )
+        spec = normalise(fn, sequences, outputs_info, non_sequences, None, options)
+        return run_scan(spec) if spec.n_steps else _reduce_nothing(spec)
 
 
 def _reduce_nothing(spec: ScanSpec) -> ScanResult:
@@ -130,13 +132,10 @@ def _newest_initial(output: OutputSpec, spec: ScanSpec) -> Any:
     if output.is_state:
         return jax.tree.map(lambda leaf: leaf[-1], output.initial_rows())
     raise ScanValueError(
-        explain_error(
-            spec.options.name,
-            output.place,
-            needed="at least one step for the last value of a map output",
-            came="sequences that allow 0 steps",
-            fix="give the output an initial value, or a longer sequence",
-        )
+        output.place,
+        needed="at least one step for the last value of a map output",
+        came="sequences that allow 0 steps",
+        fix="give the output an initial value, or a longer sequence",
     )
 
 

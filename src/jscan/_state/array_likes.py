@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jscan._base.errors import ScanAttributeError, ScanValueError, Subject
+from jscan._base.errors import ScanAttributeError, ScanValueError
 from jscan._base.types import is_array, is_number
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
@@ -70,13 +70,13 @@ class ArrayLike:
 
     @value.setter
     def value(self, new: Any) -> None:
-        raise ScanAttributeError.at(
-            Subject(type(self).__name__),
+        raise ScanAttributeError(
             f"{self.label}.value = ...",
             needed="a value that is only read",
             came=f"{new!r:.60}",
             fix=f"call {self.label}.set_value(...) on a shared variable, or return "
             f"{{{self.label}: new}} from the step or function; draw a sample anew",
+            owner=type(self).__name__,
         )
 
     @property
@@ -123,12 +123,12 @@ class ArrayLike:
             return getattr(self.value, name)
         if name.startswith("_"):
             raise AttributeError(name)
-        raise ScanAttributeError.at(
-            Subject(type(self).__name__),
+        raise ScanAttributeError(
             f"the attribute {name!r}",
             needed="one of the object, or a method of arrays",
             came="neither",
             fix=f"what the array has is on .value: {self.label}.value.{name}",
+            owner=type(self).__name__,
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

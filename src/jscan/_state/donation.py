@@ -32,19 +32,19 @@ def is_gone(tree: PyTree) -> bool:
     return any(map(_is_deleted, jax.tree.leaves(tree)))
 
 
-def check_alive(tree: PyTree, owner: str | None, place: str) -> None:
-    """Refuse arrays whose buffers are deleted."""
+def check_alive(tree: PyTree, place: str, owner: str | None = None) -> None:
+    """Refuse arrays whose buffers are deleted; without an owner, for a loop."""
     for leaf in jax.tree.leaves(tree):
         if _is_deleted(leaf):
             known = _takers.get(id(leaf))
             text = known[1] if known else "a function that donates its arguments"
-            raise ScanValueError.at(
-                owner,
+            raise ScanValueError(
                 place,
                 needed="an array that still exists",
                 came=f"one whose buffer was reused in place by {text}",
                 fix="read the variable's .value again after each call, copy what "
                 "you keep with get_value(), or drop donate=True",
+                owner=owner,
             )
 
 

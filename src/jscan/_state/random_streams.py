@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
+from jscan._base.kinds import shown
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
 from jscan._state.distributions import Distribution
@@ -187,12 +188,12 @@ class RandomStreams:
             dtype = jnp.result_type(distribution.kind)
         draw = Draw(self.state, distribution, dtype, _shape(size), given)
         if ndim is not None and ndim != draw.ndim - distribution.rank:
-            raise ScanValueError.at(
-                _SUBJECT,
+            raise ScanValueError(
                 "ndim",
                 needed=f"the rank of the sample, {draw.ndim}",
                 came=str(ndim),
                 fix="leave ndim out, or make it agree with size",
+                owner=_SUBJECT,
             )
         return draw
 
@@ -205,13 +206,13 @@ def _refuse_in_a_step() -> None:
     if any(
         frame.scope is frames.Scope.STEP for frame in frames.around(frames.current())
     ):
-        raise ScanValueError.at(
-            _SUBJECT,
+        raise ScanValueError(
             "a stream made in a step",
             needed="one that exists before the loop, which each step moves on",
             came="one that would give every step the same numbers",
             fix="call RandomStreams outside of the step; with a key of each "
             "step's own, draw by jax.random",
+            owner=_SUBJECT,
         )
 
 
@@ -226,21 +227,21 @@ def _first_position(seed: Any) -> Position:
     elif scalar and jnp.issubdtype(scalar, jax.dtypes.prng_key):
         key = seed
     else:
-        raise ScanTypeError.at(
-            _SUBJECT,
+        raise ScanTypeError(
             "seed",
             needed="an integer or one JAX random key",
-            came=f"{seed!r:.60} of type {type(seed).__name__}",
+            came=shown(seed),
             fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
+            owner=_SUBJECT,
         )
     data = jax.random.key_data(key)
     if data.shape != (2,):
-        raise ScanTypeError.at(
-            _SUBJECT,
+        raise ScanTypeError(
             "seed",
             needed=f"a key of the implementation {IMPLEMENTATION}",
             came=f"one of {jax.random.key_impl(key)}",
             fix=f"make it by jax.random.key(seed, impl={IMPLEMENTATION!r})",
+            owner=_SUBJECT,
         )
     return Position(data, jnp.zeros((), jnp.uint32))
 
@@ -255,10 +256,10 @@ def _shape(size: Any) -> tuple[int, ...] | None:
         return tuple(map(operator.index, items))
     except TypeError as error:
         traced = any(map(is_traced, jax.tree.leaves(size)))
-        raise ScanTypeError.at(
-            _SUBJECT,
+        raise ScanTypeError(
             "size",
             needed="an integer or a tuple of integers",
             came="a traced value" if traced else repr(size),
             fix="sizes are part of the program: pass a Python int",
+            owner=_SUBJECT,
         ) from error

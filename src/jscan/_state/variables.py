@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, Subject
-from jscan._base.kinds import fix_of_kind
+from jscan._base.errors import ScanTypeError, Subject, signed
+from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
 from jscan._jax.types import is_traced
@@ -58,16 +58,16 @@ class SharedVariable(ArrayLike):
         others = [leaf for leaf in leaves if not _is_storable(leaf)]
         if is_nothing(value) or others:
             wrong = others[0] if others else value
-            raise ScanTypeError.at(
-                self.subject,
+            raise ScanTypeError(
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
-                came=f"{wrong!r:.60} of type {type(wrong).__name__}",
+                came=shown(wrong),
                 fix="take the variable's .value"
                 if isinstance(wrong, SharedVariable)
                 else fix_of_kind(wrong),
+                owner=self.subject,
             )
-        donation.check_alive(value, self.subject, "value")
+        donation.check_alive(value, "value", self.subject)
         self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
         # A variable made inside a trace belongs to it and ends with it.
         self.home = frames.staging_trace()
@@ -80,7 +80,7 @@ class SharedVariable(ArrayLike):
         if frames.current() is None and donation.is_gone(value):
             with self.turn_to_read():  # a call may be about to store the next one
                 value = self.stored
-            donation.check_alive(value, self.subject, "its stored value")
+            donation.check_alive(value, "its stored value", self.subject)
         return value
 
     def turn_to_read(self) -> Turn:
@@ -126,18 +126,17 @@ class SharedVariable(ArrayLike):
             ScanTypeError: Another tree, dtype or rank.
             ScanValueError: Inside a trace; return an update there.
         """
-        with Turn(to_update((self,))):
-            owner, method = self.subject, "set_value"
-            self.stored = self.to_store(value, owner, method, method, not borrow)
+        with Turn(to_update((self,))), signed(self.subject):
+            self.stored = self.to_store(value, "set_value", "set_value", not borrow)
 
     def to_store(
-        self, value: PyTree, owner: str, place: str, method: str, copy: bool = True
+        self, value: PyTree, place: str, method: str, copy: bool = True
     ) -> PyTree:
         """The new value as it is stored; refuses one of a trace."""
         here = frames.staging_trace()
         if here is not self.home or frames.current():
             self._refuse_in_trace(method)
-        leaves = check_value(self, value, owner, place)
+        leaves = check_value(self, value, place)
         if here is None and any(map(is_traced, leaves)):
             self._refuse_in_trace(method)
         leaves = [strong(leaf, copy) for leaf in leaves]
@@ -145,13 +144,13 @@ class SharedVariable(ArrayLike):
 
     def _refuse_in_trace(self, method: str) -> NoReturn:
         """Refuse a method that needs stored values, inside a trace."""
-        raise ScanTypeError.at(
-            self.subject,
+        raise ScanTypeError(
             method,
             needed="a call outside of steps, compiled functions and jax.jit",
             came="a call while they are traced",
             fix=f"read {self.label}.value there, and return "
             f"{{{self.label}: new_value}} to update",
+            owner=self.subject,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -221,41 +220,31 @@ def strong(leaf: Any, copy: bool = True) -> jax.Array:
 
 
 def check_value(
-    variable: SharedVariable,
-    value: Any,
-    owner: str | None,
-    place: str,
-    *,
-    same_shape: bool = False,
+    variable: SharedVariable, value: Any, place: str, *, same_shape: bool = False
 ) -> list[Leaf]:
     """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
 
-    Python numbers take the variable's dtype. `owner` and `place` say in errors who asks
-    and where the value came from; `same_shape` holds inside loops, whose carry cannot
-    change its shape.
+    Python numbers take the variable's dtype. `place` says in errors where the value
+    came from; `same_shape` holds inside loops, whose carry cannot change its shape.
     """
     if isinstance(value, SharedVariable):
         value = value.value
-    donation.check_alive(value, owner, place)
+    donation.check_alive(value, place)
     old, tree = jax.tree.flatten(frames.value_of(variable))
     new, new_tree = jax.tree.flatten(value)
     if tree != new_tree:
-        raise ScanTypeError.at(
-            owner,
+        raise ScanTypeError(
             place,
             needed=f"a value of the variable's tree, {tree}",
             came=str(new_tree),
             fix="give the whole tree, with every entry",
         )
     return [
-        _checked_leaf(*pair, owner, place, same_shape)
-        for pair in zip(old, new, strict=True)
+        _checked_leaf(*pair, place, same_shape) for pair in zip(old, new, strict=True)
     ]
 
 
-def _checked_leaf(
-    before: Leaf, after: Any, owner: str | None, place: str, same_shape: bool
-) -> Leaf:
+def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Leaf:
     if _is_storable(after) or isinstance(after, ArrayLike):
         after = jnp.asarray(after)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
@@ -271,7 +260,7 @@ def _checked_leaf(
     else:
         fix = fix_of_kind(after)
     needed, came = type_text(before), type_text(after)
-    raise ScanTypeError.at(owner, place, needed=needed, came=came, fix=fix)
+    raise ScanTypeError(place, needed=needed, came=came, fix=fix)
 
 
 def _is_storable(leaf: Any) -> bool:
