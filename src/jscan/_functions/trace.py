@@ -128,14 +128,33 @@ def trace(
     arguments: list[Leaf],
 ) -> dict[Notes, tuple[list[Leaf], list[Leaf]]]:
     """What `jax.jit` traces: the user's function, with its loops rewritten."""
-    notes = Notes()
+    notes, bound = Notes(), [*updated, *others]
+    closed = _recorded(inputs, notes, bound, arguments)
+    notes.program, constants = Program.close(closed)
+    notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
+    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
+    pairs = zip(map(_identity, closed.consts), constants, strict=True)
+    constants = [known.get(name, constant) for name, constant in pairs]
+    operands = [*constants, *jax.tree.leaves(bound), *arguments]
+    results = evaluate_rewritten(notes.program, operands, inputs.settings.options)
+    if inputs.settings.donate:  # a value that was given away has to come back
+        old = zip(inputs.updated, updated, strict=True)
+        results += notes.leaves_of({v: x for v, x in old if v not in notes.trees})
+    results, count = _apart(results, operands), notes.output_tree.num_leaves
+    return {notes: (results[:count], results[count:])}
+
+
+def _recorded(
+    inputs: Inputs, notes: Notes, bound: list[PyTree], arguments: list[Leaf]
+) -> Any:
+    """The program of the user's function; asks for more where it has used no input."""
     seen: dict[SharedVariable, PyTree] = {}
 
     def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
         values = dict(zip(inputs.reads, bound, strict=True))
         frame = frames.Frame(values, frames.Scope.FUNCTION)
-        tracers = {index: leaves[index] for index in inputs.integers}
-        frame.integers = frames.Integers(inputs, tracers)
+        integers = {index: leaves[index] for index in inputs.integers}
+        frame.integers = frames.Integers(inputs, integers)
         with frame:
             packed, new = evaluate(inputs.call, leaves, frame, inputs.settings)
         seen.update(frame.reads)
@@ -144,31 +163,13 @@ def trace(
         notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
         return packed, notes.leaves_of(new)
 
-    bound = [*updated, *others]
     try:
-        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, arguments)
+        closed = jax.make_jaxpr(flat)(bound, arguments)
     except frames.Lost as lost:
         raise Missing(inputs, lost.reads) from None
     _raise_missing(inputs, notes, seen, closed.consts)
-    seen.clear()
-    notes.program, constants = Program.close(closed)
-    notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
-    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
-    constants = [
-        known.get(_identity(before), constant)
-        for before, constant in zip(closed.consts, constants, strict=True)
-    ]
-    operands = [*constants, *jax.tree.leaves(bound), *arguments]
-    options = inputs.settings.options
-    results = evaluate_rewritten(notes.program, operands, options)
-    if inputs.settings.donate:  # a value that was given away has to come back
-        old = zip(inputs.updated, updated, strict=True)
-        results += notes.leaves_of(
-            {v: value for v, value in old if v not in notes.trees}
-        )
-    results = _apart(results, operands)
-    count = len(jax.tree.leaves(shapes[0]))
-    return {notes: (results[:count], results[count:])}
+    seen.clear()  # JAX may keep `flat`
+    return closed
 
 
 def _raise_missing(
