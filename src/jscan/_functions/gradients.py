@@ -91,8 +91,7 @@ def value_and_grad(
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
-        frame = frames.Frame(binding, frames.Scope.COST, staged=False)
-        with frame:
+        with frames.Frame(binding, frames.Scope.COST, staged=False) as frame:
             result = cost()
             unread[:] = [v for v in variables if v not in frame.reads]
             with signed(_SUBJECT):

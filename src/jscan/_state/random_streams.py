@@ -203,9 +203,8 @@ MRG_RandomStreams = RandomStreams
 
 def _refuse_in_a_step() -> None:
     """A stream made in a step has no place that passes from step to step."""
-    if any(
-        frame.scope is frames.Scope.STEP for frame in frames.around(frames.current())
-    ):
+    scopes = [frame.scope for frame in frames.around(frames.current())]
+    if frames.Scope.STEP in scopes:
         raise ScanValueError(
             "a stream made in a step",
             needed="one that exists before the loop, which each step moves on",
@@ -220,11 +219,11 @@ def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    scalar = seed.dtype if isinstance(seed, jax.Array) and seed.ndim == 0 else None
+    is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
     is_int = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if is_int or (scalar and jnp.issubdtype(scalar, jnp.integer)):
+    if is_int or (is_scalar and jnp.issubdtype(seed.dtype, jnp.integer)):
         key = jax.random.key(int(seed) if is_int else seed, impl=IMPLEMENTATION)
-    elif scalar and jnp.issubdtype(scalar, jax.dtypes.prng_key):
+    elif is_scalar and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         key = seed
     else:
         raise ScanTypeError(

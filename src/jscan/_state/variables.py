@@ -107,7 +107,7 @@ class SharedVariable(ArrayLike):
             A tree of NumPy arrays (random keys stay JAX arrays); by default copies.
 
         Raises:
-            ScanValueError: Inside a trace, where there is no value yet.
+            ScanError: Inside a trace, where there is no value yet.
         """
         with self.turn_to_read():
             value = self.value
@@ -123,8 +123,8 @@ class SharedVariable(ArrayLike):
             borrow: True: a JAX array is stored itself, not a copy of it.
 
         Raises:
-            ScanTypeError: Another tree, dtype or rank.
-            ScanValueError: Inside a trace; return an update there.
+            ScanTypeError: Another tree, dtype or rank; or a call inside a trace:
+                return an update there.
         """
         with Turn(to_update((self,))), signed(self.subject):
             self.stored = self.to_store(value, "set_value", "set_value", not borrow)
