@@ -24,7 +24,7 @@ X = jnp.linspace(0.0, 1.0, 250)
 def bars(monkeypatch):
     """Every bar made, as the list of numbers it showed and whether it is closed."""
     made = []
-    real = on_screen.tqdm_class(None)
+    real = on_screen.tqdm_class()
 
     class Recorded(real):
         def __init__(self, **settings):
@@ -41,7 +41,7 @@ def bars(monkeypatch):
             super().close()
             self.closed = True
 
-    monkeypatch.setattr(on_screen, "tqdm_class", lambda name: Recorded)
+    monkeypatch.setattr(on_screen, "tqdm_class", lambda: Recorded)
     yield made
     # Of an error that a test is about, some devices tell again.
     with contextlib.suppress(jax.errors.JaxRuntimeError):

@@ -100,6 +100,15 @@ def test_values(through: Any):
 
 
 @pytest.mark.parametrize("through", [pickled, copy.deepcopy])
+def test_draws(through: Any):
+    rng = jscan.RandomStreams(5)
+    for draw in (rng.choice(size=(3,), a=5), rng.permutation(n=4), rng.multinomial()):
+        again = through(draw)
+        assert repr(again) == repr(draw)
+        assert again.value.tolist() == draw.value.tolist()
+
+
+@pytest.mark.parametrize("through", [pickled, copy.deepcopy])
 def test_functions(through: Any):
     again = through(PLAIN)
     assert (again.name, again(1.0, times=3), PLAIN(1.0, times=3)) == ("plain", 3.0, 4.0)

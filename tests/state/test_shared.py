@@ -470,3 +470,17 @@ def test_variables_as_arguments_of_scan_arrive_as_values():
     x, h, w = (jscan.shared(v) for v in (jnp.arange(3.0), 1.0, 2.0))
     rows, _ = jscan.scan(lambda a, s, k: s * k + a, x, h, w)
     assert rows.tolist() == [2.0, 5.0, 12.0]
+
+
+@pytest.mark.parametrize("over", [jax.vmap, jax.grad, jax.jit])
+def test_a_traced_value_is_not_stored(over):
+    W = jscan.shared(1.0, name="W")
+    x = jnp.arange(3.0) if over is jax.vmap else 2.0
+
+    def store(x):
+        W.set_value(x)
+        return x
+
+    with pytest.raises(TypeError, match=r"'W': set_value.*outside"):
+        over(store)(x)
+    assert W.value == 1.0

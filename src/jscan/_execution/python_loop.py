@@ -36,7 +36,8 @@ from jscan._frontend.step import (
 from jscan._jax.types import is_traced
 from jscan._loops.bars import move_bar
 from jscan._state import frames
-from jscan._state.streams import Position, Stream, hand_on
+from jscan._state.positions import Position
+from jscan._state.streams import Stream, hand_on
 from jscan._state.updates import Updates, checked_update
 from jscan._state.variables import SharedVariable
 

@@ -127,8 +127,7 @@ class Sorter:
                 case inspect.Parameter.VAR_POSITIONAL:
                     value = tuple(Whole(type(part), part) for part in value)
                 case inspect.Parameter.VAR_KEYWORD:
-                    parts = value.items()
-                    value = {key: Whole(type(part), part) for key, part in parts}
+                    value = {k: Whole(type(part), part) for k, part in value.items()}
                 case _:
                     value = Whole(type(value), value)
             bound.arguments[name] = value

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanValueError
-from jscan._base.lists import unflatten_all
 from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.trace import Inputs, Notes, trace
@@ -111,11 +110,8 @@ class Result:
     @property
     def new(self) -> dict[SharedVariable, PyTree]:
         """The new values, whole."""
-        notes = self.notes
-        if notes.are_arrays:
-            return dict(zip(notes.trees, self.fresh, strict=True))
-        values = unflatten_all([*notes.trees.values()], self.fresh)
-        return dict(zip(notes.trees, values, strict=True))
+        values = self.notes.new_tree.unflatten(self.fresh)
+        return dict(zip(self.notes.trees, values, strict=True))
 
 
 def _buffer(leaf: Any) -> Any:

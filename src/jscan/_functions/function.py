@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject
+from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._frontend.options import MODES
 from jscan._functions.callable import Function
 from jscan._functions.trace import Settings
@@ -35,7 +35,7 @@ def _hinting(make: Maker) -> Maker:
                 needed="one Python function, and options by name",
                 came=f"something else ({error})",
                 fix=_PORTING,
-                owner=Subject("jscan.function"),
+                owner="jscan.function",
             ) from None
         return make(*args, **kwargs)
 
@@ -109,7 +109,7 @@ def function(
         options |= dict(name=name, no_default_updates=no_default_updates)
         return functools.partial(function, **options)
     name = str(name or getattr(f, "__name__", "function"))
-    owner = Subject(f"function {name!r}")
+    owner = f"function {name!r}"
     if not callable(f):
         raise ScanTypeError(
             "f",

@@ -8,13 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import (
-    ScanTypeError,
-    ScanValueError,
-    Subject,
-    signed,
-    warn,
-)
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed, warn
+from jscan._base.kinds import shown
 from jscan._base.types import PyTree, type_text
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
@@ -90,18 +85,18 @@ def value_and_grad(
         (9.0, [6.0])
     """
     variables, tree = jax.tree.flatten(wrt)
-    _check_variables(variables)
     with signed(_SUBJECT):
+        _check_variables(variables)
         refuse_given_away(variables, frames.current())
 
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
-        frame = frames.Frame(binding, frames.Scope.COST, staged=False)
-        with frame:
+        with frames.Frame(binding, frames.Scope.COST, staged=False) as frame:
             result = cost()
-            scalar, aux = _split(result) if has_aux else (result, None)
             unread[:] = [v for v in variables if v not in frame.reads]
-            return _as_scalar(scalar), with_updates(aux)
+            with signed(_SUBJECT):
+                scalar, aux = _split(result) if has_aux else (result, None)
+                return _as_scalar(scalar), with_updates(aux)
 
     unread: list[SharedVariable] = []
     values = [variable.value for variable in variables]
@@ -122,7 +117,7 @@ def _check_variables(variables: list[Any]) -> None:
             raise ScanTypeError(
                 "wrt",
                 needed="shared variables",
-                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                came=shown(variable),
                 fix="use jax.grad for derivatives in arguments",
                 owner=_SUBJECT,
             )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanNotImplementedError, ScanTypeError, Subject
+from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._functions.callable import Function
@@ -118,7 +118,7 @@ def _check_callable(verb: str, fun: Any) -> None:
             needed="a function",
             came=f"{fun!r:.60}",
             fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
-            owner=Subject(f"jscan.{verb}"),
+            owner=f"jscan.{verb}",
         )
 
 
@@ -175,7 +175,7 @@ def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
             needed="a function that draws no random numbers from a stream",
             came=f"draws from {[*frame.draws]!r}",
             fix="make it a jscan.function and optimize that",
-            owner=Subject("jscan.optimize"),
+            owner="jscan.optimize",
         )
     for variable in frame.reads:
         frames.value_of(variable)

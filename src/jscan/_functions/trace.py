@@ -18,12 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import (
-    ScanTypeError,
-    ScanValueError,
-    Subject,
-    signed,
-)
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
 from jscan._jax.jaxprs import open_jaxpr
@@ -117,15 +112,12 @@ class Notes:
         return found
 
     @functools.cached_property
-    def are_arrays(self) -> bool:
-        """Whether every new value is one array."""
-        return all(tree == _ARRAY for tree in self.trees.values())
+    def new_tree(self) -> Any:
+        """The structure of all new values together."""
+        return jax.tree_util.treedef_tuple(self.trees.values())
 
     def __repr__(self) -> str:
         return "<notes of a trace>"
-
-
-_ARRAY = jax.tree.structure(0)
 
 
 def trace(
@@ -136,14 +128,33 @@ def trace(
     arguments: list[Leaf],
 ) -> dict[Notes, tuple[list[Leaf], list[Leaf]]]:
     """What `jax.jit` traces: the user's function, with its loops rewritten."""
-    notes = Notes()
+    notes, bound = Notes(), [*updated, *others]
+    closed = _recorded(inputs, notes, bound, arguments)
+    notes.program, constants = Program.close(closed)
+    notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
+    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
+    pairs = zip(map(_identity, closed.consts), constants, strict=True)
+    constants = [known.get(name, constant) for name, constant in pairs]
+    operands = [*constants, *jax.tree.leaves(bound), *arguments]
+    results = evaluate_rewritten(notes.program, operands, inputs.settings.options)
+    if inputs.settings.donate:  # a value that was given away has to come back
+        old = zip(inputs.updated, updated, strict=True)
+        results += notes.leaves_of({v: x for v, x in old if v not in notes.trees})
+    results, count = _apart(results, operands), notes.output_tree.num_leaves
+    return {notes: (results[:count], results[count:])}
+
+
+def _recorded(
+    inputs: Inputs, notes: Notes, bound: list[PyTree], arguments: list[Leaf]
+) -> Any:
+    """The program of the user's function; asks for more where it has used no input."""
     seen: dict[SharedVariable, PyTree] = {}
 
     def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
         values = dict(zip(inputs.reads, bound, strict=True))
         frame = frames.Frame(values, frames.Scope.FUNCTION)
-        tracers = {index: leaves[index] for index in inputs.integers}
-        frame.integers = frames.Integers(inputs, tracers)
+        integers = {index: leaves[index] for index in inputs.integers}
+        frame.integers = frames.Integers(inputs, integers)
         with frame:
             packed, new = evaluate(inputs.call, leaves, frame, inputs.settings)
         seen.update(frame.reads)
@@ -152,31 +163,13 @@ def trace(
         notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
         return packed, notes.leaves_of(new)
 
-    bound = [*updated, *others]
     try:
-        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(bound, arguments)
+        closed = jax.make_jaxpr(flat)(bound, arguments)
     except frames.Lost as lost:
         raise Missing(inputs, lost.reads) from None
     _raise_missing(inputs, notes, seen, closed.consts)
-    seen.clear()
-    notes.program, constants = Program.close(closed)
-    notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
-    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
-    constants = [
-        known.get(_identity(before), constant)
-        for before, constant in zip(closed.consts, constants, strict=True)
-    ]
-    operands = [*constants, *jax.tree.leaves(bound), *arguments]
-    options = inputs.settings.options
-    results = evaluate_rewritten(notes.program, operands, options)
-    if inputs.settings.donate:  # a value that was given away has to come back
-        old = zip(inputs.updated, updated, strict=True)
-        results += notes.leaves_of(
-            {v: value for v, value in old if v not in notes.trees}
-        )
-    results = _apart(results, operands)
-    count = len(jax.tree.leaves(shapes[0]))
-    return {notes: (results[:count], results[count:])}
+    seen.clear()  # JAX may keep `flat`
+    return closed
 
 
 def _raise_missing(
@@ -221,32 +214,30 @@ def evaluate(
     value = call(leaves)
     with signed(settings.owner):
         returned = Returned([]) if value is None else parse_return(value)
-    if returned.stop is not None:
-        raise ScanValueError(
-            "the return value",
-            needed="outputs and updates",
-            came="until, which only a step of scan may return",
-            fix="move the loop into jscan.scan",
-            owner=settings.owner,
-        )
-    new = dict(frame.stored)
-    if settings.default_updates:
-        new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
-    for variable, update in returned.updates.items():
-        if isinstance(variable, Stream) and variable in new:
-            continue  # the frame has counted these draws, and any later ones
-        place = f"the update of {variable!r}"
-        if variable.birth is frame:
-            raise ScanTypeError(
-                place,
-                needed="a variable that lives outside of the function",
-                came="one that the function itself makes",
-                fix="call jscan.shared outside of the function",
-                owner=settings.owner,
+        if returned.stop is not None:
+            raise ScanValueError(
+                "the return value",
+                needed="outputs and updates",
+                came="until, which only a step of scan may return",
+                fix="move the loop into jscan.scan",
             )
-        fresh = check_value(variable, update, place, settings.owner)
-        tree = jax.tree.structure(frames.value_of(variable))
-        new[variable] = jax.tree.unflatten(tree, fresh)
+        new = dict(frame.stored)
+        if settings.default_updates:
+            new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
+        for variable, update in returned.updates.items():
+            if isinstance(variable, Stream) and variable in new:
+                continue  # the frame has counted these draws, and any later ones
+            place = f"the update of {variable!r}"
+            if variable.birth is frame:
+                raise ScanTypeError(
+                    place,
+                    needed="a variable that lives outside of the function",
+                    came="one that the function itself makes",
+                    fix="call jscan.shared outside of the function",
+                )
+            fresh = check_value(variable, update, place)
+            tree = jax.tree.structure(frames.value_of(variable))
+            new[variable] = jax.tree.unflatten(tree, fresh)
     return jax.tree.map(jnp.asarray, returned.packed()), new
 
 

@@ -40,7 +40,7 @@ def open_bar(bar: Bar) -> None:
 def _made(bar: Bar) -> Any:
     settings = dict(bar.settings)
     try:
-        return tqdm_class(None)(total=bar.total, **settings)
+        return tqdm_class()(total=bar.total, **settings)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ScanValueError(
             f"progress, the bar {settings['desc']!r}",
@@ -116,7 +116,7 @@ def running(bar: Bar | None) -> Iterator[None]:
 
 
 @cached
-def tqdm_class(name: str | None) -> Any:
+def tqdm_class() -> Any:
     """The bar class of `tqdm` for a terminal or a notebook."""
     try:
         with warnings.catch_warnings():

@@ -52,10 +52,10 @@ class BoundedLoop:
 
 def close_loop(
     step: Step, carry: PyTree, xs: PyTree, bounds: Sequence[Leaf | int], **settings: Any
-) -> tuple[BoundedLoop, list[Leaf], list[Any]]:
+) -> tuple[BoundedLoop, list[Leaf], Any]:
     """Trace `step` into the body of a loop of such `settings`, `bounds` its range.
 
-    Returns the loop, its inputs, and the trees of the final carry and of the rows.
+    Returns the loop, its inputs, and the tree of the pair of final carry and rows.
     """
     start, tree = jax.tree.flatten(carry)
     slices, slices_tree = jax.tree.flatten(xs)
@@ -85,7 +85,8 @@ def close_loop(
         start = [varying(leaf, a) for a, leaf in zip(axes, start, strict=True)]
     body, consts = Program.close(traced)
     loop = BoundedLoop(body, len(consts), len(start), has_stop, **settings)
-    return loop, [*bounds, *consts, *start, *slices], [tree, rows_tree]
+    results = jax.tree_util.treedef_tuple((tree, rows_tree))
+    return loop, [*bounds, *consts, *start, *slices], results
 
 
 def run(loop: BoundedLoop, *inputs: Leaf) -> list[Leaf]:

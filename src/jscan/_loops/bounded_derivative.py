@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jscan._base.caches import cached
 from jscan._base.errors import ScanNotImplementedError
-from jscan._base.lists import cut, pick, unflatten_all
+from jscan._base.lists import cut, pick
 from jscan._base.types import Leaf, PyTree
 from jscan._jax.linear_call import linear_call
 from jscan._jax.types import axes_of, zeros
@@ -50,13 +50,12 @@ def bounded_loop(
     Returns the final carry, the rows, and the index after the last step that ran.
     """
     settings = dict(length=length, reverse=reverse, meter=meter)
-    loop, inputs, trees = close_loop(step, carry, xs, (first, last), **settings)
+    loop, inputs, tree = close_loop(step, carry, xs, (first, last), **settings)
     # JAX lets no rule of ours stand around steps that write in a Ref.
     has_refs = any(isinstance(leaf, jax.Ref) for leaf in inputs)
     call = functools.partial(run, loop) if has_refs else _with_derivative(loop)
     end, *flat = call(*inputs)
-    new, rows = unflatten_all(trees, flat)
-    return new, rows, end
+    return *tree.unflatten(flat), end
 
 
 @cached
@@ -150,8 +149,8 @@ def _run_forward(
         rows += [residuals[n] for n in stored]
         return new, rows, stop[0] if stop else None
 
-    settings: Any = dict(length=loop.length, reverse=loop.reverse, meter=loop.meter)
-    new, rows, end = bounded_loop(step, carry, xs, first=first, last=last, **settings)
+    how: Any = dict(length=loop.length, reverse=loop.reverse, meter=loop.meter)
+    new, rows, end = bounded_loop(step, carry, xs, first=first, last=last, **how)
     names = map(id, [*in_rows, *(atoms[n] for n in stored)])
     here = dict(zip(names, [*xs, *rows], strict=True))
     order = {n: position for position, n in enumerate([*fixed, *read.values()])}
@@ -239,5 +238,5 @@ def _refuse_sums_over_devices(end: Leaf, avals: Sequence[Any]) -> None:
             "that each device ends by itself",
             came="a value that is the same on all of them",
             fix=f"jax.lax.pcast(value, {axes}, to='varying') before the loop",
-            owner=None,
+            owner="scan",
         )

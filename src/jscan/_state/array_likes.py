@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jscan._base.errors import ScanAttributeError, ScanValueError, Subject
+from jscan._base.errors import ScanAttributeError, ScanValueError
 from jscan._base.types import is_array, is_number
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
@@ -76,7 +76,7 @@ class ArrayLike:
             came=f"{new!r:.60}",
             fix=f"call {self.label}.set_value(...) on a shared variable, or return "
             f"{{{self.label}: new}} from the step or function; draw a sample anew",
-            owner=Subject(type(self).__name__),
+            owner=type(self).__name__,
         )
 
     @property
@@ -128,7 +128,7 @@ class ArrayLike:
             needed="one of the object, or a method of arrays",
             came="neither",
             fix=f"what the array has is on .value: {self.label}.value.{name}",
-            owner=Subject(type(self).__name__),
+            owner=type(self).__name__,
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
+from jscan._base.kinds import shown
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
 from jscan._state.distributions import Distribution
@@ -202,9 +203,8 @@ MRG_RandomStreams = RandomStreams
 
 def _refuse_in_a_step() -> None:
     """A stream made in a step has no place that passes from step to step."""
-    if any(
-        frame.scope is frames.Scope.STEP for frame in frames.around(frames.current())
-    ):
+    scopes = [frame.scope for frame in frames.around(frames.current())]
+    if frames.Scope.STEP in scopes:
         raise ScanValueError(
             "a stream made in a step",
             needed="one that exists before the loop, which each step moves on",
@@ -219,17 +219,17 @@ def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    scalar = seed.dtype if isinstance(seed, jax.Array) and seed.ndim == 0 else None
+    is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
     is_int = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if is_int or (scalar and jnp.issubdtype(scalar, jnp.integer)):
+    if is_int or (is_scalar and jnp.issubdtype(seed.dtype, jnp.integer)):
         key = jax.random.key(int(seed) if is_int else seed, impl=IMPLEMENTATION)
-    elif scalar and jnp.issubdtype(scalar, jax.dtypes.prng_key):
+    elif is_scalar and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         key = seed
     else:
         raise ScanTypeError(
             "seed",
             needed="an integer or one JAX random key",
-            came=f"{seed!r:.60} of type {type(seed).__name__}",
+            came=shown(seed),
             fix="write RandomStreams(1234); for a batch of keys use jax.vmap",
             owner=_SUBJECT,
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanTypeError, Subject, UpdateCollision
+from jscan._base.errors import ScanTypeError, Subject, UpdateCollision, signed
+from jscan._base.kinds import shown
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf, PyTree
 from jscan._state.positions import later
@@ -63,7 +64,7 @@ class Updates(dict[SharedVariable, Any]):
             raise ScanTypeError(
                 "the target of an update",
                 needed="a SharedVariable",
-                came=f"{variable!r:.60} of type {type(variable).__name__}",
+                came=shown(variable),
                 fix="make it one with jscan.shared",
                 owner=_SUBJECT,
             )
@@ -89,11 +90,10 @@ class Updates(dict[SharedVariable, Any]):
             ScanTypeError: A value does not fit its variable, or the updates were
                 computed inside a trace; return them from the step or function there.
         """
-        with Turn(to_update(self)):
+        with Turn(to_update(self)), signed(_SUBJECT):
             checked = {}
             for variable, value in self.items():
-                place, method = repr(variable), "Updates.apply"
-                new = variable.to_store(value, place, _SUBJECT, method)
+                new = variable.to_store(value, repr(variable), "Updates.apply")
                 if isinstance(variable, Stream):
                     new = later(variable.stored, new)
                 checked[variable] = new

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError, Subject
-from jscan._base.kinds import fix_of_kind
+from jscan._base.errors import ScanTypeError, Subject, signed
+from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
 from jscan._jax.types import is_traced
@@ -61,7 +61,7 @@ class SharedVariable(ArrayLike):
             raise ScanTypeError(
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
-                came=f"{wrong!r:.60} of type {type(wrong).__name__}",
+                came=shown(wrong),
                 fix="take the variable's .value"
                 if isinstance(wrong, SharedVariable)
                 else fix_of_kind(wrong),
@@ -107,7 +107,7 @@ class SharedVariable(ArrayLike):
             A tree of NumPy arrays (random keys stay JAX arrays); by default copies.
 
         Raises:
-            ScanValueError: Inside a trace, where there is no value yet.
+            ScanError: Inside a trace, where there is no value yet.
         """
         with self.turn_to_read():
             value = self.value
@@ -123,21 +123,20 @@ class SharedVariable(ArrayLike):
             borrow: True: a JAX array is stored itself, not a copy of it.
 
         Raises:
-            ScanTypeError: Another tree, dtype or rank.
-            ScanValueError: Inside a trace; return an update there.
+            ScanTypeError: Another tree, dtype or rank; or a call inside a trace:
+                return an update there.
         """
-        with Turn(to_update((self,))):
-            owner, method = self.subject, "set_value"
-            self.stored = self.to_store(value, method, owner, method, not borrow)
+        with Turn(to_update((self,))), signed(self.subject):
+            self.stored = self.to_store(value, "set_value", "set_value", not borrow)
 
     def to_store(
-        self, value: PyTree, place: str, owner: str, method: str, copy: bool = True
+        self, value: PyTree, place: str, method: str, copy: bool = True
     ) -> PyTree:
         """The new value as it is stored; refuses one of a trace."""
         here = frames.staging_trace()
         if here is not self.home or frames.current():
             self._refuse_in_trace(method)
-        leaves = check_value(self, value, place, owner)
+        leaves = check_value(self, value, place)
         if here is None and any(map(is_traced, leaves)):
             self._refuse_in_trace(method)
         leaves = [strong(leaf, copy) for leaf in leaves]
@@ -221,22 +220,16 @@ def strong(leaf: Any, copy: bool = True) -> jax.Array:
 
 
 def check_value(
-    variable: SharedVariable,
-    value: Any,
-    place: str,
-    owner: str | None = None,
-    *,
-    same_shape: bool = False,
+    variable: SharedVariable, value: Any, place: str, *, same_shape: bool = False
 ) -> list[Leaf]:
     """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
 
-    Python numbers take the variable's dtype. `owner` and `place` say in errors who asks
-    and where the value came from; `same_shape` holds inside loops, whose carry cannot
-    change its shape.
+    Python numbers take the variable's dtype. `place` says in errors where the value
+    came from; `same_shape` holds inside loops, whose carry cannot change its shape.
     """
     if isinstance(value, SharedVariable):
         value = value.value
-    donation.check_alive(value, place, owner)
+    donation.check_alive(value, place)
     old, tree = jax.tree.flatten(frames.value_of(variable))
     new, new_tree = jax.tree.flatten(value)
     if tree != new_tree:
@@ -245,17 +238,13 @@ def check_value(
             needed=f"a value of the variable's tree, {tree}",
             came=str(new_tree),
             fix="give the whole tree, with every entry",
-            owner=owner,
         )
     return [
-        _checked_leaf(*pair, place, owner, same_shape)
-        for pair in zip(old, new, strict=True)
+        _checked_leaf(*pair, place, same_shape) for pair in zip(old, new, strict=True)
     ]
 
 
-def _checked_leaf(
-    before: Leaf, after: Any, place: str, owner: str | None, same_shape: bool
-) -> Leaf:
+def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Leaf:
     if _is_storable(after) or isinstance(after, ArrayLike):
         after = jnp.asarray(after)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
@@ -271,7 +260,7 @@ def _checked_leaf(
     else:
         fix = fix_of_kind(after)
     needed, came = type_text(before), type_text(after)
-    raise ScanTypeError(place, needed=needed, came=came, fix=fix, owner=owner)
+    raise ScanTypeError(place, needed=needed, came=came, fix=fix)
 
 
 def _is_storable(leaf: Any) -> bool:
