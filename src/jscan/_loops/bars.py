@@ -128,6 +128,5 @@ def tqdm_class() -> Any:
             needed="the package tqdm",
             came="a Python without it",
             fix="pip install 'jscan[progress]', or leave progress out",
-            owner=name,
         ) from error
     return tqdm
