@@ -220,7 +220,7 @@ def _first_position(seed: Any) -> Position:
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
-    is_int = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    is_int: Any = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
     if is_int or (is_scalar and jnp.issubdtype(seed.dtype, jnp.integer)):
         key = jax.random.key(int(seed) if is_int else seed, impl=IMPLEMENTATION)
     elif is_scalar and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
