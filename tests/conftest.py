@@ -11,7 +11,6 @@ os.environ["XLA_FLAGS"] = (
 
 from collections.abc import Iterator
 
-import hypothesis
 import jax
 import pytest
 from tqdm.auto import tqdm
@@ -20,14 +19,6 @@ jax.config.update("jax_enable_x64", True)
 # Own code must not broadcast ranks or mix types by accident.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-# "ci" always draws the same calls, so that a red run can be repeated anywhere.
-hypothesis.settings.register_profile(
-    "ci", derandomize=True, deadline=None, max_examples=60, print_blob=True
-)
-hypothesis.settings.register_profile("local", deadline=None, max_examples=60)
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture

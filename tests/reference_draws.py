@@ -17,8 +17,13 @@ import numpy as np
 
 import jscan
 
-_frames: list[dict[Draw, Any]] = [{}]  # samples, by the step or call that uses them
-_streams: list[RandomStreams] = []
+
+class Frame(dict["Draw", Any]):
+    """The samples that a step, a call or a program uses."""
+
+    def __init__(self, is_step: bool = False) -> None:
+        super().__init__()
+        self.is_step = is_step
 
 
 class RandomStreams:
@@ -72,6 +77,10 @@ class Draw:
         return frame[self]
 
 
+_frames: list[Frame] = []
+_streams: list[RandomStreams] = []
+
+
 @functools.cache
 def _samples(
     seed: int, name: str, size: Any, dtype: Any, parameters: Any
@@ -91,20 +100,22 @@ def sample_at(
 
 
 @contextlib.contextmanager
-def start() -> Iterator[None]:
-    """A program's own top level, without the streams and draws of others."""
-    frames, streams = list(_frames), list(_streams)
-    _frames[:], _streams[:] = [{}], []
+def program() -> Iterator[None]:
+    """A program's own top level, without the streams of others."""
+    streams = list(_streams)
+    _streams.clear()
+    _frames.append(Frame())
     try:
         yield
     finally:
-        _frames[:], _streams[:] = frames, streams
+        _frames.pop()
+        _streams[:] = streams
 
 
 @contextlib.contextmanager
-def step() -> Iterator[None]:
+def step(is_step: bool = True) -> Iterator[None]:
     """A step, or the call of a function."""
-    _frames.append({})
+    _frames.append(Frame(is_step))
     try:
         yield
     finally:
@@ -142,6 +153,6 @@ def loop(drawn: _Drawn, bound: int) -> Iterator[None]:
     """A loop of steps that draw so much each, of which there could be `bound`."""
     before = [stream.counter for stream, _ in drawn.counts]
     yield
-    if len(_frames) > 1:
+    if _frames and _frames[-1].is_step:
         for (stream, count), place in zip(drawn.counts, before, strict=True):
             stream.counter = place + bound * count

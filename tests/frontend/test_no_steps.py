@@ -164,3 +164,26 @@ def test_it_warns_once_and_at_the_line_of_the_call():
             ).outputs.sum()
         )(jnp.ones(3))
     assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_loops_of_a_step_that_never_runs(fold):
+    """In Python, too, only the types of the step are asked for."""
+
+    def step(x, h):
+        inner = jscan.scan(
+            lambda h: (h * 2, jscan.until(h > x)), outputs_info=h, n_steps=3
+        )
+        return inner.filled(0).sum(axis=0)
+
+    def run(x):
+        if fold:
+            return jscan.reduce(step, x, 1.0).outputs
+        return jscan.scan(step, x, 1.0, n_steps=0).outputs
+
+    x = jnp.ones(0)
+    expected = run(x)
+    with jax.disable_jit():
+        actual = run(x)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(actual, expected)

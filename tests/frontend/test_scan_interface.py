@@ -77,6 +77,28 @@ def test_strict_step_with_all_its_arguments_passes():
     np.testing.assert_array_equal(outputs, [0.0, 2.0, 4.0])
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_strict_lets_a_step_make_arrays(wrap):
+    """Tables in the step, JAX's own too, are no arguments; what it captures is told."""
+    table = jnp.array([3.0, 4.0])
+
+    def step(x):
+        made = (
+            jnp.array([1.0, 2.0]) + np.array([0.5, 0.5]) + jnp.asarray(np.arange(2.0))
+        )
+        return x * made + jax.random.binomial(jax.random.key(0), 9.0, 0.4, (2,))
+
+    x = jnp.ones((3, 2))
+    run = lambda step: wrap(lambda x: jscan.scan(step, x, strict=True).outputs)(x)
+    np.testing.assert_array_equal(run(step), jax.vmap(step)(x))
+    for captured in (table, np.asarray(table)):
+        captures = lambda x, captured=captured: step(x) * captured
+        with pytest.raises(
+            TypeError, match=r"captures \w+( array)? \(float64\[2\]\)\."
+        ):
+            run(lambda x: captures(x))
+
+
 def test_random_key_as_a_state():
     """A typed key is a state like any other: one new key each step."""
 

@@ -26,7 +26,7 @@ import jax
 from fuzz.choices import Choices, shrunk
 
 # What has been compiled is let go from time to time.
-PROGRAMS_KEPT = 200
+PROGRAMS_KEPT = 100
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import pytest
 from fuzz import optimizer
 from fuzz.choices import Choices
 
-PROGRAMS, GROUPS = 240, 12
+PROGRAMS, GROUPS = 160, 8
 
 
 @pytest.mark.parametrize("group", range(GROUPS))

@@ -8,7 +8,7 @@ from jax.extend.core import jaxpr_as_fun
 
 import jscan
 from jscan import explain, optimize
-from support.optimizer.loops import operations
+from support.optimizer.loops import assert_same, operations
 
 X = jnp.linspace(-1.0, 1.0, 24).reshape(6, 4)
 
@@ -139,3 +139,20 @@ def test_inner_loops_have_names():
     found = names(jax.grad(outer), jnp.full(4, 0.5), X)
     assert {"outer/inner", "outer/inner (backward)"} <= set(found)
     assert not any(name.startswith("loop") for name in found)
+
+
+def test_draws_from_a_stream_of_its_own():
+    """What a function makes and throws away is nobody else's state."""
+
+    def walk(key, scale):
+        noise = jscan.RandomStreams(key).normal(size=(3,), dtype="float32")
+        step = lambda h: h + scale * noise
+        return jscan.scan(step, outputs_info=jnp.zeros(3, "float32"), n_steps=4).outputs
+
+    key, scale = jax.random.key(5), jnp.float32(0.5)
+    expected = walk(key, scale)
+    assert_same(jscan.optimize(walk)(key, scale), expected)
+    assert_same(jax.jit(jscan.optimize(walk))(key, scale), expected)
+    stream = jscan.RandomStreams(5)
+    with pytest.raises(jscan.ScanError, match="draws no random numbers"):
+        jscan.optimize(lambda: stream.normal().value)()

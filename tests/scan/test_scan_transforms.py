@@ -188,3 +188,22 @@ def test_sharded_batch_stays_sharded(name):
     assert len(actual.sharding.device_set) == 2
     eager = jscan.scan(lambda x, h, W: jnp.tanh(x + h @ W), x, h, W).outputs
     np.testing.assert_allclose(eager, case.by_hand(x, h, W), 1e-12)
+
+
+@pytest.mark.parametrize("transform", ["jit", "vmap", "nested", "DEBUG"])
+def test_a_known_integer_initial_is_promoted_inside_a_trace(transform):
+    """Its value is checked, and it stays the same program."""
+    start, x = jnp.asarray([1, 100], jnp.int8), jnp.arange(6).reshape(3, 2)
+    mode = "DEBUG" if transform == "DEBUG" else None
+
+    def run(x, start=start):
+        step = lambda x, h: h.astype(x.dtype) * 2 + x
+        return jscan.scan(step, x, start, mode=mode).outputs
+
+    wrapped = {
+        "jit": jax.jit(run),
+        "vmap": lambda x: jax.vmap(run)(x[None])[0],
+        "nested": lambda x: jscan.map(run, x[None]).outputs[0],
+        "DEBUG": jax.jit(run),
+    }[transform]
+    np.testing.assert_array_equal(wrapped(x), [[2, 201], [6, 405], [16, 815]])

@@ -69,6 +69,9 @@ class Result:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.outputs, self.updates))
 
+    def __getitem__(self, index: int) -> Any:
+        return (self.outputs, self.updates)[index]
+
 
 class Returned(NamedTuple):
     """A step's return value, taken apart."""
@@ -94,12 +97,9 @@ def scan(
 ) -> Result:
     """Run `fn` step after step and stack what it returns.
 
-    Args:
-        fn, sequences, outputs_info, non_sequences, n_steps, go_backwards, return_list,
-            truncate_gradient: As jscan has them.
-        bound: How many steps there could have been, if more than `n_steps`.
-        xp: `numpy`, or `jax.numpy`.
-        constant: Makes what it is given a constant to whoever differentiates.
+    What jscan does not have: `bound` is how many steps there could have been, if more
+    than `n_steps`; `xp` is `numpy` or `jax.numpy`; `constant` makes what it is given
+    a constant to whoever differentiates.
     """
     inputs = [as_sequence(item) for item in as_list(sequences)]
     states = [as_state(item) for item in as_list(outputs_info)]
@@ -125,7 +125,8 @@ def scan(
         while True:
             drawn.clear()
             with reference_draws.step():
-                kinds = call(0, histories).outputs
+                first = call(0, histories)
+            kinds = first.outputs
             widened = [
                 [promote(past, kind, xp) for past in history]
                 for history, kind in zip(histories, kinds, strict=bool(states))
@@ -158,7 +159,7 @@ def scan(
             executed = step + 1
             if returned.stop:  # do-while: the stopping step is kept
                 break
-        updates = {variable: variable.value for variable in before}
+        updates = {variable: variable.value for variable in first.updates}
         for variable, value in before.items():  # the loop itself changes nothing
             variable.value = value
         return rows, updates, executed

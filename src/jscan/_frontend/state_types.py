@@ -96,9 +96,10 @@ def _wider(old: jax.ShapeDtypeStruct, new: jax.ShapeDtypeStruct) -> Any:
 
 def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec) -> Leaf:
     """The initial in the loop's dtype; a known value must survive the cast."""
-    cast = jax.lax.convert_element_type(leaf, dtype)
     if not is_traced(leaf) and np.issubdtype(dtype, np.integer):
-        exact = np.asarray(cast, dtype=complex) == np.asarray(leaf, dtype=complex)
+        given = np.asarray(leaf)
+        with np.errstate(invalid="ignore"):
+            exact = given.astype(dtype).astype(complex) == given.astype(complex)
         if not exact.all():
             raise ScanTypeError(
                 spec.place,
@@ -106,7 +107,7 @@ def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec) -> Leaf:
                 came=str(np.asarray(leaf)),
                 fix="make the step return a float, or start from a whole number",
             )
-    return cast
+    return jax.lax.convert_element_type(leaf, dtype)
 
 
 def _mismatch(

@@ -97,7 +97,9 @@ def trace_step(spec: ScanSpec) -> Step:
         if outputs is None:
             program, captured = Program.close(closed)
             if spec.options.strict:
-                _refuse_captured(spec, captured, noted.reads)
+                with jax.default_matmul_precision(_another_precision()):
+                    again, _ = _trace_once(spec, completed, reads, axes)
+                _refuse_captured(spec, _in_both(closed, again), noted.reads)
             return Step(
                 **vars(noted), program=program, captured=captured, outputs=completed
             )
@@ -144,7 +146,8 @@ def _trace_once(
         )
         return leaves
 
-    return jax.make_jaxpr(flat)(*inputs), noted[-1]
+    with jax.disable_jit(False):  # a Python loop that has no steps asks for types
+        return jax.make_jaxpr(flat)(*inputs), noted[-1]
 
 
 def value_before(variable: SharedVariable, axes: Axes) -> PyTree:
@@ -262,6 +265,17 @@ def complete_outputs(
             "is a tuple or list is returned inside a list: [(h, c)]",
         )
     return outputs
+
+
+def _another_precision() -> str:
+    """A setting under which JAX traces anew what it has traced and kept."""
+    now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return "float32" if now != "float32" else "highest"
+
+
+def _in_both(closed: Any, again: Any) -> list[Any]:
+    """Arrays that a step met in two traces; those that it makes are other ones."""
+    return [x for x in closed.consts if any(x is other for other in again.consts)]
 
 
 def _refuse_captured(

@@ -169,11 +169,12 @@ def explain(
 
 def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
     """Refuse draws, and reads that JAX would freeze where the call stands."""
-    if frame.draws:
+    lasting = [stream for stream in frame.draws if stream.birth is not frame]
+    if lasting:
         raise ScanNotImplementedError(
             getattr(fun, "__name__", "fun"),
             needed="a function that draws no random numbers from a stream",
-            came=f"draws from {[*frame.draws]!r}",
+            came=f"draws from {lasting!r}",
             fix="make it a jscan.function and optimize that",
             owner="jscan.optimize",
         )

@@ -4,7 +4,7 @@ Values are *numbers* (the program's float or complex type) or *integers*, of a f
 shapes: scalar, vector `[width]`, rows `[rows, width]`, square `[width, width]`. Every
 operation takes any values of its kinds: `conform` cuts or repeats an operand to the
 shape needed. So any list of instructions is a valid program, which keeps the
-generator simple and lets hypothesis shrink a failure to the instructions that matter.
+generator simple and lets a failure be shrunk to the instructions that matter.
 """
 
 from __future__ import annotations
