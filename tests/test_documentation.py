@@ -119,6 +119,11 @@ def test_name_has_an_entry_in_the_site(name: str):
         assert not [n for c, n in functions if not getattr(c, n).__doc__]
 
 
+def test_citation_names_this_version():
+    lines = (CHECKOUT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {jscan.__version__}" in lines
+
+
 def test_figures_are_those_of_the_benchmarks():
     """After a change of the tables, the badges' facts or the script: draw again."""
     script = [sys.executable, CHECKOUT / "scripts" / "draw-figures", "--stamp"]
