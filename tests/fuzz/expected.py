@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-import reference_draws
 from fuzz.loops import FLOATS, Loop
 from fuzz.numbers import Numbers
 from fuzz.programs import Program, cost_of, play
 from fuzz.worlds import Meaning, Tape
+from support import reference_draws
 
 HALF, SINGLE, DOUBLE = 0.06, 5e-5, 1e-9
 STEP = {"slope": 1e-5, "curvature": 1e-3}

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jscan
-import reference_draws
 from fuzz.loops import Loop
-from support import reference
+from support import reference, reference_draws
 
 SEEDS = (7, 8)
 

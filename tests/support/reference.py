@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import reference_draws
+from support import reference_draws
 
 Tree = Any
 
