@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 import jscan
 from fuzz.choices import Choices
@@ -100,7 +101,7 @@ def observed(program: Program, numbers: Numbers, lanes: Any) -> Any:
     """What jscan gives in the transform."""
 
     def plain(point: Any, whole: Any) -> Any:
-        if isinstance(point, jax.core.Tracer):
+        if isinstance(point, Tracer):
             tree = numbers.tree(jnp, point, whole)
         else:
             tree = numbers.tree(np, np.asarray(point), list(map(np.asarray, whole)))

@@ -20,12 +20,12 @@ def loop_of(choices: Choices, variables: int, depth: int = 0, free: Any = None) 
 
     def sequence() -> Sequence:
         kind = kind_of(choices)
-        taps = None
+        taps: list[int] = []
         if rarely(3):
             taps = pick([[0], [-1, 0, 1], [-1], [2], [1, -2], [0, 0], [-3, -2]])
-        reach = max([0, *(taps or [])]) - min([0, *(taps or [])])
+        reach = max([0, *taps]) - min([0, *taps])
         rows = length + reach * choices.below(2) + pick((0, 0, 1, 3))
-        return Sequence(kind, rows, taps, inside and rarely(2))
+        return Sequence(kind, rows, taps or None, inside and rarely(2))
 
     def output() -> Output:
         kind = kind_of(choices)

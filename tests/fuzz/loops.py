@@ -127,7 +127,7 @@ class Loop:
         if isinstance(self.n_steps, int):
             return self.n_steps
         limits = [usable(sequence) for sequence in self.sequences]
-        return min(limits + [self.max_steps] * (self.max_steps is not None))
+        return min(limits if self.max_steps is None else [*limits, self.max_steps])
 
     @property
     def may_end_early(self) -> bool:

@@ -41,9 +41,12 @@ def main() -> int:
     started = time.monotonic()
     outcomes: collections.Counter[str] = collections.Counter()
     faults: list[int] = []
-    for number, seed in enumerate(seeds, 1):
+    for number, seed in enumerate(seeds, 1):  # until an interrupt, if there is one
         try:
             outcomes[fuzzer.run(Choices(seed)) or "agreed"] += 1
+        except KeyboardInterrupt:
+            seeds = range(options.first_seed, seed)
+            break
         except Exception as error:
             faults.append(seed)
             _show(f"seed {seed}: {_summary(error)}")
@@ -56,7 +59,7 @@ def main() -> int:
     for outcome, count in outcomes.most_common():
         _show(f"{count:6} {outcome}")
     _show(
-        f"{options.fuzzer}: {len(seeds)} programs, seeds {seeds[0]} to {seeds[-1]}, "
+        f"{options.fuzzer}: {len(seeds)} programs from seed {seeds.start}, "
         f"JAX {jax.__version__}: {len(faults)} faults {faults or ''}"
     )
     return bool(faults)
