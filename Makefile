@@ -1,8 +1,11 @@
 # Everything, on a machine that has only python3 (3.11 or newer) and make:
 #
 #   make demo        the tour on real data; writes forecast.png
-#   make test        lint, types and tests
-#   make test-all    the same, and the tests on the oldest and the newest JAX
+#   make quick       what to run while you type: rooms, names, the contract with JAX
+#   make test        lint, types and tests; what is slow, or compares with large
+#                    libraries, is left to test-all
+#   make test-all    every test, on the oldest and the newest JAX
+#   make test-nightly  the contract with JAX and every test, on its pre-releases
 #   make notebooks   run the notebooks; make store-notebooks keeps their outputs
 #   make docs        build the site into docs/_build/html, and check it
 #   make figures     draw the figures of the README and the site anew
@@ -17,20 +20,28 @@ export WORKERS
 
 run := .venv/bin/python
 
-.PHONY: demo test test-all test-oldest test-newest lint notebooks store-notebooks docs figures bench wheel format clean
+.PHONY: demo quick test test-rest test-all test-nightly test-oldest test-newest lint notebooks store-notebooks docs figures bench wheel format clean
 
 demo: .venv/.demo
 	$(run) -m jscan
 
+quick: .venv/.test
+	$(run) -m pytest -n $(WORKERS) tests/test_rooms.py tests/test_public.py \
+	  tests/jax_contract tests/frontend/test_errors.py tests/optimizer/test_pipeline.py
+
 test: lint
-	$(run) -m pytest -n $(WORKERS)
+	$(run) -m pytest -n $(WORKERS) -m "not slow"
+
+# What `make test` leaves out.
+test-rest: .venv/.oracles
+	$(run) -m pytest -n $(WORKERS) -m "slow or oracles"
 
 lint: .venv/.test
 	$(run) -m ruff check
 	$(run) -m ruff format --check
 	$(run) -m pyright --pythonpath $(run)
 
-test-all: test test-oldest test-newest
+test-all: test test-rest test-oldest test-newest
 
 test-oldest: .venv/.test
 	scripts/test-on-jax oldest 0.10.2 3.11 3.12 3.13
@@ -38,10 +49,16 @@ test-oldest: .venv/.test
 test-newest: .venv/.test
 	scripts/test-on-jax newest '0.12.*' 3.12 3.13
 
+test-nightly:
+	scripts/test-on-jax nightly pre 3.13 3.12
+
 notebooks: .venv/.test
 	$(run) -m pytest -n $(WORKERS) --nbmake notebooks
 
-store-notebooks: .venv/.test
+store-test-nightly:
+	scripts/test-on-jax nightly pre 3.13 3.12
+
+notebooks: .venv/.test
 	$(run) scripts/store-notebooks
 
 docs: .venv/.docs
@@ -63,7 +80,7 @@ format: .venv/.test
 	$(run) -m ruff format
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest dist build forecast.png docs/_build docs/notebooks
+	rm -rf .venv .venv-oldest .venv-newest .venv-nightly dist build forecast.png docs/_build docs/notebooks
 
 # A stamp file says what has been installed; it is out of date when pyproject.toml changes.
 .venv/.demo: pyproject.toml scripts/make-environment
@@ -71,8 +88,12 @@ clean:
 	@touch $@
 
 .venv/.test: pyproject.toml scripts/make-environment
-	scripts/make-environment $(PYTHON) .venv test,oracles,lint,notebooks
+	scripts/make-environment $(PYTHON) .venv test,lint,notebooks
 	@touch .venv/.demo $@
+
+.venv/.oracles: pyproject.toml scripts/make-environment
+	scripts/make-environment $(PYTHON) .venv test,lint,notebooks,oracles
+	@touch .venv/.demo .venv/.test $@
 
 .venv/.docs: pyproject.toml scripts/make-environment
 	scripts/make-environment $(PYTHON) .venv docs

@@ -5,8 +5,13 @@ import re
 import threading
 
 # Read once, when JAX starts: the sharding tests want several devices.
+# Compiling takes most of the time, and less of it without LLVM's optimizations; what
+# XLA itself does to a program stays the same. The nightly tests compile as users do.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+    + " --xla_backend_optimization_level="
+    + ("3" if os.environ.get("JSCAN_TESTS_OPTIMIZED") else "0")
 )
 
 from collections.abc import Iterator

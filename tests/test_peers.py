@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.any_jax
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "peers"
 
 # An optimizer that is wrong by one stands for every fault.

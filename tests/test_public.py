@@ -13,6 +13,8 @@ import pytest
 
 import jscan
 
+pytestmark = pytest.mark.any_jax
+
 # What a module holds besides its own names: modules, and `annotations` of __future__.
 INCIDENTAL = (types.ModuleType, type(annotations))
 

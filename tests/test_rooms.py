@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_jax
+
 PACKAGE = Path(__file__).parents[1] / "src" / "jscan"
 
 # From the roof down; rooms in one set stand side by side and do not see each other.

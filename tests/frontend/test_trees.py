@@ -487,6 +487,7 @@ def test_what_no_ref_can_be(stage):
 # --------------------------------------------------------------------- other libraries
 
 
+@pytest.mark.oracles
 def test_every_optimizer_is_a_state():
     optax = pytest.importorskip("optax", reason="trains with optax: extra oracles")
     start = {"w": jnp.array([1.0, 2.0])}
@@ -532,6 +533,7 @@ def standard() -> contextlib.AbstractContextManager[Any]:
     return jax.numpy_dtype_promotion("standard")
 
 
+@pytest.mark.oracles
 def test_modules_of_equinox():
     eqx = pytest.importorskip("equinox", reason="modules of equinox: extra oracles")
     inputs = jnp.stack([jnp.sin(X), jnp.cos(X)], axis=1)
@@ -566,6 +568,7 @@ def test_modules_of_equinox():
     refused(lambda: jscan.scan(lambda x: [x, mlp], inputs), ValueError, "1.activation")
 
 
+@pytest.mark.oracles
 def test_modules_of_flax():
     nnx = pytest.importorskip("flax.nnx", reason="modules of flax: extra oracles")
     inputs = jnp.stack([jnp.sin(X), jnp.cos(X)], axis=1).astype("float32")

@@ -1,7 +1,10 @@
 """The bar in a notebook that is really executed."""
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
+
+pytestmark = pytest.mark.any_jax
 
 CELL = """
 import jax, jax.numpy as jnp, jscan

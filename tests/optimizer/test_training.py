@@ -5,10 +5,12 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import jscan
+
+optax = pytest.importorskip("optax", reason="trains with optax: extra oracles")
+pytestmark = pytest.mark.oracles
 
 STEPS, BATCH, UNITS = 40, 4, 16
 

@@ -1,5 +1,6 @@
 """Values of types that JAX does not know itself (hijax) go through `optimize` whole."""
 
+# pyright: reportIncompatibleMethodOverride=false
 from dataclasses import dataclass
 from typing import Any
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import statsmodels.api
-import statsmodels.tsa.ar_model
 
 from jscan._tour import sunspots, tutorial
 from jscan.data import sunspots as load_sunspots
+
+statsmodels = pytest.importorskip(
+    "statsmodels.api", reason="compares with statsmodels: extra oracles"
+)
+pytestmark = [pytest.mark.oracles, pytest.mark.any_jax]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +49,7 @@ def test_tutorial_example_agrees_with_numpy(example: tutorial.Example):
 
 
 def test_record_is_the_published_one():
-    published = statsmodels.api.datasets.sunspots.load_pandas()["data"]
+    published = statsmodels.datasets.sunspots.load_pandas()["data"]
     years, numbers = load_sunspots()
     np.testing.assert_array_equal(years, published["YEAR"])
     np.testing.assert_array_equal(numbers, published["SUNACTIVITY"])
@@ -67,7 +70,7 @@ def test_coefficients_are_those_of_least_squares(
 def test_coefficients_are_those_of_statsmodels(
     fitted: sunspots.Fit, series: np.ndarray
 ):
-    theirs = statsmodels.tsa.ar_model.AutoReg(series, lags=9).fit().params
+    theirs = statsmodels.tsa.AutoReg(series, lags=9).fit().params
     constant, youngest_first = theirs[0], theirs[1:]
     np.testing.assert_allclose(fitted.model[0], constant, rtol=1e-8)
     np.testing.assert_allclose(fitted.model[1:], youngest_first[::-1], rtol=1e-8)
@@ -95,7 +98,7 @@ def test_forecast_is_that_of_a_plain_loop(fitted: sunspots.Fit, series: np.ndarr
 
 
 def test_forecast_is_that_of_statsmodels(fitted: sunspots.Fit, series: np.ndarray):
-    theirs = statsmodels.tsa.ar_model.AutoReg(series, lags=9).fit().forecast(20)
+    theirs = statsmodels.tsa.AutoReg(series, lags=9).fit().forecast(20)
     path = sunspots.forecast(fitted.model, series[-9:], 20)
     np.testing.assert_allclose(path, theirs, rtol=1e-8)
 

@@ -10,6 +10,7 @@ import pytest
 import jscan
 
 optax = pytest.importorskip("optax", reason="trains with optax: extra oracles")
+pytestmark = pytest.mark.oracles
 
 # optax mixes weak and strong types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -109,7 +110,7 @@ def test_going_on_after_pickling_is_as_not_stopping():
 
 
 def test_going_on_after_an_orbax_checkpoint_is_as_not_stopping(tmp_path):
-    import orbax.checkpoint as checkpoints
+    checkpoints = pytest.importorskip("orbax.checkpoint")
 
     trainer = Trainer.fresh()
     trainer.epochs(1)

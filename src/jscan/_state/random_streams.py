@@ -217,14 +217,15 @@ def _refuse_in_a_step() -> None:
 
 def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
+    given: Any = seed
     if seed is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
+        given = int(np.random.SeedSequence().generate_state(1)[0])
     is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
-    is_int: Any = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    is_int = isinstance(given, int | np.integer) and not isinstance(given, bool)
     if is_int or (is_scalar and jnp.issubdtype(seed.dtype, jnp.integer)):
-        key = jax.random.key(int(seed) if is_int else seed, impl=IMPLEMENTATION)
+        key = jax.random.key(int(given) if is_int else given, impl=IMPLEMENTATION)
     elif is_scalar and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
-        key = seed
+        key = given
     else:
         raise ScanTypeError(
             "seed",

@@ -9,6 +9,7 @@ import scipy.optimize
 import jscan
 
 arch = pytest.importorskip("arch", reason="compares with arch: extra oracles")
+pytestmark = pytest.mark.oracles
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ torch = pytest.importorskip(
 sunspots = pytest.importorskip(
     "statsmodels.datasets.sunspots", reason="data of statsmodels: extra oracles"
 )
+pytestmark = pytest.mark.oracles
 
 HIDDEN, STEPS = 8, 60
 GATES = {"RNN": 1, "LSTM": 4}
