@@ -218,5 +218,5 @@ def test_what_scan_checkpoints_refuses():
         jscan.scan_checkpoints(
             lambda a: (a, jscan.until(a > 0)), jnp.ones(3), save_every_N=2
         )
-    with pytest.raises(ValueError, match=r"checkpoint.*number of steps.*got 0"):
+    with pytest.raises(ValueError, match=r"save_every_N.*at least 1; got 0"):
         jscan.scan_checkpoints(lambda a: a, jnp.ones(3), save_every_N=0)

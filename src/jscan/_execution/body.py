@@ -47,16 +47,6 @@ class Slices(NamedTuple):
     number: Leaf | None
 
 
-def sort_inputs(plan: LoopPlan, inputs: Sequence[Leaf]) -> Inputs:
-    """Undo the flattening of `plan_loop`; initials take the loop's exact dtypes."""
-    given: Inputs = jax.tree.unflatten(plan.form, inputs)
-    initials = [
-        jax.tree.unflatten(state.tree, map(_cast, jax.tree.leaves(rows), state.row))
-        for state, rows in zip(plan.states, given.initials, strict=True)
-    ]
-    return given._replace(initials=initials)
-
-
 def _cast(leaf: Leaf, aval: Any) -> Leaf:
     """The leaf in the dtype the loop carries, strongly typed."""
     if leaf.dtype == aval.dtype and not leaf.aval.weak_type:
@@ -251,6 +241,16 @@ class Body:
             jax.tree.map(_shift_in, before, new) if layout.long_taps else ()
             for layout, before, new in states
         ]
+
+
+def body_of(plan: LoopPlan, inputs: Sequence[Leaf]) -> Body:
+    """The body, from flat inputs; initials take the loop's exact dtypes."""
+    given: Inputs = jax.tree.unflatten(plan.form, inputs)
+    initials = [
+        jax.tree.unflatten(state.tree, map(_cast, jax.tree.leaves(rows), state.row))
+        for state, rows in zip(plan.states, given.initials, strict=True)
+    ]
+    return Body(plan, given._replace(initials=initials))
 
 
 def stretch(leaf: Leaf, start: int, count: int) -> Leaf:

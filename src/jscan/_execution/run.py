@@ -1,8 +1,8 @@
 """Stage 4: run the loop, in the way its plan asks for.
 
 `run_loop` gets a plan and flat inputs and returns flat results. The loop is run as a
-region (`_regions.py`): JAX differentiates and batches it, and the optimizer rewrites it
-when it is lowered, which needs nothing from the stages before.
+region (`_programs/regions.py`): JAX differentiates and batches it, and the optimizer
+rewrites it when it is lowered, which needs nothing from the stages before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.types import Leaf
-from jscan._execution.body import Body, Carry, flip, sort_inputs
+from jscan._execution.body import Body, Carry, body_of, flip
 from jscan._execution.plan import LoopPlan
 from jscan._execution.truncation import bounded_truncated, scan_truncated
 from jscan._loops.chunks import bounded_chunks, scan_chunk_ends, scan_chunks
@@ -52,7 +52,7 @@ class PlannedLoop:
         """The results that `run_loop` returns."""
         name = self.plan.options.name
         with jax.named_scope(name) if name else contextlib.nullcontext():
-            body = Body(self.plan, sort_inputs(self.plan, inputs))
+            body = body_of(self.plan, inputs)
             if self.plan.is_bounded:
                 return _bounded(body, inputs)
             carry, rows = _counted(body, inputs)

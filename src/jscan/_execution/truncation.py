@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.types import Leaf, PyTree
-from jscan._execution.body import Body, Carry, Slices, sort_inputs
+from jscan._execution.body import Body, Carry, Slices, body_of
 from jscan._execution.plan import LoopPlan
 from jscan._loops.chunks import bounded_chunks, plan_levels, scan_chunks
 
@@ -30,8 +30,8 @@ def scan_truncated(
     plan: LoopPlan, inputs: Sequence[Leaf], kept: int
 ) -> tuple[Carry, Any]:
     """A loop of known length, differentiated in its last `kept` steps."""
-    body = Body(plan, sort_inputs(plan, inputs))
-    constant = Body(plan, sort_inputs(plan, list(map(_constant, inputs))))
+    body = body_of(plan, inputs)
+    constant = body_of(plan, list(map(_constant, inputs)))
     unroll = plan.options.unroll or 1
     cut = plan.n_steps - kept
     slices = body.slices_in_order()
@@ -69,14 +69,14 @@ def bounded_truncated(
 
     @jax.custom_jvp
     def run(inputs: Sequence[Leaf]) -> Any:
-        return _forward(Body(plan, sort_inputs(plan, inputs)))
+        return _forward(body_of(plan, inputs))
 
     @run.defjvp
     def differentiate(primals: Any, tangents: Any) -> Any:
         results = run(*primals)
         known = jax.lax.stop_gradient(results)
         _, rates = jax.jvp(
-            lambda inputs: _tail(Body(plan, sort_inputs(plan, inputs)), known, kept),
+            lambda inputs: _tail(body_of(plan, inputs), known, kept),
             primals,
             tangents,
         )
@@ -111,7 +111,10 @@ def _tail(body: Body, known: Any, kept: int) -> tuple[PyTree, PyTree, Leaf, PyTr
     carry, after, _ = bounded_chunks(
         lambda carry, slices: (*body.step(carry, slices), None),
         body.carry_at(cut, rows, history),
-        jax.tree.map(lambda leaf: _rows(leaf, cut, kept), body.slices_in_order()),
+        jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, cut, kept),
+            body.slices_in_order(),
+        ),
         length=kept,
         steps=executed - cut,
         levels=plan_levels(kept, body.plan.options.checkpoint),
@@ -124,7 +127,3 @@ def _tail(body: Body, known: Any, kept: int) -> tuple[PyTree, PyTree, Leaf, PyTr
         after,
     )
     return rows, carry.shared, executed, history
-
-
-def _rows(leaf: Leaf, start: Leaf, count: int) -> Leaf:
-    return jax.lax.dynamic_slice_in_dim(leaf, start, count)
