@@ -18,7 +18,7 @@ import numpy as np
 from jscan._base.errors import ScanTypeError, ScanValueError, explain_error
 from jscan._base.types import Leaf, PyTree, tree_text, type_text
 from jscan._frontend.spec import OutputSpec
-from jscan._jax.types import abstract_row, axes_of, is_traced, varying
+from jscan._jax.types import abstract, abstract_row, axes_of, is_traced, varying
 
 
 def promote_states(
@@ -59,7 +59,7 @@ def _promote(
                 "is itself a tuple or list",
             )
         )
-    to_row = abstract_row if spec.has_rows else jax.typeof
+    to_row = abstract_row if spec.has_rows else abstract
     dtypes = [
         _closing_dtype(to_row(old), new, spec, index, name)
         for old, new in zip(before, after, strict=True)
@@ -123,7 +123,7 @@ def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec, name: str | None) -> Leaf:
 
 
 def _text(spec: OutputSpec) -> str:
-    to_row = abstract_row if spec.has_rows else jax.typeof
+    to_row = abstract_row if spec.has_rows else abstract
     return tree_text(jax.tree.map(to_row, spec.initial))
 
 

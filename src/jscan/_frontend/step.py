@@ -20,7 +20,7 @@ from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import captured_names, check_arity
 from jscan._frontend.spec import OutputSpec, ScanSpec
 from jscan._frontend.state_types import promote_states
-from jscan._jax.types import abstract_row, axes_of, varying
+from jscan._jax.types import abstract, abstract_row, axes_of, varying
 from jscan._programs.program import Program
 from jscan._state import frames
 from jscan._state.streams import Stream, without_streams
@@ -119,10 +119,10 @@ def _trace_once(
     states = [o for o in outputs or () if o.is_state]
     read_values = [_value_before(variable, axes) for variable in reads]
     inputs = (
-        jax.tree.map(jax.typeof, read_values),
+        jax.tree.map(abstract, read_values),
         [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
         [state_row(state) for state in states for _ in state.taps],
-        [jax.typeof(leaf) for leaf in spec.non_sequence_leaves()],
+        [abstract(leaf) for leaf in spec.non_sequence_leaves()],
     )
 
     def flat(bound: Any, slices: Any, past: Any, constants: Any) -> list[Leaf]:
@@ -181,12 +181,12 @@ def call_step(
 
 def state_row(state: OutputSpec) -> Any:
     """The type of one row of a state."""
-    return jax.tree.map(abstract_row if state.has_rows else jax.typeof, state.initial)
+    return jax.tree.map(abstract_row if state.has_rows else abstract, state.initial)
 
 
 def row_type(leaf: Leaf) -> jax.ShapeDtypeStruct:
     """The type of one leaf of what the step returned."""
-    return jax.typeof(jnp.asarray(leaf))
+    return abstract(jnp.asarray(leaf))
 
 
 def _flatten_returned(returned: Returned, name: str | None) -> list[Leaf]:

@@ -24,6 +24,7 @@ from jscan._base.lists import pick
 from jscan._base.types import Leaf, is_array, is_number
 from jscan._functions.callable import Function
 from jscan._jax.traces import is_staging
+from jscan._jax.types import abstract
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
@@ -276,7 +277,7 @@ def _trace(
         return pick(results, computed)
 
     operands = [_as_operand(leaves[place]) for place in places]
-    program = jax.make_jaxpr(flat)(*map(jax.typeof, operands))
+    program = jax.make_jaxpr(flat)(*map(abstract, operands))
     return _Traced(program, operands, structure, returned_leaves, frame)
 
 
