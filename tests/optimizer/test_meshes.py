@@ -118,7 +118,7 @@ def test_the_report_says_what_was_not_done(mesh):
     refused = "not done, devices might have to exchange data for it"
     assert f"+ small_dots.joined: {text}" in here
     assert f"- small_dots.joined: {refused}: {text}" in there
-    assert "+ hoist: dot_general on sequences alone" in there
+    assert "+ hoist.sequences: dot_general on sequences alone" in there
 
 
 def test_shared_rows_and_columns_in_a_step(mesh):

@@ -38,7 +38,7 @@ def is_jaxpr(value: Any) -> bool:
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
     """The plain program inside a closed one, and the values of its constants."""
     # From JAX 0.12 on the two classes are one, and it always holds constants.
-    if ClosedJaxpr is Jaxpr or isinstance(jaxpr, ClosedJaxpr):
+    if isinstance(jaxpr, ClosedJaxpr):
         return jaxpr.jaxpr, list(jaxpr.consts)
     return jaxpr, []
 

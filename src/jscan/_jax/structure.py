@@ -106,7 +106,7 @@ class KeyWriter:
 
         def operand(atom: Any) -> Any:
             if isinstance(atom, Literal):
-                return (self.value_key(atom), atom.aval)
+                return (self.value_key(atom.val), atom.aval)
             return number(atom)
 
         inputs = tuple((number(v), v.aval) for v in (*body.constvars, *body.invars))
@@ -151,7 +151,6 @@ class KeyWriter:
 
     def value_key(self, value: Any) -> Any:
         """A hashable stand-in; what cannot be compared safely stands for itself."""
-        value = value.val if isinstance(value, Literal) else value
         if is_jaxpr(value):
             return self.jaxpr_key(value)
         if isinstance(value, tuple | list):
@@ -177,7 +176,7 @@ def equation_key(equation: Any, operand: Callable[[Any], Hashable]) -> Hashable:
 
 def value_key(value: Any) -> Hashable:
     """Equal for one array, and for equal small ones; `value` may be an operand."""
-    return KeyWriter().value_key(value)
+    return KeyWriter().value_key(value.val if isinstance(value, Literal) else value)
 
 
 def _array_key(value: Any) -> Any:
