@@ -21,7 +21,7 @@ from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import captured_names, check_arity
 from jscan._frontend.spec import OutputSpec, ScanSpec
 from jscan._frontend.state_types import promote_states
-from jscan._jax.types import abstract, abstract_row, axes_of, varying
+from jscan._jax.types import abstract_row, axes_of, varying
 from jscan._programs.program import Program
 from jscan._state import frames
 from jscan._state.streams import Stream, without_streams

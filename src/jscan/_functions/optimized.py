@@ -19,7 +19,6 @@ from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._functions.callable import Function
 from jscan._jax.traces import is_staging
-from jscan._jax.types import abstract
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten

@@ -220,11 +220,12 @@ def _first_position(seed: Any) -> Position:
     given: Any = seed
     if seed is None:
         given = int(np.random.SeedSequence().generate_state(1)[0])
+    dtype: Any = getattr(seed, "dtype", None)
     is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
     is_int = isinstance(given, int | np.integer) and not isinstance(given, bool)
-    if is_int or (is_scalar and jnp.issubdtype(seed.dtype, jnp.integer)):
+    if is_int or (is_scalar and jnp.issubdtype(dtype, jnp.integer)):
         key = jax.random.key(int(given) if is_int else given, impl=IMPLEMENTATION)
-    elif is_scalar and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+    elif is_scalar and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         key = given
     else:
         raise ScanTypeError(
