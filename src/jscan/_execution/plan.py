@@ -6,6 +6,7 @@ knows the order of the program's flat inputs and outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jscan._base.errors import ScanNotImplementedError
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.taps import CarryPlan, plan_carry
-from jscan._frontend.spec import Options, ScanSpec, SequenceSpec
+from jscan._frontend.spec import Options, OutputSpec, ScanSpec, SequenceSpec
 from jscan._frontend.step import Step, value_before
 from jscan._loops.bars import Bar
 from jscan._loops.chunks import Level, plan_levels
@@ -125,18 +126,10 @@ class LoopPlan:
 def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     """The plan of a loop and the flat inputs of its program."""
     states = [output for output in step.outputs if output.is_state]
-    values = [value_before(variable, step.axes) for variable in step.reads]
-    given = Inputs(
-        captured=step.captured,
-        reads=values,
-        sequences=[jax.tree.leaves(sequence.value) for sequence in spec.sequences],
-        initials=[s.initial_rows() if s.has_rows else s.initial for s in states],
-        constants=spec.non_sequence_leaves(),
-        limit=spec.limit,
-    )
+    given = _inputs(spec, step, states)
     inputs, form = jax.tree.flatten(given)
     updated = tuple(map(step.reads.index, step.updated))
-    shared = tuple(values[index] for index in updated)
+    shared = tuple(given.reads[index] for index in updated)
     _check_length(spec)
     bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
@@ -168,6 +161,17 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     if any(isinstance(leaf, jax.Ref) for leaf in inputs):
         _check_refs(plan)
     return plan, inputs
+
+
+def _inputs(spec: ScanSpec, step: Step, states: Sequence[OutputSpec]) -> Inputs:
+    return Inputs(
+        captured=step.captured,
+        reads=[value_before(variable, step.axes) for variable in step.reads],
+        sequences=[jax.tree.leaves(sequence.value) for sequence in spec.sequences],
+        initials=[s.initial_rows() if s.has_rows else s.initial for s in states],
+        constants=spec.non_sequence_leaves(),
+        limit=spec.limit,
+    )
 
 
 def _check_refs(plan: LoopPlan) -> None:
