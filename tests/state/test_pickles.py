@@ -166,3 +166,23 @@ def test_a_pickle_of_an_earlier_version():
     add = jscan.function(lambda: {old["count"]: old["count"] + np.int32(1)})
     add()
     assert old["count"].get_value() == 1
+
+
+def test_a_pickle_from_before_the_rooms():
+    """Written when every file lay in one folder; draws keep their samples."""
+    old = pickle.loads((OLD.parent / "of_2026_11_28.pickle").read_bytes())
+    with jax.enable_x64(False):
+        same = jscan.RandomStreams(7)
+        drawn = {
+            "choice": same.choice(size=(3,), a=5, replace=True),
+            "permutation": same.permutation(n=4),
+            "multinomial": same.multinomial(pvals=[0.2, 0.8]),
+        }
+        for name, draw in drawn.items():
+            assert old[name].stream is old["rng"].state
+            assert old[name].value.tolist() == draw.value.tolist()
+    assert old["w"].get_value()["a"].tolist() == [0.0, 1.0, 2.0]
+    old["updates"].apply()
+    assert old["w"].get_value()["a"].tolist() == [0.0, 0.0, 0.0]
+    assert "save_memory" in str(old["report"])
+    assert str(old["error"]) == "a text"

@@ -200,10 +200,3 @@ def is_ours(module: str) -> bool:
 
 def _is_skipped(module: str) -> bool:
     return is_ours(module) or module.partition(".")[0] == "jax"
-
-
-def explain_error(
-    name: str | None, place: str, *, needed: str, came: str, fix: str
-) -> str:
-    """The one wording of every argument error."""
-    return f"{loop_label(name)}: {place}: needed {needed}; got {came}. Fix: {fix}."

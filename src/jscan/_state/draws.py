@@ -35,6 +35,12 @@ class Draw(ArrayLike):
     _place: Position | None = None  # at top level: in the stream,
     _fixed: Any = None  # and the sample there
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In pickles of version 0.1.0 some distributions are objects of other kinds."""
+        self.__dict__.update(state)
+        if hasattr(self.distribution, "renewed"):
+            self.distribution = self.distribution.renewed()  # pyright: ignore
+
     @ArrayLike.value.getter
     def value(self) -> jax.Array:
         """The sample where the caller stands, ``[*size, ...]``."""

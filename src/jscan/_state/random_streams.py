@@ -264,3 +264,21 @@ def _shape(size: Any) -> tuple[int, ...] | None:
             fix="sizes are part of the program: pass a Python int",
             owner=_SUBJECT,
         ) from error
+
+
+class _Choice:
+    """`choice` in pickles of version 0.1.0."""
+
+    replace: bool
+
+    def renewed(self) -> distributions.Distribution:
+        return distributions.choice(self.replace)
+
+
+class _Permutation:
+    """`permutation` in pickles of version 0.1.0."""
+
+    n: int
+
+    def renewed(self) -> distributions.Distribution:
+        return distributions.permutation(self.n)
