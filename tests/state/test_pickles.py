@@ -184,5 +184,5 @@ def test_a_pickle_from_before_the_rooms():
     assert old["w"].get_value()["a"].tolist() == [0.0, 1.0, 2.0]
     old["updates"].apply()
     assert old["w"].get_value()["a"].tolist() == [0.0, 0.0, 0.0]
-    assert "save_memory" in str(old["report"])
+    assert "accumulate: the sum float32[] stays" in str(old["report"])
     assert str(old["error"]) == "a text"

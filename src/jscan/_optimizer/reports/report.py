@@ -90,7 +90,7 @@ class Report:
     loops: tuple[LoopReport, ...]
     temporary_bytes: tuple[int, int] | None = None
     failure: str | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] | None = None
 
     def __getitem__(self, name: str) -> LoopReport:
         """The loop of that name."""
@@ -122,7 +122,7 @@ class Report:
 
     def _time(self) -> str:
         """What the rules took, and the one that took most."""
-        times = {rule: 1e3 * seconds for rule, seconds in self.seconds.items()}
+        times = {rule: 1e3 * seconds for rule, seconds in (self.seconds or {}).items()}
         total, most = sum(times.values()), max(times, key=times.__getitem__)
         whole = f"time of the rules: {total:.3g} ms"
         return f"{whole}, of which {most} took {times[most]:.3g} ms"
