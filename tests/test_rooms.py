@@ -1,6 +1,8 @@
 """The house rule: a room imports from rooms below it, never beside or above it."""
 
 import ast
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,28 @@ def test_pass_families_do_not_see_each_other():
             if ".passes." in module:
                 other = module.split(".passes.")[1].split(".")[0]
                 assert other == family.removesuffix(".py"), f"{path}:{line}: {module}"
+
+
+def lengths(path: Path) -> Iterator[tuple[str, int]]:
+    """Functions of a file with their lines, docstrings aside."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            doc = ast.get_docstring(node) is not None
+            docs = (first.end_lineno or 0) - first.lineno + 1 if doc else 0
+            yield node.name, (node.end_lineno or 0) - node.lineno + 1 - docs
+
+
+def test_files_and_functions_are_short():
+    """A file has one idea, a function fits on a screen (pictures are drawn longer)."""
+    lines = {path: len(path.read_text().splitlines()) for path in FILES}
+    assert max(lines.values()) <= 300
+    assert statistics.median(lines.values()) <= 130
+    assert sum(lines.values()) <= 17_700  # it only shrinks; the aim is 16,500
+    long = {
+        f"{path.name}: {name}"
+        for path in FILES
+        for name, size in lengths(path)
+        if size > 40
+    }
+    assert long == {"plot.py: save_forecast"}

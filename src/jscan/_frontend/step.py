@@ -18,9 +18,10 @@ from jscan._base.errors import ScanTypeError, ScanValueError, loop_label
 from jscan._base.kinds import shown
 from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
 from jscan._frontend.returns import Returned, parse_return
-from jscan._frontend.signature import captured_names, check_arity
+from jscan._frontend.signature import check_arity
 from jscan._frontend.spec import OutputSpec, ScanSpec
 from jscan._frontend.state_types import promote_states
+from jscan._frontend.strict import another_precision, in_both, refuse_captured
 from jscan._jax.types import abstract_row, axes_of, varying
 from jscan._programs.program import Program
 from jscan._state import frames
@@ -97,9 +98,9 @@ def trace_step(spec: ScanSpec) -> Step:
         if outputs is None:
             program, captured = Program.close(closed)
             if spec.options.strict:
-                with jax.default_matmul_precision(_another_precision()):
+                with jax.default_matmul_precision(another_precision()):
                     again, _ = _trace_once(spec, completed, reads, axes)
-                _refuse_captured(spec, _in_both(closed, again), noted.reads)
+                refuse_captured(spec, in_both(closed, again), noted.reads)
             return Step(
                 **vars(noted), program=program, captured=captured, outputs=completed
             )
@@ -128,12 +129,6 @@ def _trace_once(
             returned = call_step(spec, [*slices, *past, *given])
             leaves = _flatten_returned(returned)
             rows = list(map(types_of, returned.outputs))
-        varies = {
-            variable: axes.get(variable, frozenset()).union(
-                *map(axes_of, jax.tree.leaves(value))
-            )
-            for variable, value in returned.updates.items()
-        }
         noted.append(
             Effects(
                 rows=rows,
@@ -141,13 +136,19 @@ def _trace_once(
                 updated=tuple(returned.updates),
                 draws={**seen.draws},
                 has_stop=returned.stop is not None,
-                axes=varies,
+                axes={v: _axes(v, x, axes) for v, x in returned.updates.items()},
             )
         )
         return leaves
 
     with jax.disable_jit(False):  # a Python loop that has no steps asks for types
         return jax.make_jaxpr(flat)(*inputs), noted[-1]
+
+
+def _axes(variable: SharedVariable, value: PyTree, known: Axes) -> frozenset[Any]:
+    """The manual axes along which a variable varies after a step."""
+    axes = map(axes_of, jax.tree.leaves(value))
+    return known.get(variable, frozenset()).union(*axes)
 
 
 def value_before(variable: SharedVariable, axes: Axes) -> PyTree:
@@ -265,37 +266,3 @@ def complete_outputs(
             "is a tuple or list is returned inside a list: [(h, c)]",
         )
     return outputs
-
-
-def _another_precision() -> str:
-    """A setting under which JAX traces anew what it has traced and kept."""
-    now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return "float32" if now != "float32" else "highest"
-
-
-def _in_both(closed: Any, again: Any) -> list[Any]:
-    """Arrays that a step met in two traces; those that it makes are other ones."""
-    return [x for x in closed.consts if any(x is other for other in again.consts)]
-
-
-def _refuse_captured(
-    spec: ScanSpec, captured: Sequence[Leaf], reads: Sequence[SharedVariable]
-) -> None:
-    """`strict=True`: nothing may reach the step but through its arguments."""
-    known = captured_names(spec.fn)
-    found = [
-        next((key for key, value in known.items() if value is leaf), "an array")
-        + f" ({type_text(leaf)})"
-        for leaf in captured
-    ] + [
-        repr(variable)
-        for variable in reads
-        if variable not in spec.listed and not isinstance(variable, Stream)
-    ]  # streams may come as in Theano
-    if found:
-        raise ScanTypeError(
-            "strict=True",
-            needed="a step that uses only its arguments",
-            came=f"a step that captures {', '.join(found)}",
-            fix="pass it in non_sequences and take it as an argument",
-        )

@@ -105,9 +105,8 @@ def function(
         [0, 1, 6]
     """
     if f is None:
-        options = dict(donate=donate, static_argnames=static_argnames, mode=mode)
-        options |= dict(name=name, no_default_updates=no_default_updates)
-        return functools.partial(function, **options)
+        how = dict(donate=donate, static_argnames=static_argnames, mode=mode, name=name)
+        return functools.partial(function, **how, no_default_updates=no_default_updates)
     name = str(name or getattr(f, "__name__", "function"))
     owner = f"function {name!r}"
     if not callable(f):

@@ -18,6 +18,7 @@ from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._functions.callable import Function
+from jscan._functions.named_types import typed
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
@@ -257,31 +258,9 @@ def _trace(
         return pick(results, computed)
 
     operands = [_as_operand(leaves[place]) for place in places]
-    given = [_Argument([], []) for _ in args]
-    named = {name: _Argument([], []) for name in kwargs}
-    for place, operand in zip(places, operands, strict=True):
-        (_, key, *path), _ = keyed[place]
-        argument = named[key.key] if hasattr(key, "key") else given[key.idx]
-        argument.names.append(jax.tree_util.keystr(tuple(path)))
-        argument.types.append(jax.typeof(operand))
+    given, named = typed(args, kwargs, [keyed[place][0] for place in places], operands)
     program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, marked, frame)
-
-
-@jax.tree_util.register_pytree_with_keys_class
-@dataclass(frozen=True)
-class _Argument:
-    """What is traced of an argument, under the names that JAX's errors give to it."""
-
-    names: list[str]
-    types: list[Any]
-
-    def tree_flatten_with_keys(self) -> Any:
-        return tuple(zip(self.names, self.types, strict=True)), tuple(self.names)
-
-    @classmethod
-    def tree_unflatten(cls, names: Any, types: Any) -> _Argument:
-        return cls(list(names), list(types))
 
 
 def _as_operand(leaf: Any) -> Leaf:
