@@ -6,7 +6,6 @@ import pytest
 
 from jscan import explain, optimize
 from jscan._jax.names import JAX_VERSION
-from jscan._optimizer.costs.machines import machine_for
 from support.optimizer.loops import (
     assert_same,
     check,
@@ -14,6 +13,7 @@ from support.optimizer.loops import (
     row_parts,
     row_shapes,
 )
+from support.optimizer.machines import SHIPPED
 
 ROWS = jax.random.normal(jax.random.key(0), (40, 3, 8), "float32")
 LONE = ROWS[:, 0]
@@ -165,7 +165,7 @@ def test_the_compiler_keeps_the_barrier_where_it_is_counted_on():
 
     text = jax.jit(two).lower(LONE).compile().as_text() or ""
     kernels = text[text.index("ENTRY") :].count(" fusion(")
-    if machine_for("cpu").whole_rows:
+    if SHIPPED["cpu"].whole_rows:
         assert kernels == 2
     elif JAX_VERSION < (0, 11):  # 0.11 keeps it as well, and gains by it less often
         assert kernels == 1
