@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
@@ -46,3 +47,25 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object) -> str | None
     if hasattr(val, "shape") and hasattr(val, "dtype"):
         return f"{val.dtype}{[*val.shape]}"  # pyright: ignore
     return None
+
+
+# What `make test` leaves to `make test-rest`: most of the time is spent here.
+SLOW = (
+    *("whole/", "fuzz/", "theano_answers/", "optimizer/passes/", "test_peers.py"),
+    *("optimizer/test_meshes.py", "optimizer/test_gpu_costs.py"),
+    *("optimizer/test_costs.py", "optimizer/test_effects.py"),
+    *("optimizer/test_custom_rules.py", "optimizer/test_regressions.py"),
+    *("programs/test_caches.py", "programs/test_primitive.py"),
+    *("functions/test_interrupts.py", "functions/test_settings.py"),
+    *("frontend/test_trees.py", "execution/test_long_lags.py"),
+    *("execution/test_stopped_rows.py", "execution/test_debug_combined.py"),
+    *("loops/test_progress_optimized.py", "scan/test_scan_transforms.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, by the places of files."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SLOW):
+            item.add_marker("slow")
