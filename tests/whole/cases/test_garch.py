@@ -15,8 +15,7 @@ pytestmark = pytest.mark.oracles
 @pytest.fixture(scope="module")
 def returns() -> np.ndarray:
     """Daily returns of the S&P 500 in percent, three years of the package's data."""
-    from arch.data import sp500
-
+    sp500 = pytest.importorskip("arch.data.sp500")
     prices = sp500.load()["Adj Close"]
     return (100 * prices.pct_change().dropna()).to_numpy()[:750]
 
