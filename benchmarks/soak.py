@@ -143,8 +143,8 @@ def _forget_failed_traces() -> None:
             finalizer.detach()
 
 
-# Growth that is none: the fragments of a heap, what others keep for good, and what a call
-# keeps that is made for the first time, as many are in the second half of one minute.
+# Growth that is none: the fragments of a heap, what others keep for good, and what a
+# call keeps that is made for the first time, as many are late in a run of one minute.
 ALLOWED = Memory(python=4.0, arrays=0, resident=100.0)
 
 

@@ -14,6 +14,9 @@ holds the place (with the loop's name), what was needed, what came, and the fix.
 raises an error need not know the loop: the verb it leaves signs it, see `signed`.
 """
 
+# What this file keeps in its errors is not for users.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import inspect
@@ -35,8 +38,10 @@ class ScanError(Exception):
         True
     """
 
-    owner: str | None = None  # who complains
-    unsigned = False  # True: the innermost verb that the error leaves becomes its owner
+    _owner: str | None = None  # who complains
+    _unsigned = (
+        False  # True: the innermost verb that the error leaves becomes its owner
+    )
 
     def __init__(
         self,
@@ -48,12 +53,12 @@ class ScanError(Exception):
     ) -> None:
         if needed:  # the one argument is the place
             args = (f"{args[0]}: needed {needed}; got {came}. Fix: {fix}.",)
-            self.owner, self.unsigned = owner, owner is None
+            self._owner, self._unsigned = owner, owner is None
         super().__init__(*args)
 
     def __str__(self) -> str:
         text = super().__str__()
-        return f"{self.owner}: {text}" if self.owner else text
+        return f"{self._owner}: {text}" if self._owner else text
 
 
 class ScanTypeError(ScanError, TypeError):
@@ -114,7 +119,7 @@ class UpdateCollision(ScanError, KeyError):
 
     def __str__(self) -> str:
         return (
-            f"{self.owner or 'Updates'}: Collision, the update of {self.args[-1]!r}: "
+            f"{self._owner or 'Updates'}: Collision, the update of {self.args[-1]!r}: "
             "needed one new value; got two different ones. Fix: leave one out; "
             "{**first, **second} keeps the second's values."
         )
@@ -167,9 +172,15 @@ class signed:
         pass
 
     def __exit__(self, kind: Any, error: object, traceback: Any) -> None:
-        if isinstance(error, ScanError) and error.unsigned:
+        if isinstance(error, ScanError) and error._unsigned:
             known = self.name if isinstance(self.name, str) else None  # else refused
-            error.owner, error.unsigned = loop_label(known), False
+            error._owner, error._unsigned = loop_label(known), False
+
+
+def unsigned(error: ScanError) -> ScanError:
+    """The error, whose owner will be the innermost verb that it leaves."""
+    error._unsigned = True
+    return error
 
 
 class Subject(str):

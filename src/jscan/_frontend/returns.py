@@ -22,6 +22,7 @@ from jscan._base.errors import (
     ScanTypeError,
     ScanValueError,
     UpdateCollision,
+    unsigned,
 )
 from jscan._base.kinds import shown
 from jscan._base.types import (
@@ -169,8 +170,7 @@ def _updates(part: Any) -> Updates:
     try:
         return Updates(part)
     except UpdateCollision as error:
-        error.unsigned = True  # it is the loop that has two values
-        raise
+        raise unsigned(error) from None  # it is the loop that has two values
 
 
 # ---------------------------------------------------------------------------- outputs

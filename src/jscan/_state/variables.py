@@ -46,10 +46,6 @@ class SharedVariable(ArrayLike):
         array(5, dtype=int32)
     """
 
-    # Where it was made, which pickling does not keep.
-    home: Any = None
-    birth: frames.Frame | None = None
-
     def __init__(
         self, value: PyTree, name: str | None = None, borrow: bool = False
     ) -> None:
@@ -161,6 +157,7 @@ class SharedVariable(ArrayLike):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
         self.stored = jax.tree.map(strong, state["value"])
+        self.home = self.birth = None  # where it was made is not kept
 
     def __repr__(self) -> str:
         return f"<SharedVariable {self.name or 'unnamed'}>"
