@@ -52,13 +52,13 @@ test-newest: .venv/.test
 test-nightly:
 	scripts/test-on-jax nightly pre 3.13 3.12
 
-notebooks: .venv/.test
+notebooks: .venv/.oracles
 	$(run) -m pytest -n $(WORKERS) --nbmake notebooks
 
 store-test-nightly:
 	scripts/test-on-jax nightly pre 3.13 3.12
 
-notebooks: .venv/.test
+notebooks: .venv/.oracles
 	$(run) scripts/store-notebooks
 
 docs: .venv/.docs
