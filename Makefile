@@ -55,10 +55,7 @@ test-nightly:
 notebooks: .venv/.oracles
 	$(run) -m pytest -n $(WORKERS) --nbmake notebooks
 
-store-test-nightly:
-	scripts/test-on-jax nightly pre 3.13 3.12
-
-notebooks: .venv/.oracles
+store-notebooks: .venv/.oracles
 	$(run) scripts/store-notebooks
 
 docs: .venv/.docs
