@@ -468,3 +468,15 @@ def test_variable_deleted_by_other_code():
         W.value  # noqa: B018
     with pytest.raises(ValueError, match=r"shared variable 'W'.*still exists"):
         jscan.function(lambda: W + 1.0)()
+
+
+@pytest.mark.parametrize("mode", [None, "DEBUG"])
+def test_what_a_function_returned_outlives_a_later_donation(mode):
+    w = jscan.shared(jnp.arange(3.0), name="w")
+    read = jscan.function(lambda: (w.value, {w: w + 1.0}), mode=mode)
+    both = jscan.function(lambda: ((new := w + 1.0), {w: new}), mode=mode)
+    in_place = jscan.function(lambda: {w: w + 1.0}, donate=True)
+    old, new = read(), both()
+    in_place()
+    assert old.tolist() == [0.0, 1.0, 2.0]
+    assert new.tolist() == [2.0, 3.0, 4.0]

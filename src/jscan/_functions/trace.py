@@ -238,7 +238,10 @@ def evaluate(
             fresh = check_value(variable, update, place)
             tree = jax.tree.structure(frames.value_of(variable))
             new[variable] = jax.tree.unflatten(tree, fresh)
-    return jax.tree.map(jnp.asarray, returned.packed()), new
+    # Line by line an output may be the very array of a variable, which a function that
+    # donates overwrites: the caller gets one of its own, as from a program.
+    own = jnp.asarray if frame.staged else jnp.array
+    return jax.tree.map(own, returned.packed()), new
 
 
 def _has_callbacks(jaxpr: Any) -> bool:
