@@ -54,6 +54,27 @@ def test_examples_of_module(module: str):
         assert run_examples(test).failed == 0
 
 
+ROOMS = CHECKOUT / "src" / "jscan"
+# From where a page may name a file.
+PLACES = (CHECKOUT, ROOMS, ROOMS / "_optimizer", CHECKOUT / "benchmarks")
+TEXTS = [*CHECKOUT.glob("*.md"), *PAGES, *ROOMS.rglob("*.md"), *ROOMS.rglob("*.py")]
+MADE = {"docs/_build/html"}
+
+
+@pytest.mark.parametrize("path", sorted({*TEXTS}), ids=lambda path: path.name)
+def test_files_that_a_text_names_exist(path: Path):
+    named = re.findall(r"`([a-z_.]*(?:/[\w.]+)+/?|\w+\.py)`", path.read_text())
+    places = (*PLACES, path.parent)
+    missing = [
+        name
+        for name in set(named) - MADE
+        if not any(
+            (at / f"{name}{end}").exists() for at in places for end in ("", ".py")
+        )
+    ]
+    assert not missing
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_python_block_of(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
