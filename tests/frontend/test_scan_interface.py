@@ -159,7 +159,7 @@ def test_two_numpy_sequences_with_fewer_steps():
 def test_sequence_too_short_for_its_taps_gives_no_rows(rows):
     """Two rows lie between taps -1 and 1: up to two rows there is no step."""
     x = jnp.ones((rows, 3))
-    with pytest.warns(UserWarning, match=rf"{rows} rows are fewer than the 3"):
+    with pytest.warns(UserWarning, match=rf"{rows} rows?, fewer than the 3"):
         outputs = jscan.scan(lambda a, b: a * b, dict(input=x, taps=[-1, 1])).outputs
     assert outputs.shape == (0, 3)
 

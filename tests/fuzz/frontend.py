@@ -43,7 +43,7 @@ def run(choices: Choices) -> str | None:
         return "unsettled: rounding decides when the loop stops"
     refusals = expected_refusals(program)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*rows are fewer than")
+        warnings.filterwarnings("ignore", ".*rows?, fewer than")
         try:
             actual = jax.tree.map(np.asarray, observed(program, numbers, lanes))
         except jscan.ScanError as error:

@@ -24,9 +24,7 @@ def fix_of_kind(value: Any) -> str:
     if kind == "O":
         return "give it a numeric dtype, as in values.astype(float), None as nan"
     if isinstance(value, jax.Ref):
-        return (
-            "use the Ref in the step itself, or pass the value it has, as in ref[...]"
-        )
+        return "use the Ref in the step itself, or pass its value, as in ref[...]"
     if value is None:
         return "leave it out, or pass a number"
     if isinstance(value, Iterator):
@@ -38,3 +36,9 @@ def fix_of_kind(value: Any) -> str:
     if isinstance(value, list | set) and not value:
         return "leave it out, or pass an array with 0 rows, as in jnp.zeros(0)"
     return "keep it in Python, where a step sees it, or pass the numbers in it"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something, as a sentence says it: ``1 entry``, ``2 entries``."""
+    several = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else several}"

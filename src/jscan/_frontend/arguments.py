@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanTypeError, ScanValueError
-from jscan._base.kinds import fix_of_kind, shown
+from jscan._base.kinds import counted, fix_of_kind, shown
 from jscan._base.types import (
     PyTree,
     converts,
@@ -271,14 +271,10 @@ def _lags(given: Any, place: str) -> tuple[int, ...]:
 
 
 def _check_initial_rows(spec: OutputSpec) -> None:
-    needed = f"initial of at least {spec.span} rows for taps={list(spec.taps)},"
+    needed = f"at least {spec.span} rows for taps={list(spec.taps)}"
     fix = f"stack the {spec.span} values before the first step, oldest first"
-    _check_rows(spec.initial, spec.place, f"multi-tap {needed}", fix)
+    _check_rows(spec.initial, spec.place, f"multi-tap initial of {needed},", fix)
     rows = min((x.shape[0] for x in jax.tree.leaves(spec.initial)), default=spec.span)
     if rows < spec.span:
-        raise ScanValueError(
-            f"{spec.place}: initial",
-            needed=f"at least {spec.span} rows for taps={list(spec.taps)}",
-            came=f"{rows} row{'s' * (rows != 1)}",
-            fix=f"give the {spec.span} values before the first step, oldest first",
-        )
+        place, came = f"{spec.place}: initial", counted(rows, "row")
+        raise ScanValueError(place, needed=needed, came=came, fix=fix)

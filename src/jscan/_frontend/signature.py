@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any
 
 from jscan._base.errors import ScanTypeError, is_ours
+from jscan._base.kinds import counted
 from jscan._base.types import is_array
 from jscan._frontend.spec import ScanSpec
 
@@ -28,9 +29,9 @@ def expected_signature(spec: ScanSpec) -> str:
         fallback = part.place.replace("outputs_info", "outputs")
         return named or (known[0] if known and is_array(part.source) else fallback)
 
-    fn_name = getattr(spec.fn, "__name__", "step")
-    fn_name = fn_name if fn_name.isidentifier() else "step"
-    return f"{fn_name}({', '.join(_names(spec, label))})"
+    name = getattr(spec.fn, "__name__", "step")
+    name = name if name.isidentifier() else "step"
+    return f"{name}({', '.join(_names(spec, label))})"
 
 
 def check_arity(spec: ScanSpec) -> None:
@@ -39,17 +40,16 @@ def check_arity(spec: ScanSpec) -> None:
     count = sum(len(part.taps) for part in tapped) + len(spec.non_sequences)
     if _obviously_takes(spec.fn, count):
         return
-    names = argument_names(spec)
     try:
         signature = inspect.signature(spec.fn)
     except (TypeError, ValueError):  # a builtin without a signature: let it speak
         return
     try:
-        signature.bind(*names)
+        signature.bind(*argument_names(spec))
     except TypeError as error:
         raise ScanTypeError(
             "fn",
-            needed=f"a step that accepts {count} positional arguments, "
+            needed=f"a step that accepts {counted(count, 'positional argument')}, "
             f"{expected_signature(spec)}",
             came=f"{getattr(spec.fn, '__name__', 'step')}{signature}",
             fix="take sequences first, then past outputs in the order of "

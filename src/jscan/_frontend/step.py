@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError, ScanValueError, loop_label
-from jscan._base.kinds import shown
+from jscan._base.kinds import counted, shown
 from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
 from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import check_arity
@@ -260,8 +260,8 @@ def complete_outputs(
     if len(outputs) != count:
         raise ScanValueError(
             "outputs_info",
-            needed=f"one entry for each of the {count} outputs of the step",
-            came=f"{len(outputs)} entries",
+            needed=counted(count, "entry") + ", one an output of the step",
+            came=counted(len(outputs), "entry"),
             fix="write None for every output that does not feed back; a state that "
             "is a tuple or list is returned inside a list: [(h, c)]",
         )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError, ScanValueError, loop_label, warn
 from jscan._base.integers import at_least
+from jscan._base.kinds import counted
 from jscan._base.types import Leaf, type_text
 from jscan._frontend.spec import SequenceSpec
 from jscan._jax.types import is_traced
@@ -63,12 +64,12 @@ def _most(max_steps: Any) -> int | None:
 
 def _warn_of_short(sequences: Sequence[SequenceSpec], name: str | None) -> None:
     """A sequence that does not fill the window of its taps allows no step."""
-    for sequence in sequences:
-        if 1 < sequence.window > sequence.rows:
+    for short in sequences:
+        if 1 < short.window > short.rows:
             warn(
-                f"{loop_label(name)}: {sequence.place}: {sequence.rows} rows are fewer "
-                f"than the {sequence.window} that taps={list(sequence.taps)} span, so "
-                "that there is no step. Fix: pass a longer sequence, or n_steps=0."
+                f"{loop_label(name)}: {short.place}: {counted(short.rows, 'row')}, "
+                f"fewer than the {short.window} that taps={list(short.taps)} span, so "
+                "there is no step. Fix: pass a longer sequence, or n_steps=0."
             )
 
 
@@ -109,9 +110,9 @@ def _check_lengths(count: int, sequences: Sequence[SequenceSpec]) -> None:
         if sequence.steps < count:
             raise ScanValueError(
                 sequence.place,
-                needed=f"at least {count} steps, as n_steps={count} asks",
-                came=f"{sequence.steps} steps ({sequence.rows} rows, taps="
-                f"{list(sequence.taps)})",
+                needed=f"at least {counted(count, 'step')}, as n_steps={count} asks",
+                came=f"{counted(sequence.steps, 'step')} "
+                f"({counted(sequence.rows, 'row')}, taps={list(sequence.taps)})",
                 fix=f"pass a longer sequence, or n_steps <= {sequence.steps}",
             )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jscan._base.kinds import counted
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._optimizer.record.cleanup import drop_unused, resolve_finals, substitute
 from jscan._optimizer.record.context import Context
@@ -34,10 +35,7 @@ def _unread_carries(loop: Loop) -> Loop:
 
 def _removed(loop: Loop, number: int, which: str, what: str = "carry") -> Loop:
     """The loop, which says how many of its carries or sequences are gone."""
-    if not number:
-        return loop
-    plural = {"carry": "carries"}.get(what, what + "s")
-    return loop.fired(f"removed {number} {what if number == 1 else plural} {which}")
+    return loop.fired(f"removed {counted(number, what)} {which}") if number else loop
 
 
 def _known_carries(loop: Loop, ends: Mapping[Any, Any]) -> Loop:
