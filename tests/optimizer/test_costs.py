@@ -31,6 +31,29 @@ def test_a_short_map_stays_a_loop():
     assert loop_lengths(optimize(mapped), jnp.tile(X, (200, 1))) == []
 
 
+def test_what_functions_cost_depends_on_which_they_are():
+    """A sine is not vectorised in a loop, a logistic of wide rows is."""
+    x = jnp.tile(X, (10, 4))
+
+    def mapped(function, x):
+        return jax.lax.scan(lambda _, row: (None, function(row)), None, x)[1]
+
+    assert loop_lengths(optimize(lambda x: mapped(jnp.sin, x)), x) == []
+    assert loop_lengths(optimize(lambda x: mapped(jax.nn.sigmoid, x)), x) == [500]
+
+
+def test_draws_leave_where_the_compiler_does_not_vectorise_them():
+    def drawn(key):
+        def step(total, i):
+            return total + jax.random.normal(jax.random.fold_in(key, i), (131,)), None
+
+        return jax.lax.scan(step, jnp.zeros(131), jnp.arange(146))[0]
+
+    left = loop_lengths(optimize(drawn), jax.random.key(0))
+    assert (146 in left) is (JAX_VERSION >= (0, 11))
+    assert_same(optimize(drawn)(jax.random.key(0)), drawn(jax.random.key(0)))
+
+
 def test_a_sum_of_entries_read_one_by_one_stays():
     """The trace of a matrix: a gather of all entries is slower than reading them."""
 

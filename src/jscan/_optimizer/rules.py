@@ -17,7 +17,7 @@ from jscan._optimizer.passes.hoist import (
 )
 from jscan._optimizer.passes.merge import padded_terms, repeats
 from jscan._optimizer.passes.save_memory import few_rows, last_row, logsumexp, residuals
-from jscan._optimizer.passes.small_dots import lags, tiny, weights
+from jscan._optimizer.passes.small_dots import from_sums, lags, tiny, weights
 from jscan._optimizer.record.rule import Rule
 
 RECOMPUTED_ROWS = Rule(
@@ -75,6 +75,11 @@ LOOP_RULES = (
         few_rows.run,
         "after the rule that keeps single rows: it cuts the loop into parts",
         mixes=True,
+    ),
+    Rule(
+        "small_dots.from_sums",
+        from_sums.run,
+        "before all that asks what is a product, or moves what is spread for one",
     ),
     Rule(
         "hoist.constants",
