@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.sharding import AxisType
 
 import jscan
+from support.comparing import assert_close
 from support.matrix_kinds import KINDS, SIZE, Loop
 from support.matrix_tools import SPECS, TOOLS, arguments, cell, cost, mesh_of
 
@@ -79,11 +79,7 @@ def test_cell(kind, tool):
                 run(plain, tool)
         return
     mine, theirs = run(ours, tool), run(plain, tool)
-    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
-    for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
-        assert one.shape == other.shape
-        assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, 2e-5, 2e-5)
+    assert_close(mine, theirs)
 
 
 def test_a_state_of_constants_becomes_varying_inside_shard_map():
@@ -101,6 +97,4 @@ def test_a_state_of_constants_becomes_varying_inside_shard_map():
     whole = lambda w, x: KINDS["plain"].plain(cell, w, x, jnp.zeros_like(h))
     both = lambda f: jax.jit(jax.value_and_grad(cost(f), (0, 1)))(w, x)
     mine, theirs = both(mapped), both(whole)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 2e-5, 2e-5), mine, theirs
-    )
+    assert_close(mine, theirs)
