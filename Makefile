@@ -77,7 +77,7 @@ format: .venv/.test
 	$(run) -m ruff format
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest .venv-nightly dist build forecast.png docs/_build docs/notebooks
+	rm -rf .venv .venv-oldest .venv-newest .venv-nightly .jax_cache dist build forecast.png docs/_build docs/notebooks
 
 # A stamp file says what has been installed; it is out of date when pyproject.toml changes.
 .venv/.demo: pyproject.toml scripts/make-environment
