@@ -4,7 +4,7 @@
 #   make quick       what to run while you type: rooms, names, the contract with JAX
 #   make test        lint, types and tests; what is slow, or compares with large
 #                    libraries, is left to test-all
-#   make test-all    every test, on the oldest and the newest JAX
+#   make test-all    every test; what depends on JAX, on its oldest and its newest
 #   make test-nightly  the contract with JAX and every test, on its pre-releases
 #   make notebooks   run the notebooks; make store-notebooks keeps their outputs
 #   make docs        build the site into docs/_build/html, and check it
