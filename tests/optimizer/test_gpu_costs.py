@@ -96,7 +96,7 @@ def _long(x):
     [
         (_inner_loop, 70, "does scan, beside which an iteration costs little"),
         (_large_product, 70, "does dot_general, beside which"),
-        (_long, 70, "71 operations, too many to repeat"),
+        (_long, 70, "71 operations, two are more than 128"),
         (decay, 31, "31 steps are too few"),
     ],
 )

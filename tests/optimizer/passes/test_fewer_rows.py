@@ -68,7 +68,7 @@ def test_fewer_steps_when_nothing_else_is_read():
 def test_refusals():
     """Small rows, an output read in full, rows all over, an effect."""
     small = selected(SELECTIONS["last three"])
-    assert "too few to cut" in reasons(small, A[:3], X, name="save_memory")
+    assert "bytes of rows, it pays from" in reasons(small, A[:3], X, name="save_memory")
     spread = selected(lambda ys: (ys[0], ys[-1]))
     assert "spread over" in reasons(spread, A, X, name="save_memory")
 

@@ -188,7 +188,7 @@ def stateless(x):
         (printing, "a step has an effect"),
         (reading_a_callback, "an effect stands between them"),
         (large, "a step does dot_general, which outweighs"),
-        (wide, "too many to gain by it"),
+        (wide, "bytes, one loop pays up to"),
         (some_rows, "only some rows of one of them are read"),
         (stateless, "one of them has no state"),
     ],

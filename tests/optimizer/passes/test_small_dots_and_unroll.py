@@ -203,11 +203,11 @@ def _many_rows(xs):
 @pytest.mark.parametrize(
     ("loop", "shape", "reason"),
     [
-        (_one_step_of(lambda c, x: c + x), (80, 64), "not tiny"),
+        (_one_step_of(lambda c, x: c + x), (80, 64), "bytes, several pay up to"),
         (_one_step_of(lambda c, x: c + x.sum() * c.max()), (80, 4), "more than"),
         (_one_step_of(lambda c, x: jnp.tanh(c + x)), (80,), "tanh, which outweighs"),
         (_one_step_of(lambda c, x: c + x), (63,), "63 steps are too few"),
-        (_many_rows, (80,), "10 rows, too many"),
+        (_many_rows, (80,), "10 rows, 4 steps more than 32"),
     ],
 )
 def test_unroll_says_why_not(loop, shape, reason):
