@@ -138,9 +138,8 @@ def _in_chunks(
         if meter:
             meter.report(done)
             done += count
-        # Not `static_argnums`, with which JAX keeps the function and all it holds.
         steps = lambda carry, part: chunk(carry, part, count)
-        if level.recomputed:
+        if level.recomputed:  # with `static_argnums` JAX would keep all `chunk` holds
             # Inside a loop the compiler cannot merge the two runs of a chunk into one.
             steps = jax.checkpoint(steps, prevent_cse=not within)
         carry, rows = steps(carry, part)
