@@ -17,6 +17,8 @@ import pytest
 
 import jscan
 
+pytestmark = pytest.mark.any_jax
+
 # Long messages are wrapped where they are shown.
 AS_SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

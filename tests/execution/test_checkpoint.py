@@ -8,6 +8,7 @@ import pytest
 import jscan
 from support import reference
 from support.checking import check_scan
+from support.comparing import assert_close
 from support.stops import executed_sum, temporary_bytes
 
 WAYS = [1, 3, 100, "sqrt", "recursive"]
@@ -61,7 +62,7 @@ def test_every_way_gives_the_rows_and_gradients_of_none(checkpoint, stops):
 
     both = jax.jit(jax.value_and_grad(run, has_aux=True), static_argnums=1)
     actual, expected = both(0.6, checkpoint), both(0.6, None)
-    jax.tree.map(np.testing.assert_allclose, actual, expected)
+    assert_close(actual, expected)
     assert int(actual[0][1]) == (8 if stops else 10)
 
 
@@ -80,7 +81,7 @@ def test_updates_and_draws():
     both = jax.value_and_grad(run, has_aux=True)
     expected = both(0.6, None)
     for checkpoint in (3, "recursive"):
-        jax.tree.map(np.testing.assert_allclose, both(0.6, checkpoint), expected)
+        assert_close(both(0.6, checkpoint), expected)
 
 
 def gradient_of_a_long_loop(checkpoint, body=lambda h: h):

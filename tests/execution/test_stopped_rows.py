@@ -129,7 +129,9 @@ def many(limit, **options):
 
 
 @pytest.mark.parametrize(
-    "transform", [jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))]
+    "transform",
+    [jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))],
+    ids=["jit", "vmap", "jit of vmap"],
 )
 def test_filled_of_any_rank_and_in_lanes(transform):
     limits = jnp.asarray([0.0, 2.0])

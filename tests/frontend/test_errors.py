@@ -21,6 +21,8 @@ import pytest
 import jscan
 from jscan._frontend.signature import _obviously_takes
 
+pytestmark = pytest.mark.any_jax
+
 # Not typed: these calls are wrong on purpose.
 scan: Any = partial(jscan.scan, name="storm")
 x = np.arange(6.0)
@@ -436,6 +438,10 @@ _signed.__signature__ = inspect.Signature([])  # type: ignore[attr-defined]
         functools.partial(lambda a, b: a, 1),
         [].append,
         _signed,
+    ],
+    ids=[
+        *("none", "one", "default", "rest", "by position", "by name", "named default"),
+        *("wrapped", "partial", "method", "signed"),
     ],
 )
 def test_what_a_step_takes_is_what_its_signature_says(fn):

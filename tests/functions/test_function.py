@@ -326,6 +326,7 @@ def test_bad_use(call, message, c):
         ((1.0,), {"z": 2.0}, "unexpected keyword argument 'z'"),
         ((1.0,), {"x": 2.0}, "multiple values for argument 'x'"),
     ],
+    ids=["many", "few", "unknown name", "twice"],
 )
 def test_wrong_number_of_arguments(args, kwargs, message):
     """Short: ours alone, with the signature; the same for every call."""
@@ -352,6 +353,7 @@ AS_IN_THEANO: Any = jscan.function  # called as its types forbid
         lambda c: AS_IN_THEANO(inputs=[], outputs=c, givens={}),
         lambda c: AS_IN_THEANO([1.0]),
     ],
+    ids=["updates=", "two arguments", "updates alone", "givens=", "a list"],
 )
 def test_calls_in_the_style_of_theano_get_a_hint(call, c):
     with pytest.raises(jscan.ScanTypeError, match=r"write jscan\.function\(lambda x"):

@@ -8,6 +8,7 @@ import pytest
 import jscan
 from support import reference
 from support.checking import check_scan
+from support.comparing import assert_close
 from support.stops import executed_sum, settled, temporary_bytes
 
 X = np.linspace(0.3, 1.9, 6)
@@ -94,11 +95,9 @@ def test_every_lane_stops_by_itself_with_its_own_gradient():
     expected = jax.tree.map(
         lambda *leaves: np.stack(leaves), *[single(*args, top) for top in tops]
     )
-    jax.tree.map(np.testing.assert_allclose, lanes(*args, tops), expected)
+    assert_close(lanes(*args, tops), expected)
     together = jax.jit(jax.grad(summed, (0, 1, 2)))(*args)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b.sum(0)), together, expected[1]
-    )
+    assert_close(together, jax.tree.map(lambda leaf: leaf.sum(0), expected[1]))
 
 
 def test_a_finished_lane_cannot_spoil_the_gradient():

@@ -10,6 +10,8 @@ from jscan import explain
 from jscan._optimizer import entry as _api
 from jscan._optimizer.reports import report as _report
 
+pytestmark = pytest.mark.any_jax
+
 X = jnp.ones((7, 3, 16))
 W = jnp.ones((16, 16)) / 16
 

@@ -64,6 +64,11 @@ def test_trees_and_keys():
         (lambda v, a: jnp.stack([v, a]).sum(0), [4.0, 6.0]),
         (lambda v, a: v.T.shape + v.shape, (2, 2)),
     ],
+    ids=[
+        *("v + 1", "1 - v", "a * v", "v * a", "np a * v", "v @ a", "a @ v", "v / a"),
+        *("a // v", "v**2", "2**v", "a % v", "-v", "abs", "v < a", "v >= 2", "v[1]"),
+        *("v + v", "stack", "shapes"),
+    ],
 )
 def test_operators_give_arrays(expression, expected):
     variable, array = jscan.shared(jnp.array([1.0, 2.0])), jnp.array([3.0, 4.0])

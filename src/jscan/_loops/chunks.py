@@ -138,9 +138,11 @@ def _in_chunks(
         if meter:
             meter.report(done)
             done += count
-        # Inside a loop the compiler cannot merge the two runs of a chunk into one.
-        again = jax.checkpoint(chunk, prevent_cse=not within, static_argnums=2)
-        carry, rows = (again if level.recomputed else chunk)(carry, part, count)
+        steps = lambda carry, part: chunk(carry, part, count)
+        if level.recomputed:  # with `static_argnums` JAX would keep all `chunk` holds
+            # Inside a loop the compiler cannot merge the two runs of a chunk into one.
+            steps = jax.checkpoint(steps, prevent_cse=not within)
+        carry, rows = steps(carry, part)
         return (done, carry), rows
 
     chunks, rest = divmod(length, size)

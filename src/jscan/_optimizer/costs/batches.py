@@ -79,7 +79,7 @@ class BatchCosts:
         saves = always or self.saved_nanoseconds(equation) > 0
         return is_expensive(equation) and saves
 
-    def pays_batched(
+    def keeps_in_loop(
         self,
         equations: Iterable[Any],
         length: int,
@@ -87,19 +87,26 @@ class BatchCosts:
         *,
         held: int = 0,
         new: int = 0,
-    ) -> bool:
-        """Whether equations save enough over all steps to leave the loop together.
+    ) -> str | None:
+        """Why equations save too little over all steps to leave the loop, if so.
 
         A step saves `extra` nanoseconds besides. The loop holds rows of `held` bytes
         anyway, and would hold `new` more.
         """
         if not self.batch_start:
-            return True
+            return None
         equations = list(equations)
-        if self._are_lone_dots(list(filter(is_expensive, equations))):
-            return False
-        saved = extra + sum(map(self.saved_nanoseconds, equations))
-        return length * saved >= self.batch_start + self._faults(held, held + new)
+        worth = list(filter(is_expensive, equations))
+        if not worth:
+            return "it is cheap, and another pass over memory is not"
+        if self._are_lone_dots(worth):
+            return f"a step does {self.lone_dot} multiplications by a vector as fast"
+        saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
+        cost = self.batch_start + self._faults(held, held + new)
+        if saved >= cost:
+            return None
+        saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
+        return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
     def _faults(self, *sizes: int) -> float:
         """Nanoseconds that the pages of fresh memory cost a call besides.
@@ -129,14 +136,14 @@ class BatchCosts:
         steps = equation.params["length"] if name == "scan" else 1
         return _OPAQUE * steps + _OPAQUE_ELEMENT * elements
 
-    def pays_as_map(
+    def keeps_map_in_loop(
         self,
         equations: Sequence[Any],
         rows: Sequence[Any],
         length: int,
         summed: bool = False,
-    ) -> bool:
-        """Whether a loop without state pays as one batch.
+    ) -> str | None:
+        """Why a loop without state does not pay as one batch, if so.
 
         A step reads or hands out a row of each of `rows`. With `summed`, its products
         are summed over all steps.
@@ -145,7 +152,7 @@ class BatchCosts:
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
             extra += ADDED_ELEMENT * sum(_elements(e.outvars) for e in products)
-        return self.pays_batched(equations, length, extra)
+        return self.keeps_in_loop(equations, length, extra)
 
     def _saved_by_dot(self, sizes: DotSizes) -> float:
         least, most = self.whole_dot

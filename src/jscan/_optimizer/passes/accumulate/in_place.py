@@ -56,7 +56,7 @@ def _written_rows(equation: Any, sums: Sums) -> tuple[Any, Atom] | None:
             and sums.is_read_once(operand)
             and other.aval == operand.aval
             and _is_stored(other, sums.dependence)
-            and is_zero(write.invars[0], sums.dependence, sums.dependence.loop)
+            and is_zero(write.invars[0], sums.dependence)
         ):
             return write, other
     return None
@@ -122,9 +122,6 @@ def _with_barrier(loop: Loop, array: Any, write: Any, reads: list[Any]) -> Loop:
 
 
 _LARGE = 4096
-
 _READS = frozenset({"gather", "dynamic_slice"})
-
 _OVERWRITES = frozenset({"scatter", "scatter-add", "dynamic_update_slice"})
-
 _WRITES = frozenset({"dynamic_update_slice", "scatter-add"})

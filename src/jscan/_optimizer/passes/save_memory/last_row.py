@@ -17,7 +17,6 @@ from jscan._jax.operations import is_expensive
 from jscan._jax.slices import of_rows
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.readers import is_last_row
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
     Applied,
@@ -51,7 +50,7 @@ def run(loop: Loop, context: Context) -> Loop:
             e.primitive.name in _REDUCTIONS and 0 in e.params["axes"] for e in readers
         ):
             loop = _reduce(loop, name, result.atom, readers, context)
-    return drop_unused(loop)
+    return loop
 
 
 def _keep_last(
@@ -85,7 +84,8 @@ def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
         return None
     last = slice(0, 1) if loop.reverse else slice(loop.length - 1, loop.length)
     rows = {v: x[last] for v, x in loop.sequences.items()}
-    (value,) = batched(upstream, [atom], loop.constants, rows, 1, context)
+    step = replace(loop, length=1, sequences=rows)
+    (value,) = batched(step, upstream, [atom], context)
     return Known(value[0])
 
 
