@@ -29,9 +29,13 @@ def expected_signature(spec: ScanSpec) -> str:
         fallback = part.place.replace("outputs_info", "outputs")
         return named or (known[0] if known and is_array(part.source) else fallback)
 
-    name = getattr(spec.fn, "__name__", "step")
-    name = name if name.isidentifier() else "step"
-    return f"{name}({', '.join(_names(spec, label))})"
+    return f"{step_name(spec.fn)}({', '.join(_names(spec, label))})"
+
+
+def step_name(fn: Callable[..., Any]) -> str:
+    """How texts call the step: by its name, if it has one."""
+    name = getattr(fn, "__name__", "step")
+    return name if name.isidentifier() else "step"
 
 
 def check_arity(spec: ScanSpec) -> None:

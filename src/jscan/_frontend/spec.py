@@ -153,6 +153,12 @@ class ScanSpec:
         """The arrays in `non_sequences`, in order; inputs of the loop."""
         return [leaf for leaf in self._constants if not _is_variable(leaf)]
 
+    @property
+    def constant_types(self) -> list[PyTree]:
+        """The types of the `non_sequence_leaves`, in the trees the step gets."""
+        types = lambda leaf: None if _is_variable(leaf) else jax.typeof(leaf)
+        return [jax.tree.map(types, s.value) for s in self.non_sequences]
+
     def non_sequence_arguments(self, arrays: Iterable[Leaf]) -> list[PyTree]:
         """What the step gets for its non_sequences, whose arrays are worth `arrays`."""
         stream = iter(arrays)

@@ -12,6 +12,7 @@ import jax
 from jscan._base.caches import Cache
 from jscan._base.errors import ScanTypeError, Subject
 from jscan._base.types import Leaf, is_array, is_number
+from jscan._functions.named_types import typed
 from jscan._state.array_likes import ArrayLike
 from jscan._state.variables import SharedVariable
 
@@ -63,19 +64,35 @@ class Arguments(NamedTuple):
         layout = Layout(len(self.leaves), self.kind.arrays, python)
         return self._replace(layout=layout)
 
-    def caller(self, fn: Callable[..., Any]) -> Callable[[Sequence[Leaf]], Any]:
+    def caller(self, fn: Callable[..., Any]) -> Caller:
         """The function of the traced leaves alone; it keeps none of those here."""
-        tree, size, traced = self.kind.tree, len(self.leaves), self.layout.traced
         constants = dict(zip(self.layout.constant, self.constants, strict=True))
+        return Caller(fn, self.kind.tree, self.layout.traced, constants)
 
-        def call(values: Sequence[Leaf]) -> Any:
-            leaves = constants | dict(zip(traced, values, strict=True))
-            flat = [leaves[place] for place in range(size)]
-            flat = [x.value if isinstance(x, Whole) else x for x in flat]
-            args, kwargs = jax.tree.unflatten(tree, flat)
-            return fn(*args, **kwargs)
 
-        return call
+@dataclass(frozen=True, eq=False)
+class Caller:
+    """A function of the traced leaves of its arguments."""
+
+    fn: Callable[..., Any]
+    tree: Any  # of all arguments
+    traced: list[int]  # places of the traced leaves
+    constants: dict[int, Any]  # the others
+
+    def __call__(self, values: Sequence[Leaf]) -> Any:
+        """Call the function."""
+        leaves = self.constants | dict(zip(self.traced, values, strict=True))
+        flat = [leaves[place] for place in range(len(leaves))]
+        flat = [x.value if isinstance(x, Whole) else x for x in flat]
+        args, kwargs = jax.tree.unflatten(self.tree, flat)
+        return self.fn(*args, **kwargs)
+
+    def named(self, values: Sequence[Leaf]) -> Any:
+        """The arguments as JAX shall name them: ``(args, kwargs)`` of `values` alone."""
+        size = len(self.traced) + len(self.constants)
+        args, kwargs = jax.tree.unflatten(self.tree, range(size))
+        keyed, _ = jax.tree.flatten_with_path((args, kwargs))
+        return typed(args, kwargs, [keyed[place][0] for place in self.traced], values)
 
 
 class Sorter:

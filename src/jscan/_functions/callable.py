@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanTypeError
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
+from jscan._base.verbs import shorten
 from jscan._functions.call_arguments import Arguments, Sorter
 from jscan._functions.compiled import Compiled, Result
 from jscan._functions.trace import Inputs, Missing, Notes, Settings, evaluate
@@ -57,8 +58,14 @@ class Function:
 
     def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
         """Call the function; all new values are stored together when it has ended."""
+        try:
+            return self._call(self._sort(args, kwargs))
+        except Exception as error:
+            shorten(error)
+            raise
+
+    def _call(self, arguments: Arguments) -> PyTree:
         inside = frames.current()
-        arguments = self._sort(args, kwargs)
         if self.settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         while True:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from jscan._base.errors import ScanTypeError, ScanValueError
+from jscan._base.verbs import verb
 from jscan._frontend.options import MODES
 from jscan._functions.callable import Function
 from jscan._functions.trace import Settings
 from jscan._programs.regions import usual_options
-
-Maker = TypeVar("Maker", bound=Callable[..., Any])
 
 _PORTING = (
     "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
@@ -21,28 +19,7 @@ _PORTING = (
 )
 
 
-def _hinting(make: Maker) -> Maker:
-    """Say how a call in Theano's style is written here."""
-    taken = inspect.signature(make)
-
-    @functools.wraps(make)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            taken.bind(*args, **kwargs)
-        except TypeError as error:
-            raise ScanTypeError(
-                "a call",
-                needed="one Python function, and options by name",
-                came=f"something else ({error})",
-                fix=_PORTING,
-                owner="jscan.function",
-            ) from None
-        return make(*args, **kwargs)
-
-    return checked  # type: ignore[return-value]
-
-
-@_hinting
+@verb(_PORTING)
 def function(
     f: Callable[..., Any] | None = None,
     *,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed, warn
 from jscan._base.kinds import shown
 from jscan._base.types import PyTree, type_text
+from jscan._base.verbs import verb
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
 from jscan._state.array_likes import unwrapped
@@ -18,8 +19,14 @@ from jscan._state.updates import with_updates
 from jscan._state.variables import SharedVariable
 
 _SUBJECT = Subject("jscan.grad")
+_FORM = (
+    "write jscan.grad(lambda: cost, [W, b]) for shared variables; for derivatives in "
+    "arguments use jax.grad"
+)
+_OF_JAX = {"argnums": _FORM, "argnames": _FORM}
 
 
+@verb(_FORM, _OF_JAX)
 def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
     """Gradient of a cost with respect to shared variables, at their values here.
 

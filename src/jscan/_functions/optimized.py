@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
+from jscan._base.verbs import shortened, verb
 from jscan._functions.callable import Function
 from jscan._functions.named_types import typed
+from jscan._jax.naming import name_after
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
@@ -27,6 +29,11 @@ from jscan._state import frames
 from jscan._state.updates import with_updates
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+_OF_JIT = dict.fromkeys(
+    ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames"),
+    "give that to jax.jit around it, as in jax.jit(jscan.optimize(f), ...)",
+)
 
 
 @overload
@@ -44,6 +51,7 @@ def optimize(
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 
 
+@verb("write jscan.optimize(f)(x), with the arguments behind it", _OF_JIT)
 def optimize(
     fun: Any = None,
     *,
@@ -98,6 +106,7 @@ def optimize(
         return fun.with_options(options)
     numbers = _Numbers()
 
+    @shortened
     @functools.wraps(fun)
     def optimized(*args: Any, **kwargs: Any) -> Any:
         if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
@@ -123,6 +132,7 @@ def _check_callable(verb: str, fun: Any) -> None:
         )
 
 
+@verb("write jscan.explain(f)(x), with the arguments behind it", _OF_JIT)
 def explain(
     fun: Callable[..., Any],
     *,
@@ -156,6 +166,7 @@ def explain(
     _check_callable("explain", fun)
     numbers = _Numbers()
 
+    @shortened
     def explained(*args: Any, **kwargs: Any) -> Report:
         if isinstance(fun, Function):
             program, operands = fun.traced(*args, **kwargs).jaxpr, None
@@ -239,8 +250,6 @@ def _trace(
     frame = frames.Frame({}, frames.Scope.REWRITTEN)
     marked: PyTree = None
 
-    # Under the name of `fun`, so that JAX's errors speak of it and of its arguments.
-    @functools.wraps(fun)
     def flat(*args: Any, **kwargs: Any) -> list[Any]:
         nonlocal marked
         here = list(leaves)
@@ -259,6 +268,7 @@ def _trace(
 
     operands = [_as_operand(leaves[place]) for place in places]
     given, named = typed(args, kwargs, [keyed[place][0] for place in places], operands)
+    name_after(flat, fun)
     program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, marked, frame)
 

@@ -13,8 +13,10 @@ from typing import Any
 import jax
 
 from jscan._base.errors import ScanValueError, signed
+from jscan._base.verbs import verb
 from jscan._execution.results import pack_outputs
 from jscan._frontend.arguments import normalise
+from jscan._frontend.hints import ORDER, SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import OutputSpec, ScanSpec
@@ -22,6 +24,7 @@ from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
 
+@verb(ORDER, SLIPS)
 def map(
     fn: Callable[..., Any],
     sequences: Any,
@@ -66,6 +69,7 @@ def map(
     )
 
 
+@verb(ORDER, SLIPS)
 def reduce(
     fn: Callable[..., Any],
     sequences: Any,
@@ -136,6 +140,7 @@ def _newest_initial(output: OutputSpec) -> Any:
     )
 
 
+@verb(ORDER, SLIPS)
 def foldl(
     fn: Callable[..., Any],
     sequences: Any,
@@ -168,6 +173,7 @@ def foldl(
     return reduce(fn, sequences, outputs_info, non_sequences, False, mode, name)
 
 
+@verb(ORDER, SLIPS)
 def foldr(
     fn: Callable[..., Any],
     sequences: Any,

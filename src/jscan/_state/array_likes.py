@@ -113,8 +113,8 @@ class ArrayLike:
         """
         if sys._getframe(1).f_code.co_name in _REFUSING:
             raise ScanValueError(
-                f"{self!r} was handed to a JAX function, which takes arrays only. "
-                f"Fix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
+                f"{self!r} was handed to a JAX function, which takes arrays only."
+                f"\nFix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
             )
         return lambda: self.value
 
