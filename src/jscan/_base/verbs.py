@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import jax
 
 from jscan._base.errors import ScanError, ScanTypeError, Subject, is_jax, is_ours
+from jscan._base.kinds import counted
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -24,19 +25,16 @@ _NO_SLIPS: Mapping[str, str] = MappingProxyType({})
 _NOTE = "This happened in "
 
 
-def verb(
-    fix: str, slips: Mapping[str, str] = _NO_SLIPS, owner: str | None = None
-) -> Callable[[Verb], Verb]:
+def verb(fix: str, slips: Mapping[str, str] = _NO_SLIPS) -> Callable[[Verb], Verb]:
     """Makes a function one whose errors are short, calls that do not fit among them.
 
     Args:
         fix: What to do about arguments that do not fit.
         slips: The same for names of arguments that others use.
-        owner: Who complains; by default ``jscan.`` and the function's name.
     """
 
     def mark(fn: Verb) -> Verb:
-        name = Subject(owner or f"jscan.{fn.__name__}")
+        name = Subject(f"jscan.{fn.__qualname__}".removesuffix(".__init__"))
 
         @functools.wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -44,7 +42,7 @@ def verb(
                 try:
                     return fn(*args, **kwargs)
                 except TypeError as error:
-                    if not _is_of_the_call(error):
+                    if not is_of_the_call(error):
                         raise
                     raise _wrong_call(fn, kwargs, error, name, fix, slips) from None
             except Exception as error:
@@ -109,7 +107,7 @@ def _can_be_mended(error: Exception, modules: Sequence[str]) -> bool:
     return not is_ours(innermost)
 
 
-def _is_of_the_call(error: TypeError) -> bool:
+def is_of_the_call(error: TypeError) -> bool:
     """Whether Python refused the arguments, so that the function was never entered."""
     return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
@@ -125,10 +123,14 @@ def _wrong_call(
     known = inspect.signature(fn).parameters
     unknown = [name for name in kwargs if name not in known]
     if not unknown:
-        _, _, came = str(error).partition("() ")
-        needed = f"{fn.__name__}({', '.join(known)})".replace("(self, ", "(")
+        names = [name for name in known if name != "self"]
+        of_self = len(known) > len(names)
         return ScanTypeError(
-            "a call", needed=needed, came=f"one that {came}", fix=fix, owner=owner
+            "a call",
+            needed=f"{owner.removeprefix('jscan.')}({', '.join(names)})",
+            came=came(str(error), of_self),
+            fix=fix,
+            owner=owner,
         )
     fixes = [slips.get(name) or _spelling(name, known) or fix for name in unknown]
     return ScanTypeError(
@@ -141,5 +143,14 @@ def _wrong_call(
 
 
 def _spelling(name: str, known: Mapping[str, Any]) -> str | None:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, 0.7)
     return f"write {close[0]}= for {name}=" if close else None
+
+
+def came(text: str, of_self: int = 0) -> str:
+    """What Python says of a call, as a part of our text; `of_self` is not counted."""
+    _, _, text = text.partition("() ")
+    if text.startswith("takes"):  # 1 positional argument but 2 were given
+        count = int(text.partition(" but ")[2].split()[0]) - of_self
+        return counted(count, "positional argument")
+    return f"one {text}".replace("one got", "one with")

@@ -105,13 +105,13 @@ def _holds(stop: Any) -> bool:
     try:
         # What is known stays known under `jax.jit`, where `condition` is traced.
         return bool(condition if is_traced(given) else np.asarray(given))
-    except jax.errors.TracerBoolConversionError as error:
+    except jax.errors.TracerBoolConversionError:
         raise ScanNotImplementedError(
             "mode='DEBUG'",
             needed="to know when the loop stops: this mode is a Python loop",
             came="an until() condition traced by jax.jit or jax.vmap",
             fix="call the function outside of them, or leave mode out",
-        ) from error
+        ) from None
 
 
 def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:

@@ -1,15 +1,15 @@
-"""What to do about the usual slips: in a call of `scan`, and in a step that is traced."""
+"""What to do about the usual slips: in a call of `scan`, and in a traced step."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
-from jscan._base.errors import loop_label
+from jscan._base.errors import ScanError, loop_label
 from jscan._base.types import PyTree, tree_text
 from jscan._base.verbs import add_place
 from jscan._frontend.signature import step_name
@@ -22,6 +22,10 @@ ORDER = (
 SLIPS = MappingProxyType(
     {
         "f": "pass the step first",
+        **dict.fromkeys(
+            ("in_axes", "out_axes", "axis", "axes"),
+            "leave it out: loops run along axis 0; jnp.moveaxis puts another there",
+        ),
         "xs": "write sequences= for xs=, and let the step take slices before states",
         "init": "write outputs_info= for init=, and let the step return the new state "
         "alone",
@@ -38,41 +42,64 @@ SLIPS = MappingProxyType(
     }
 )
 
-_DEBUG = 'or look at values with mode="DEBUG"'
+# Of the verbs that have fewer arguments.
+VIEW_SLIPS = SLIPS | dict.fromkeys(
+    [
+        *("n_steps", "strict", "profile", "return_list", "max_steps", "checkpoint"),
+        *("unroll", "progress", "mode", "truncate_gradient", "go_backwards"),
+    ],
+    "use jscan.scan, which has it",
+)
+
+_DEBUG = '; or look at values with mode="DEBUG"'
 _ERRORS = jax.errors
-# The first that fits counts.
+# JAX needed a value that it does not have; the first that fits counts.
 _FIXES: tuple[tuple[type[Exception], str], ...] = (
     (
         _ERRORS.TracerBoolConversionError,
-        "in place of if, while, and, or, not on a value of the loop write "
-        f"jnp.where(condition, a, b), jax.lax.cond, or & | ~; {_DEBUG}",
+        "in place of if, while, and, or, not on a traced value write "
+        "jnp.where(condition, a, b), jax.lax.cond, or & | ~",
     ),
     (
         _ERRORS.TracerIntegerConversionError,
         "in place of range write jax.lax.fori_loop or a scan; index an array, as in "
-        f"jnp.asarray(items)[i], not a list; {_DEBUG}",
+        "jnp.asarray(items)[i], not a list",
     ),
     (
         _ERRORS.TracerArrayConversionError,
-        f"in place of numpy write jax.numpy, as in jnp.sin for np.sin; {_DEBUG}",
+        "in place of numpy write jax.numpy, as in jnp.sin for np.sin",
     ),
     (
         _ERRORS.NonConcreteBooleanIndexError,
-        f"in place of x[mask] write jnp.where(mask, x, 0); {_DEBUG}",
+        "in place of x[mask] write jnp.where(mask, x, 0)",
     ),
     (
         _ERRORS.ConcretizationTypeError,
         "keep it an array: no float(...), int(...), .item(), math.sin(...) but "
-        f"x.astype(...), jnp.sin(x); a size must be a Python int; {_DEBUG}",
+        "x.astype(...), jnp.sin(x); a size must be a Python int",
     ),
 )
+# Errors of other kinds, by what they say.
+_WORDS = {
+    "Tracer has no attribute": "use what JAX's arrays have, or jax.numpy",
+    "concrete values of integer type": "a size must be a Python int",
+    **dict.fromkeys(
+        ("unhashable type: 'jaxlib", "unhashable type: 'Dynamic"),
+        "the key of an update is the variable: {w: new}, not {w.value: new}",
+    ),
+    **dict.fromkeys(
+        ("contracting dimensions", "ncompatible shapes"),
+        "compare the types above; a step of a loop sees one row of a sequence, without "
+        "the axis of time",
+    ),
+}
 
 
 def add_step(
     error: Exception,
     fn: Callable[..., Any],
     arguments: Sequence[Any],
-    name: str | None,
+    loop: str | None,
     index: int | None,
 ) -> None:
     """Note in which step of which loop the user's step failed, and how to mend it.
@@ -80,18 +107,51 @@ def add_step(
     Where it runs on real values, `index` is the number of the step.
     """
     step = "the step" if index is None else f"step {index}"
-    place = f"{step} of {loop_label(name)}, called as {called_as(fn, arguments)}"
-    fixes = (fix for kind, fix in _FIXES if isinstance(error, kind))
-    add_place(error, place, next(fixes, None))
+    add_call(error, f"{step} of {loop_label(loop)}", fn, arguments)
 
 
-def called_as(fn: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """The call with names and types: ``step(x_t: float32[3], h: float32[32])``."""
+def add_call(
+    error: Exception,
+    place: str,
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+    called: str = "step",
+    otherwise: str = _DEBUG,
+) -> None:
+    """Note where the user's function failed, how it was called, and how to mend it.
+
+    Args:
+        error: What it raised.
+        place: Where: ``the step of scan 'rnn'``.
+        fn: The function.
+        args: What it was called with.
+        kwargs: The same, by name.
+        called: What to call a function without a name.
+        otherwise: Another fix where JAX needed a value that it does not have.
+    """
+    types = ", ".join(_types(fn, args, kwargs))
+    fix = _fix_of(error, otherwise)
+    add_place(error, f"{place}, called as {step_name(fn, called)}({types})", fix)
+
+
+def _fix_of(error: Exception, otherwise: str) -> str | None:
+    for kind, fix in _FIXES:
+        if isinstance(error, kind):
+            return fix + otherwise
+    text = "" if isinstance(error, ScanError) else str(error)
+    return next((fix for words, fix in _WORDS.items() if words in text), None)
+
+
+def _types(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[str]:
+    """The arguments of a call with their names and types: ``x_t: float32[3]``."""
     try:
         signature = inspect.signature(fn)
-        bound = signature.bind(*arguments).arguments
+        bound = signature.bind(*args, **kwargs).arguments
     except (TypeError, ValueError):  # a builtin without a signature
-        return f"{step_name(fn)}({', '.join(map(_type, arguments))})"
+        return [*map(_type, args)]
     parts = []
     for name, value in bound.items():
         if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
@@ -99,7 +159,7 @@ def called_as(fn: Callable[..., Any], arguments: Sequence[Any]) -> str:
             parts += [f"{name}[{place}]: {_type(part)}" for place, part in named]
         else:
             parts.append(f"{name}: {_type(value)}")
-    return f"{step_name(fn)}({', '.join(parts)})"
+    return parts
 
 
 def _type(argument: PyTree) -> str:

@@ -265,7 +265,10 @@ def complete_outputs(
             "outputs_info",
             needed=counted(count, "entry") + ", one an output of the step",
             came=counted(len(outputs), "entry"),
-            fix="write None for every output that does not feed back; a state that "
-            "is a tuple or list is returned inside a list: [(h, c)]",
+            fix="return an output for each entry, or leave entries out"
+            if count < len(outputs)
+            else "write None for every output that does not feed back; a state that "
+            "is a tuple or list is returned inside a list: [(h, c)]; other than in "
+            "lax.scan, sequences come before initials",
         )
     return outputs

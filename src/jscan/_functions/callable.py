@@ -125,14 +125,8 @@ class Function:
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
             return arguments.layout.programs.get(arguments.constants)
-        except TypeError as error:
-            raise ScanTypeError(
-                "an argument",
-                needed="arrays, numbers, trees of them or hashable values",
-                came=str(error),
-                fix="convert it with jnp.asarray",
-                owner=self.settings.owner,
-            ) from error
+        except TypeError:
+            raise arguments.unhashable(self.settings.owner) from None
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
         """Trace with as few concrete ints as the function allows, and keep that."""
@@ -160,7 +154,7 @@ class Function:
             if compiled is None:
                 places = enumerate(arguments.layout.traced)
                 ints = [i for i, place in places if place in arguments.kind.integers]
-                call = arguments.caller(self.fn)
+                call = arguments.caller(self.fn, self.settings.owner)
                 compiled = Compiled(Inputs(call, tuple(ints), self.settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
@@ -273,7 +267,7 @@ class Function:
     def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
         arguments = arguments.laid_out(arguments.kind.integers)
-        call = arguments.caller(self.fn)
+        call = arguments.caller(self.fn, self.settings.owner)
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
             how = dict(staged=False, without_jit=True)

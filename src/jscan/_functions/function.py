@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jscan._base.errors import ScanTypeError, ScanValueError
+from jscan._base.errors import ScanTypeError, Subject, signed
+from jscan._base.kinds import brief
 from jscan._base.verbs import verb
-from jscan._frontend.options import MODES
+from jscan._frontend.options import check_mode
 from jscan._functions.callable import Function
 from jscan._functions.trace import Settings
 from jscan._programs.regions import usual_options
@@ -18,8 +19,10 @@ _PORTING = (
     "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
 )
 
+_OF_THEANO = dict.fromkeys(("inputs", "outputs", "updates", "givens"), _PORTING)
 
-@verb(_PORTING)
+
+@verb(_PORTING, _OF_THEANO)
 def function(
     f: Callable[..., Any] | None = None,
     *,
@@ -90,23 +93,17 @@ def function(
         raise ScanTypeError(
             "f",
             needed="a Python function",
-            came=f"{f!r:.60}",
+            came=brief(f),
             fix=_PORTING,
             owner=owner,
         )
-    if mode is not None and mode not in MODES:
-        raise ScanValueError(
-            "mode",
-            needed=f"None or one of {', '.join(map(repr, MODES))}",
-            came=repr(mode),
-            fix="leave mode out",
-            owner=owner,
-        )
+    with signed(Subject(owner)):
+        mode = check_mode(mode)
     names = static_argnames
     settings = Settings(
         name,
         donate=donate,
-        options=usual_options(mode in (None, "FAST_RUN")),
+        options=usual_options(mode == "FAST_RUN"),
         default_updates=not no_default_updates,
         static_argnames=(names,) if isinstance(names, str) else tuple(names),
         debug=mode == "DEBUG",

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
+from jscan._base.kinds import brief
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._base.verbs import shortened, verb
+from jscan._frontend.hints import add_call
 from jscan._functions.callable import Function
 from jscan._functions.named_types import typed
 from jscan._jax.naming import name_after
@@ -126,7 +128,7 @@ def _check_callable(verb: str, fun: Any) -> None:
         raise ScanTypeError(
             "fun",
             needed="a function",
-            came=f"{fun!r:.60}",
+            came=brief(fun),
             fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
             owner=f"jscan.{verb}",
         )
@@ -258,7 +260,7 @@ def _trace(
             here[place] = operand
         here_args, here_kwargs = jax.tree.unflatten(tree, here)
         with frame:
-            returned = with_updates(fun(*here_args, **here_kwargs))
+            returned = with_updates(_called(fun, here_args, here_kwargs))
         results, structure = jax.tree.flatten(returned)
         computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
         pairs = zip(computed, results, strict=True)
@@ -271,6 +273,15 @@ def _trace(
     name_after(flat, fun)
     program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, marked, frame)
+
+
+def _called(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        return fun(*args, **kwargs)
+    except Exception as error:
+        place = "the function to be optimized"
+        add_call(error, place, fun, args, kwargs, "f", "; or pass a Python number")
+        raise
 
 
 def _as_operand(leaf: Any) -> Leaf:

@@ -33,7 +33,6 @@ from jscan._state.streams import Stream
 from jscan._state.variables import SharedVariable, check_value
 
 
-
 @dataclass(frozen=True)
 class Settings:
     """How a function is compiled."""

@@ -16,7 +16,7 @@ from jscan._base.errors import ScanValueError, signed
 from jscan._base.verbs import verb
 from jscan._execution.results import pack_outputs
 from jscan._frontend.arguments import normalise
-from jscan._frontend.hints import ORDER, SLIPS
+from jscan._frontend.hints import ORDER, VIEW_SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import OutputSpec, ScanSpec
@@ -24,7 +24,7 @@ from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
 
-@verb(ORDER, SLIPS)
+@verb(ORDER, VIEW_SLIPS)
 def map(
     fn: Callable[..., Any],
     sequences: Any,
@@ -69,7 +69,7 @@ def map(
     )
 
 
-@verb(ORDER, SLIPS)
+@verb(ORDER, VIEW_SLIPS)
 def reduce(
     fn: Callable[..., Any],
     sequences: Any,
@@ -140,7 +140,7 @@ def _newest_initial(output: OutputSpec) -> Any:
     )
 
 
-@verb(ORDER, SLIPS)
+@verb(ORDER, VIEW_SLIPS)
 def foldl(
     fn: Callable[..., Any],
     sequences: Any,
@@ -173,7 +173,7 @@ def foldl(
     return reduce(fn, sequences, outputs_info, non_sequences, False, mode, name)
 
 
-@verb(ORDER, SLIPS)
+@verb(ORDER, VIEW_SLIPS)
 def foldr(
     fn: Callable[..., Any],
     sequences: Any,

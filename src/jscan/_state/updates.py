@@ -7,7 +7,13 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanTypeError, Subject, UpdateCollision, signed
+from jscan._base.errors import (
+    ScanAttributeError,
+    ScanTypeError,
+    Subject,
+    UpdateCollision,
+    signed,
+)
 from jscan._base.kinds import shown
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf, PyTree
@@ -74,6 +80,18 @@ class Updates(dict[SharedVariable, Any]):
         """Add updates; a different value for a variable already there is an error."""
         pairs = Updates(pairs).items()
         super().update({v: self._merged(v, value) for v, value in pairs})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise ScanAttributeError(
+            f"the attribute {name!r}",
+            needed="one of a dict, or apply",
+            came="none of them",
+            fix="of outputs, updates = scan(...) take the outputs: "
+            f"result.outputs[-1].{name}",
+            owner=_SUBJECT,
+        )
 
     def __add__(self, other: Any) -> Updates:
         merged = Updates(self)

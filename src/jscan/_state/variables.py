@@ -67,8 +67,8 @@ class SharedVariable(ArrayLike):
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
                 came=shown(wrong),
-                fix="take the variable's .value"
-                if isinstance(wrong, SharedVariable)
+                fix=f"take {wrong.label}.value"
+                if isinstance(wrong, ArrayLike)
                 else fix_of_kind(wrong),
                 owner=self.subject,
             )
