@@ -12,6 +12,9 @@ from jscan._base.types import Leaf, PyTree
 from jscan._jax.types import abstract_row
 from jscan._state.variables import SharedVariable
 
+# What a step may raise that took a variable for an array, or an array for one.
+WITHOUT_ARRAYS = (TypeError, ValueError, AttributeError)
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceSpec:

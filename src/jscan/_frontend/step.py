@@ -20,7 +20,7 @@ from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
 from jscan._frontend.hints import add_step
 from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import check_arity
-from jscan._frontend.spec import OutputSpec, ScanSpec
+from jscan._frontend.spec import WITHOUT_ARRAYS, OutputSpec, ScanSpec
 from jscan._frontend.state_types import promote_states
 from jscan._frontend.strict import another_precision, in_both, refuse_captured
 from jscan._jax.naming import name_after
@@ -87,7 +87,7 @@ def trace_step(spec: ScanSpec) -> Step:
         except frames.Lost as lost:
             reads = tuple(dict.fromkeys((*reads, *lost.reads)))
             continue
-        except (TypeError, ValueError) as error:
+        except WITHOUT_ARRAYS as error:
             if not spec.listed:
                 raise
             spec = spec.with_values(error)

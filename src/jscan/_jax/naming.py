@@ -46,7 +46,7 @@ def _behind(hidden: Sequence[str], given: inspect.Signature) -> inspect.Signatur
     for name in hidden:
         name = name if name.isidentifier() else "shared"
         while name in names or name in given.parameters:
-            name += "_"
+            name += "_value"
         names.append(name)
     first = [_Kind(name, _Kind.POSITIONAL_ONLY) for name in names]
     return inspect.Signature([*first, *given.parameters.values()])
