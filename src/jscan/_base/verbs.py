@@ -36,18 +36,15 @@ def verb(fix: str, slips: Mapping[str, str] = _NO_SLIPS) -> Callable[[Verb], Ver
     def mark(fn: Verb) -> Verb:
         name = Subject(f"jscan.{fn.__qualname__}".removesuffix(".__init__"))
 
+        @shortened
         @functools.wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                try:
-                    return fn(*args, **kwargs)
-                except TypeError as error:
-                    if not is_of_the_call(error):
-                        raise
-                    raise _wrong_call(fn, kwargs, error, name, fix, slips) from None
-            except Exception as error:
-                shorten(error)
-                raise
+                return fn(*args, **kwargs)
+            except TypeError as error:
+                if not is_of_the_call(error):
+                    raise
+                raise _wrong_call(fn, kwargs, error, name, fix, slips) from None
 
         return call  # type: ignore[return-value]
 

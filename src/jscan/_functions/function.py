@@ -19,7 +19,9 @@ _PORTING = (
     "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
 )
 
-_OF_THEANO = dict.fromkeys(("inputs", "outputs", "updates", "givens"), _PORTING)
+_OF_THEANO: dict[str, str] = dict.fromkeys(
+    ("inputs", "outputs", "updates", "givens"), _PORTING
+)
 
 
 @verb(_PORTING, _OF_THEANO)

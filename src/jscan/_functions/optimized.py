@@ -32,7 +32,7 @@ from jscan._state.updates import with_updates
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
-_OF_JIT = dict.fromkeys(
+_OF_JIT: dict[str, str] = dict.fromkeys(
     ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames"),
     "give that to jax.jit around it, as in jax.jit(jscan.optimize(f), ...)",
 )

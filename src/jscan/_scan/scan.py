@@ -69,7 +69,8 @@ def scan(
 
     Args:
         fn: The step: ordinary JAX code on slices without the time axis.
-        sequences: An array ``[L, ...]``, a pytree of arrays with one leading length,
+        sequences: An array ``[L, ...]`` (or a table that NumPy takes for one, such as
+            those of pandas), a pytree of arrays with one leading length,
             ``dict(input=..., taps=[...])``, or a list of these. Step ``i`` sees row
             ``i - min(taps, 0) + tap``; a sequence allows
             ``L + min(taps, 0) - max(taps, 0)`` steps, the shortest one decides.

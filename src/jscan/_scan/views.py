@@ -38,7 +38,8 @@ def map(
 
     Args:
         fn: ``fn(elements..., non_sequences...)``.
-        sequences: As in `scan`; taps are allowed.
+        sequences: As in `scan`, several in a list (`map` of Python takes them one by
+            one); taps are allowed.
         non_sequences: As in `scan`.
         truncate_gradient: As in `scan`.
         go_backwards: As in `scan`.

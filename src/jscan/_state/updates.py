@@ -52,8 +52,7 @@ class Updates(dict[SharedVariable, Any]):
         self, pairs: Mapping[SharedVariable, Any] | Iterable[Any] | None = None
     ) -> None:
         super().__init__()
-        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
-        for variable, value in () if pairs is None else pairs:
+        for variable, value in _pairs(pairs):
             self[variable] = self._merged(variable, value)
 
     def _merged(self, variable: SharedVariable, value: Any) -> Any:
@@ -119,6 +118,22 @@ class Updates(dict[SharedVariable, Any]):
 
 
 OrderedUpdates = Updates
+
+
+def _pairs(given: Any) -> Iterable[Any]:
+    if given is None or isinstance(given, Mapping):
+        return () if given is None else given.items()
+    try:
+        return [(variable, value) for variable, value in given]
+    except (TypeError, ValueError):
+        raise ScanTypeError(
+            "updates",
+            needed="a dict, or pairs of a shared variable and its new value",
+            came=shown(given),
+            fix="write {variable: new}; arrays are in the outputs of "
+            "outputs, updates = scan(...)",
+            owner=_SUBJECT,
+        ) from None
 
 
 def checked_update(variable: SharedVariable, value: Any) -> list[Leaf]:

@@ -76,7 +76,7 @@ STATE: Table = {
     "set_value of another dtype": Mistake(
         lambda: w.set_value(np.ones(3, complex)),
         ("'w': set_value", r"float64\[3\]", "complex", r"\.astype\('float64'\)"),
-        lambda: w.set_value(np.ones(3, complex).real.astype("float64")),
+        lambda: w.set_value(np.abs(np.ones(3, complex)).astype("float64")),
     ),
     "set_value of text": Mistake(
         lambda: w.set_value("zeros"),
@@ -180,6 +180,16 @@ STATE: Table = {
         lambda: jscan.Updates({w: np.ones((3, 3))}).apply(),
         ("Updates: <SharedVariable w>", r"float64\[3\]", r"float64\[3,3\]", "Fix: "),
         lambda: jscan.Updates({w: np.ones(3)}).apply(),
+    ),
+    "the rows of a loop taken for its updates": Mistake(
+        lambda: scan(lambda a: a, x).updates + x,
+        (
+            "Updates: updates",
+            "needed a dict, or pairs",
+            "Array",
+            "outputs, updates = sc",
+        ),
+        lambda: scan(lambda a: a, x).outputs + x,
     ),
     # Functions.
     "theano.function's arguments": Mistake(

@@ -267,7 +267,7 @@ STEPS: Table = {
         lambda: scan(lambda a, h: (h + a, jscan.until((h > 2).any())), xs, h0),
     ),
     "until in an if": Mistake(
-        lambda: scan(lambda a: a if jscan.until(a > 2) else -a, x),
+        lambda: scan(lambda a: a if bool(jscan.until(a > 2)) else -a, x),
         ("until", "one in an if", "return it last"),
         lambda: scan(lambda a: (a, jscan.until(a > 2)), x),
     ),
