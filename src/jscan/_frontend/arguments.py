@@ -165,9 +165,8 @@ def _taps(taps: Any, default: tuple[int, ...], place: str) -> tuple[int, ...]:
             f"{place}: taps",
             needed="an integer, or integers in an order: a list, a range, an array",
             came=brief(taps),
-            fix="write a list, in the order of the step's arguments"
-            if isinstance(taps, set | frozenset)
-            else f"write whole numbers, as in taps={list(default)}",
+            fix=f"write whole numbers in a list, as in taps={list(default)}, in the "
+            "order of the step's arguments",
         ) from None
     if not found:
         raise ScanValueError(

@@ -341,7 +341,7 @@ CALLS: Table = {
     ),
     "a set of taps": Mistake(
         lambda: scan(lambda a, b: a, dict(input=x, taps={-1, 0})),
-        (r"sequences\[0\]: taps", "in an order", "write a list"),
+        (r"sequences\[0\]: taps", "in an order", "in a list, as in"),
         lambda: scan(lambda a, b: a, dict(input=x, taps=[-1, 0])),
     ),
     "positive taps of a state": Mistake(
