@@ -205,7 +205,7 @@ def test_one_tap_without_a_list(tap):
 )
 def test_other_taps_are_refused(taps):
     with pytest.raises(
-        TypeError, match=r"outputs_info\[0\]: taps: needed .*taps=\[-1\]"
+        TypeError, match=r"(?s)outputs_info\[0\]: taps: needed .*taps=\[-1\]"
     ):
         jscan.scan(
             lambda a, b: a, outputs_info=dict(initial=jnp.ones(2), taps=taps), n_steps=1

@@ -196,7 +196,9 @@ def test_gradient_inside_and_transformations_outside(c):
     assert jax.grad(energy)(2.0) == 3.0
     assert jax.vmap(energy)(jnp.arange(3.0)).tolist() == [0.0, 3.0, 6.0]
     add = jscan.function(lambda x: (x, {W: W + x}))
-    with pytest.raises(TypeError, match=r"'<lambda>'.*<SharedVariable W>.*jax\.grad"):
+    with pytest.raises(
+        TypeError, match=r"(?s)'<lambda>'.*<SharedVariable W>.*jax\.grad"
+    ):
         jax.grad(add)(2.0)
     assert W.get_value().tolist() == [1.0, 2.0]
 
@@ -466,9 +468,9 @@ def test_variables_never_share_a_buffer_after_an_update():
 def test_variable_deleted_by_other_code():
     W = jscan.shared(jnp.zeros(3), name="W")
     W.value.delete()
-    with pytest.raises(ValueError, match=r"shared variable 'W'.*still exists"):
+    with pytest.raises(ValueError, match=r"(?s)shared variable 'W'.*still exists"):
         W.value  # noqa: B018
-    with pytest.raises(ValueError, match=r"shared variable 'W'.*still exists"):
+    with pytest.raises(ValueError, match=r"(?s)shared variable 'W'.*still exists"):
         jscan.function(lambda: W + 1.0)()
 
 

@@ -298,7 +298,9 @@ def test_in_a_terminal():
 def test_without_tqdm_the_error_names_the_extra(monkeypatch):
     on_screen.tqdm_class.cache_clear()
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(ImportError, match=r"progress.*tqdm.*jscan\[progress\]") as seen:
+    with pytest.raises(
+        ImportError, match=r"(?s)progress.*tqdm.*jscan\[progress\]"
+    ) as seen:
         loop(X)
     assert isinstance(seen.value, jscan.ScanError)
     on_screen.tqdm_class.cache_clear()

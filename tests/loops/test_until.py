@@ -282,7 +282,7 @@ def test_debug_mode_agrees():
 
 
 def test_condition_is_a_scalar_and_any_nonzero_number_stops():
-    with pytest.raises(ValueError, match=r"storm.*until.*scalar.*any"):
+    with pytest.raises(ValueError, match=r"(?s)storm.*until.*scalar.*any"):
         jscan.scan(lambda a: (a, jscan.until(a > 0)), jnp.ones((3, 2)), name="storm")
     rows, _ = jscan.scan(lambda a: (a, jscan.until(a - 1)), jnp.array([1, 1, 3, 4]))
     assert rows.tolist() == [1, 1, 3]

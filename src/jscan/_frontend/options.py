@@ -8,6 +8,7 @@ from typing import Any
 
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.integers import as_integer, at_least
+from jscan._base.kinds import brief, shown
 from jscan._frontend.spec import Options
 
 MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
@@ -24,16 +25,23 @@ def _name(name: Any) -> str | None:
     raise _wrong_type("name", "a string or None", name, "write name='...'")
 
 
-def _mode(mode: Any) -> str:
+def check_mode(mode: Any) -> str:
+    """The mode, None being the usual one."""
     if mode is None:
         return "FAST_RUN"
     if isinstance(mode, str) and mode in MODES:
         return mode
+    fix = "leave mode out for the usual, optimized loop"
+    name = str(mode).upper()
+    if "DEBUG" in name or "NAN" in name:  # Theano's DebugMode, NanGuardMode
+        fix = 'write mode="DEBUG", which runs in Python and looks for NaN'
+    elif name in MODES:
+        fix = f"write mode={name!r}"
     raise ScanValueError(
         "mode",
         needed=f"None or one of {', '.join(map(repr, MODES))}",
-        came=repr(mode),
-        fix="leave mode out for the usual, optimized loop",
+        came=brief(mode),
+        fix=fix,
     )
 
 
@@ -127,7 +135,7 @@ def _check_bar(settings: dict[str, Any]) -> None:
             needed="options that stay what they are",
             came=str(error),
             fix="write the postfix as text",
-        ) from error
+        ) from None
 
 
 def _bar_options() -> list[str]:
@@ -143,13 +151,12 @@ def _bar_options() -> list[str]:
 
 
 def _wrong_type(place: str, needed: str, value: Any, fix: str) -> ScanTypeError:
-    came = f"{value!r:.60} of type {type(value).__name__}"
-    return ScanTypeError(place, needed=needed, came=came, fix=fix)
+    return ScanTypeError(place, needed=needed, came=shown(value), fix=fix)
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": _name,
-    "mode": _mode,
+    "mode": check_mode,
     "truncate_gradient": _truncation,
     "go_backwards": bool,
     "strict": bool,

@@ -12,6 +12,9 @@ from jscan._base.types import Leaf, PyTree
 from jscan._jax.types import abstract_row
 from jscan._state.variables import SharedVariable
 
+# What a step may raise that took a variable for an array, or an array for one.
+WITHOUT_ARRAYS = (TypeError, ValueError, AttributeError)
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceSpec:
@@ -152,6 +155,12 @@ class ScanSpec:
     def non_sequence_leaves(self) -> list[Leaf]:
         """The arrays in `non_sequences`, in order; inputs of the loop."""
         return [leaf for leaf in self._constants if not _is_variable(leaf)]
+
+    @property
+    def constant_types(self) -> list[PyTree]:
+        """The types of the `non_sequence_leaves`, in the trees the step gets."""
+        types = lambda leaf: None if _is_variable(leaf) else jax.typeof(leaf)
+        return [jax.tree.map(types, s.value) for s in self.non_sequences]
 
     def non_sequence_arguments(self, arrays: Iterable[Leaf]) -> list[PyTree]:
         """What the step gets for its non_sequences, whose arrays are worth `arrays`."""

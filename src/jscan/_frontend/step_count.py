@@ -123,7 +123,6 @@ def _as_count(value: Any, place: str) -> int:
         0,
         value,
         place,
-        needed="an integer of at least 0",
+        needed="an integer scalar of at least 0",
         fix="for a reversed loop use go_backwards=True",
-        kind="integer scalar",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ import numpy as np
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
+from jscan._functions.call_arguments import Caller
 from jscan._jax.jaxprs import open_jaxpr
+from jscan._jax.naming import name_after
 from jscan._jax.types import is_traced
 from jscan._optimizer import Options
 from jscan._programs.program import Program
@@ -29,8 +31,6 @@ from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
 from jscan._state.streams import Stream
 from jscan._state.variables import SharedVariable, check_value
-
-Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Settings:
 class Inputs:
     """What the program of a function takes, and how it is traced."""
 
-    call: Call  # the user's function
+    call: Caller  # the user's function, on flat arguments
     integers: tuple[int, ...]  # which of its arguments came as Python ints
     settings: Settings
     updated: tuple[SharedVariable, ...] = ()  # under some setting at least
@@ -149,8 +149,10 @@ def _recorded(
 ) -> Any:
     """The program of the user's function; asks for more where it has used no input."""
     seen: dict[SharedVariable, PyTree] = {}
+    count = len(inputs.reads)
 
-    def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
+    def flat(*args: Any, **kwargs: Any) -> Any:
+        bound, leaves = args[:count], jax.tree.leaves((args[count:], kwargs))
         values = dict(zip(inputs.reads, bound, strict=True))
         frame = frames.Frame(values, frames.Scope.FUNCTION)
         integers = {index: leaves[index] for index in inputs.integers}
@@ -163,8 +165,10 @@ def _recorded(
         notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
         return packed, notes.leaves_of(new)
 
+    name_after(flat, inputs.call.fn, [variable.label for variable in inputs.reads])
+    given, named = inputs.call.named(arguments)
     try:
-        closed = jax.make_jaxpr(flat)(bound, arguments)
+        closed = jax.make_jaxpr(flat)(*bound, *given, **named)
     except frames.Lost as lost:
         raise Missing(inputs, lost.reads) from None
     _raise_missing(inputs, notes, seen, closed.consts)
@@ -208,7 +212,7 @@ def _identity(constant: Any) -> Any:
 
 
 def evaluate(
-    call: Call, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
+    call: Caller, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
 ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
     """Call the function in its frame: packed outputs, new values of variables."""
     value = call(leaves)

@@ -12,6 +12,7 @@ from jscan._base.errors import ScanNotImplementedError, signed
 from jscan._base.lists import cut
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
+from jscan._base.verbs import verb
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.plan import LoopPlan, plan_loop
 from jscan._execution.profile import records, run_timed
@@ -26,6 +27,7 @@ from jscan._execution.results import (
 )
 from jscan._execution.run import run_loop
 from jscan._frontend.arguments import normalise
+from jscan._frontend.hints import ORDER, SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import ScanSpec
@@ -37,6 +39,7 @@ from jscan._state.streams import hand_on
 from jscan._state.updates import Updates
 
 
+@verb(ORDER, SLIPS)
 def scan(
     fn: Callable[..., Any],
     sequences: Any = None,
@@ -66,7 +69,8 @@ def scan(
 
     Args:
         fn: The step: ordinary JAX code on slices without the time axis.
-        sequences: An array ``[L, ...]``, a pytree of arrays with one leading length,
+        sequences: An array ``[L, ...]`` (or a table that NumPy takes for one, such as
+            those of pandas), a pytree of arrays with one leading length,
             ``dict(input=..., taps=[...])``, or a list of these. Step ``i`` sees row
             ``i - min(taps, 0) + tap``; a sequence allows
             ``L + min(taps, 0) - max(taps, 0)`` steps, the shortest one decides.

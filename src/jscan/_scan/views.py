@@ -13,8 +13,10 @@ from typing import Any
 import jax
 
 from jscan._base.errors import ScanValueError, signed
+from jscan._base.verbs import verb
 from jscan._execution.results import pack_outputs
 from jscan._frontend.arguments import normalise
+from jscan._frontend.hints import ORDER, VIEW_SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import OutputSpec, ScanSpec
@@ -22,6 +24,7 @@ from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
 
+@verb(ORDER, VIEW_SLIPS)
 def map(
     fn: Callable[..., Any],
     sequences: Any,
@@ -35,7 +38,8 @@ def map(
 
     Args:
         fn: ``fn(elements..., non_sequences...)``.
-        sequences: As in `scan`; taps are allowed.
+        sequences: As in `scan`, several in a list (`map` of Python takes them one by
+            one); taps are allowed.
         non_sequences: As in `scan`.
         truncate_gradient: As in `scan`.
         go_backwards: As in `scan`.
@@ -66,6 +70,7 @@ def map(
     )
 
 
+@verb(ORDER, VIEW_SLIPS)
 def reduce(
     fn: Callable[..., Any],
     sequences: Any,
@@ -136,6 +141,7 @@ def _newest_initial(output: OutputSpec) -> Any:
     )
 
 
+@verb(ORDER, VIEW_SLIPS)
 def foldl(
     fn: Callable[..., Any],
     sequences: Any,
@@ -168,6 +174,7 @@ def foldl(
     return reduce(fn, sequences, outputs_info, non_sequences, False, mode, name)
 
 
+@verb(ORDER, VIEW_SLIPS)
 def foldr(
     fn: Callable[..., Any],
     sequences: Any,

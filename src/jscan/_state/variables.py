@@ -16,9 +16,18 @@ from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
+from jscan._base.verbs import verb
 from jscan._jax.types import is_traced
 from jscan._state import donation, frames
 from jscan._state.array_likes import ArrayLike
+
+_OF_THEANO = {
+    "dtype": "give the value this dtype, as in np.zeros(3, 'float32')",
+    "broadcastable": "leave it out: axes of length 1 broadcast as in NumPy",
+    "strict": "leave it out: set_value refuses another dtype or rank",
+    "allow_downcast": "give the value its dtype, as in np.zeros(3, 'float32')",
+    "target": "leave it out; jax.device_put the value",
+}
 
 
 class SharedVariable(ArrayLike):
@@ -58,8 +67,8 @@ class SharedVariable(ArrayLike):
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
                 came=shown(wrong),
-                fix="take the variable's .value"
-                if isinstance(wrong, SharedVariable)
+                fix=f"take {wrong.label}.value"
+                if isinstance(wrong, ArrayLike)
                 else fix_of_kind(wrong),
                 owner=self.subject,
             )
@@ -163,6 +172,7 @@ class SharedVariable(ArrayLike):
         return f"<SharedVariable {self.name or 'unnamed'}>"
 
 
+@verb("write jscan.shared(value, name='W')", _OF_THEANO)
 def shared(
     value: PyTree, name: str | None = None, borrow: bool = False
 ) -> SharedVariable:
