@@ -32,6 +32,7 @@ from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import ScanSpec
 from jscan._frontend.step import trace_step
+from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
 from jscan._loops.bars import running
 from jscan._state import frames
@@ -214,7 +215,7 @@ def run_scan(spec: ScanSpec) -> ScanResult:
 def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
     """Run the loop; an eager one within its progress bar, and timed."""
     found = records(plan)
-    if any(map(is_traced, inputs)):
+    if is_staging() or any(map(is_traced, inputs)):
         for record in found:
             record.traced += 1
         return run_loop(plan, inputs)
