@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 from itertools import combinations
+from pathlib import Path
 from xml.etree import ElementTree
 
 import jax
@@ -261,3 +263,12 @@ def test_a_notebook_shows_it_and_a_file_holds_it():
     assert drawing._repr_svg_() == drawing.svg
     assert re.match(r'<svg xmlns="http://www.w3.org/2000/svg" ', drawing.svg)
     assert "http" not in drawing.svg.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_figure_of_the_readme_is_drawn_by_it():
+    """After a change of the drawing: run scripts/draw-figures."""
+    checkout = Path(__file__).parents[2]
+    script = runpy.run_path(str(checkout / "scripts" / "draw-figures"))
+    stored = (checkout / "docs" / "figures" / "loop.svg").read_text()
+    with jax.enable_x64(False):
+        assert stored.startswith(script["draw_loop"]())
