@@ -205,6 +205,35 @@ def test_under_transformations():
     assert [(port.name, port.type) for port in reads] == [("w", "float32[]")] * 3
 
 
+def test_in_a_step_and_of_a_step_that_holds_a_loop():
+    """What is drawn in a step is the loop there; no draw of its stream is taken."""
+    rng, drawn = jscan.RandomStreams(1), []
+    rows = zeros(3, 4)
+
+    def outer(row, start):
+        noise = rng.normal(size=(), dtype="float32")
+        inner = lambda x, h: h + x + noise
+        drawn.append(jscan.draw(inner, row, start, name="inner"))
+        return jscan.scan(inner, row, start).outputs[-1]
+
+    drawing = jscan.draw(outer, rows, F32(0))
+    assert [p.name for p in drawing.flow.reads] == ["rows", "start", "RandomStreams"]
+    outputs, updates = jscan.scan(outer, rows, F32(0))
+    (inner,) = {(p.name, p.type) for p in drawn[-1].flow.reads if p.kind == "sequence"}
+    assert inner == ("row", "float32[4]")
+    (position,) = updates.values()
+    again = jscan.RandomStreams(1)
+
+    def undrawn(row, start):
+        noise = again.normal(size=(), dtype="float32")
+        return jscan.scan(lambda x, h: h + x + noise, row, start).outputs[-1]
+
+    expected, there = jscan.scan(undrawn, rows, F32(0))
+    np.testing.assert_array_equal(outputs, expected)
+    (same,) = there.values()
+    assert int(position.counter) == int(same.counter)
+
+
 def six(*given):
     return [jnp.tanh(a + b) for a, b in zip(given[:6], given[6:], strict=True)]
 
