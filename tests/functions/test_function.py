@@ -160,7 +160,7 @@ def test_number_of_steps_given_as_an_int_is_exact():
         lambda n: jscan.scan(lambda a: a * 2, x, n_steps=n, max_steps=5).n_steps
     )
     assert [int(bounded(n)) for n in (2, 4)] == [2, 4]
-    assert bounded.traced(2) is bounded.traced(4)  # one program for every number
+    assert bounded.traced(2)[0] is bounded.traced(4)[0]  # one program for every number
 
     @jscan.function
     def outer(n):
@@ -277,8 +277,8 @@ def test_a_callback_is_seen_in_every_kind_of_loop(options, c):
     call = jscan.function(f)
     call(jnp.arange(9.0))
     assert c.value == 9
-    assert _has_callbacks(call.traced(jnp.arange(9.0)).jaxpr)
-    assert not _has_callbacks(jscan.function(lambda x: x + c).traced(1).jaxpr)
+    assert _has_callbacks(call.traced(jnp.arange(9.0))[0].jaxpr)
+    assert not _has_callbacks(jscan.function(lambda x: x + c).traced(1)[0].jaxpr)
 
 
 def test_debug_finds_a_nan_and_changes_nothing(c):

@@ -10,7 +10,7 @@ from typing import Any
 
 from jscan._base.errors import ScanTypeError, is_ours
 from jscan._base.kinds import counted
-from jscan._base.types import is_array
+from jscan._base.types import is_number
 from jscan._frontend.spec import ScanSpec
 
 
@@ -21,13 +21,10 @@ def argument_names(spec: ScanSpec) -> list[str]:
 
 def expected_signature(spec: ScanSpec) -> str:
     """The call the step has to accept, with the caller's variable names where known."""
-    scope = _caller_scope()
+    known = caller_names()
 
     def label(part: Any) -> str:
-        known = [key for key, value in scope.items() if value is part.source]
-        named = getattr(part.source, "name", None)
-        fallback = part.place.replace("outputs_info", "outputs")
-        return named or (known[0] if known and is_array(part.source) else fallback)
+        return known(part.source) or part.place.replace("outputs_info", "outputs")
 
     return f"{step_name(spec.fn)}({', '.join(_names(spec, label))})"
 
@@ -36,6 +33,19 @@ def step_name(fn: Callable[..., Any], otherwise: str = "step") -> str:
     """How texts call the step: by its name, if it has one."""
     name = getattr(fn, "__name__", otherwise)
     return name if name.isidentifier() else otherwise
+
+
+def caller_names() -> Callable[[Any], str | None]:
+    """How the code that called jscan calls a value that it passed, where known."""
+    scope = _caller_scope()
+
+    def name(source: Any) -> str | None:
+        known = [key for key, value in scope.items() if value is source]
+        named = getattr(source, "name", None)
+        unique = known and not is_number(source)  # numbers may be one object
+        return named or (known[0] if unique else None)
+
+    return name
 
 
 def check_arity(spec: ScanSpec) -> None:

@@ -106,9 +106,10 @@ class Function:
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
         return compiled.run.lower(*compiled.operands(values, arguments.traced))
 
-    def traced(self, *args: Any, **kwargs: Any) -> Program:
-        """The program of a call with these arguments, before any rewriting."""
-        return self._learn(self._sort(args, kwargs))[2].program
+    def traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
+        """The program of a call before any rewriting, and its operands where known."""
+        arguments, compiled, notes = self._learn(self._sort(args, kwargs))
+        return notes.program, compiled.flat(notes, arguments.traced)
 
     def with_options(self, options: Options) -> Function:
         """This function with the loops of its program rewritten as `options` say."""

@@ -26,7 +26,7 @@ from jscan._jax.naming import name_after
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
-from jscan._programs.regions import evaluate_rewritten
+from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
 from jscan._state.updates import with_updates
 
@@ -152,7 +152,8 @@ def explain(
     Returns:
         A function of the same arguments that returns a `Report`. It compiles the
         program twice, to ask XLA for its temporary memory, and does not run it: no
-        shared variable changes.
+        shared variable changes. What a call takes `Report.measure` tells, which runs
+        both forms on these arguments.
 
     Example:
         >>> import jax
@@ -170,11 +171,13 @@ def explain(
 
     @shortened
     def explained(*args: Any, **kwargs: Any) -> Report:
-        if isinstance(fun, Function):
-            program, operands = fun.traced(*args, **kwargs).jaxpr, None
-        else:
-            traced = numbers.trace(fun, args, kwargs)
-            program, operands = traced.program, traced.operands
+        with traced_anew():
+            if isinstance(fun, Function):
+                whole, operands = fun.traced(*args, **kwargs)
+                program = whole.jaxpr
+            else:
+                traced = numbers.trace(fun, args, kwargs)
+                program, operands = traced.program, traced.operands
         platform = jax.default_backend()
         return report(program, platform=platform, options=options, operands=operands)
 

@@ -101,6 +101,8 @@ class Notes:
     draws: dict[SharedVariable, int] = field(default_factory=dict)
     output_tree: Any = None  # the structure of what it returns
     program: Any = None  # what it computes, before any rewriting
+    # Of the arrays that are its first inputs: the place among those captured, or None.
+    constants: tuple[int | None, ...] = ()
     has_callbacks: bool = False  # running it can raise an error of the user's code
 
     def leaves_of(self, new: Mapping[SharedVariable, PyTree]) -> list[Leaf]:
@@ -132,9 +134,10 @@ def trace(
     closed = _recorded(inputs, notes, bound, arguments)
     notes.program, constants = Program.close(closed)
     notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
-    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
-    pairs = zip(map(_identity, closed.consts), constants, strict=True)
-    constants = [known.get(name, constant) for name, constant in pairs]
+    known = {_identity(x): place for place, x in enumerate(inputs.captured)}
+    notes.constants = tuple(map(known.get, map(_identity, closed.consts)))
+    pairs = zip(notes.constants, constants, strict=True)
+    constants = [x if place is None else captured[place] for place, x in pairs]
     operands = [*constants, *jax.tree.leaves(bound), *arguments]
     results = evaluate_rewritten(notes.program, operands, inputs.settings.options)
     if inputs.settings.donate:  # a value that was given away has to come back

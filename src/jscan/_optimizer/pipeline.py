@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from jscan._base.kinds import counted
 from jscan._optimizer.analysis.index import Flat
 from jscan._optimizer.costs.machine import EXCHANGED
 from jscan._optimizer.costs.machines import is_measured
@@ -40,7 +41,7 @@ def run_rules(rules: Iterable[Rule], subject: Subject, context: Context) -> Subj
 def run_passes(loop: Loop, context: Context) -> Loop:
     """Run all rules for a loop."""
     if loop.length < 2:
-        text = f"a loop of {loop.length} step(s) is left alone"
+        text = f"a loop of {counted(loop.length, 'step')} is left alone"
         return loop.refused(text).signed("pipeline")
     return run_rules(LOOP_RULES, loop, context)
 

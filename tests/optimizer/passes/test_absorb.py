@@ -69,7 +69,7 @@ def test_chains_share_what_they_read():
         step = lambda c, rows: ((c := jnp.sin(c * rows[0] + rows[1])), c)
         return jax.lax.scan(step, jnp.zeros(4, X.dtype), (2.0 * x, 1.0 - x))[1]
 
-    assert "2 row(s)" in report(fun, X)
+    assert "2 rows a step" in report(fun, X)
     check(fun, X)
 
 

@@ -70,7 +70,7 @@ def test_transposed_weights_are_stored_once(steps, rows, stored):
 
     x = jnp.ones((steps, rows, 32))
     report = explain(jax.grad(loss))(u, x)
-    assert ("transposed matrix" in str(report.loops[-1])) == stored
+    assert ("transposed matri" in str(report.loops[-1])) == stored
     assert_close(jax.jit(optimize(jax.grad(loss)))(u, x), jax.grad(loss)(u, x))
 
 

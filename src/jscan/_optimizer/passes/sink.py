@@ -8,6 +8,7 @@ results are small and their operands are not.
 
 from typing import Any
 
+from jscan._base.kinds import counted
 from jscan._jax.jaxprs import number_of_bytes, stack_bytes
 from jscan._jax.operations import is_expensive
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
@@ -41,7 +42,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not chosen:
         return loop
     moved = sum(map(is_expensive, chosen)) or len(chosen)
-    text = f"{moved} operation(s) that only outputs need run after it"
+    text = f"{counted(moved, 'operation')} that only outputs need run after it"
     return loop.with_after(chosen).fired(text)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import in_order, splice
 from jscan._jax.jaxprs import Atom, number_of_bytes, variable_like
 from jscan._jax.operations import is_elementwise
@@ -40,7 +41,7 @@ def _rows_in_place(loop: Loop) -> Loop:
             new[id(equation)] = _added_in_place(equation, *found)
     if not new:
         return loop
-    text = f"{len(new)} row(s) a step are added in place"
+    text = f"{counted(len(new), 'row')} a step added in place"
     return drop_unused(loop.exchanged(new).fired(text))
 
 

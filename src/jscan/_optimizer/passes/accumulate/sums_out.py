@@ -8,6 +8,7 @@ instead, which is why the memory budget has a say.
 
 from dataclasses import dataclass, replace
 
+from jscan._base.kinds import counted
 from jscan._jax.jaxprs import Atom, stack_bytes
 from jscan._optimizer.analysis.dependence import Level
 from jscan._optimizer.costs.machine import RECOMPUTED
@@ -88,7 +89,7 @@ def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
     loop = loop.with_after(e for a in chosen for e in a.plan.equations)
     for accumulator in chosen:
         loop = loop.fired(
-            f"the sum {accumulator.type} of {len(accumulator.terms)} term(s) a step is "
-            "taken after the loop"
+            f"the sum {accumulator.type} of {counted(len(accumulator.terms), 'term')} "
+            "a step is taken after the loop"
         )
     return without_carries(loop, sums)
