@@ -151,6 +151,42 @@ def test_other_values_are_errors(checkpoint, text):
         jscan.scan(lambda a: a, jnp.ones(3), checkpoint=checkpoint)
 
 
+# ------------------------------------------------------------------------------- folds
+
+
+@pytest.mark.parametrize("checkpoint", WAYS)
+@pytest.mark.parametrize("fold", ["reduce", "foldl", "foldr"])
+def test_folds_give_the_last_row_and_its_gradient(fold, checkpoint):
+    def step(x, h, w):
+        return [jnp.tanh(h * w + x), h * x]
+
+    def last(w, x):
+        info = [jnp.ones(()), None]
+        result = getattr(jscan, fold)(step, x, info, w, checkpoint=checkpoint)
+        return sum(result.outputs)
+
+    def expected(w, x):
+        x = x[::-1] if fold == "foldr" else x
+        rows = jax.lax.scan(lambda h, x: step(x, h, w), jnp.ones(()), x)
+        return rows[0] + rows[1][-1]
+
+    x = jnp.linspace(-1.0, 1.0, 10)
+    both = [jax.value_and_grad(f, (0, 1))(0.6, x) for f in (last, expected)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *both)
+
+
+def test_folds_that_stop_with_checkpoints():
+    def last(w, checkpoint):
+        def step(x, h, w):
+            return jnp.sin(h * w + x), jscan.until(x > 6.5)
+
+        return jscan.reduce(step, jnp.arange(10.0), 0.5, w, checkpoint=checkpoint)[0]
+
+    both = jax.jit(jax.value_and_grad(last), static_argnums=1)
+    for checkpoint in (3, "recursive"):
+        np.testing.assert_allclose(both(0.6, checkpoint), both(0.6, None), rtol=1e-5)
+
+
 # -------------------------------------------------------------------- scan_checkpoints
 
 

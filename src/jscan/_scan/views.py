@@ -74,10 +74,13 @@ def reduce(
     go_backwards: bool = False,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | None = None,
 ) -> ScanResult:
     """Fold the sequences and return only the last row of every output.
 
-    Rows before the last are never stored.
+    Rows before the last are never stored; with `checkpoint` the gradient stores no more
+    than that says.
 
     Args:
         fn: ``fn(elements..., accumulators..., non_sequences...)`` returns the new
@@ -89,6 +92,7 @@ def reduce(
         go_backwards: Fold from the end.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         A `ScanResult` whose outputs have no time axis: one tree, or a list. Over an
@@ -109,7 +113,11 @@ def reduce(
     """
     with signed(name):
         options = check_options(
-            name=name, mode=mode, go_backwards=go_backwards, last_only=True
+            name=name,
+            mode=mode,
+            go_backwards=go_backwards,
+            checkpoint=checkpoint,
+            last_only=True,
         )
         spec = normalise(fn, sequences, outputs_info, non_sequences, None, options)
         return run_scan(spec) if spec.n_steps else _reduce_nothing(spec)
@@ -143,6 +151,8 @@ def foldl(
     non_sequences: Any = None,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | None = None,
 ) -> ScanResult:
     """`reduce` from the first element to the last.
 
@@ -153,6 +163,7 @@ def foldl(
         non_sequences: As in `scan`.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         As `reduce`.
@@ -165,7 +176,8 @@ def foldl(
         >>> float(jscan.foldl(lambda x, acc: x - acc, jnp.array([1., 2., 3.]), 0.)[0])
         2.0
     """
-    return reduce(fn, sequences, outputs_info, non_sequences, False, mode, name)
+    given = fn, sequences, outputs_info, non_sequences, False, mode, name
+    return reduce(*given, checkpoint=checkpoint)
 
 
 def foldr(
@@ -175,6 +187,8 @@ def foldr(
     non_sequences: Any = None,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | None = None,
 ) -> ScanResult:
     """`reduce` from the last element to the first.
 
@@ -185,6 +199,7 @@ def foldr(
         non_sequences: As in `scan`.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         As `reduce`.
@@ -197,4 +212,5 @@ def foldr(
         >>> float(jscan.foldr(lambda x, acc: x - acc, jnp.array([1., 2., 4.]), 0.)[0])
         3.0
     """
-    return reduce(fn, sequences, outputs_info, non_sequences, True, mode, name)
+    given = fn, sequences, outputs_info, non_sequences, True, mode, name
+    return reduce(*given, checkpoint=checkpoint)
