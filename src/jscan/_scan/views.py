@@ -75,7 +75,7 @@ def reduce(
     mode: str | None = None,
     name: str | None = None,
     *,
-    checkpoint: int | str | None = None,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """Fold the sequences and return only the last row of every output.
 
@@ -152,7 +152,7 @@ def foldl(
     mode: str | None = None,
     name: str | None = None,
     *,
-    checkpoint: int | str | None = None,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """`reduce` from the first element to the last.
 
@@ -188,7 +188,7 @@ def foldr(
     mode: str | None = None,
     name: str | None = None,
     *,
-    checkpoint: int | str | None = None,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """`reduce` from the last element to the first.
 
