@@ -60,10 +60,9 @@ def run(flat: Flat, _: Context) -> Flat:
     if not new:
         return flat
     for equation in flat.equations:  # rows of a last, shorter chunk
-        parts = [(v, padded.get(v)) for v in equation.outvars]
-        if equation.primitive.name in _CUTS and all(
-            rows and id(rows.source) in sources for _, rows in parts
-        ):
+        parts = [(v, padded[v]) for v in equation.outvars if v in padded]
+        known = equation.primitive.name in _CUTS and len(parts) == len(equation.outvars)
+        if known and all(id(rows.source) in sources for _, rows in parts):
             new[id(equation)] = [e for v, p in parts for e in _padding(p, v, equation)]
     return flat.with_equations(exchanged(flat.equations, new))
 
@@ -102,8 +101,9 @@ def _row_ranges(cut: Any) -> list[tuple[int, int] | None]:
     if cut.primitive.name == "split":
         sizes = cut.params["sizes"]
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        rows = [(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-        return rows if cut.params["axis"] == 0 else [None] * len(sizes)
+        first = cut.params["axis"] == 0
+        spans = zip(sizes, ends, strict=True)
+        return [(end - size, end) if first else None for size, end in spans]
     starts, limits = cut.params["start_indices"], cut.params["limit_indices"]
     shape = cut.invars[0].aval.shape
     whole = not any(starts[1:]) and tuple(limits[1:]) == shape[1:]
