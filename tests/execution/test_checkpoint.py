@@ -152,6 +152,82 @@ def test_other_values_are_errors(checkpoint, text):
         jscan.scan(lambda a: a, jnp.ones(3), checkpoint=checkpoint)
 
 
+# ------------------------------------------------------------------------- host memory
+
+HOST = dict(every="sqrt", memory_kind="pinned_host")
+
+
+def last_of_a_chain(w, checkpoint):
+    step = lambda h, w: jnp.tanh(h @ w + 0.1)
+    rows, _ = jscan.scan(step, None, jnp.ones(4), w, n_steps=18, checkpoint=checkpoint)
+    return (rows[-1] ** 2).sum()
+
+
+def test_what_is_saved_can_lie_in_host_memory():
+    weight = jnp.eye(4) / 2
+    slope = jax.grad(last_of_a_chain)
+    expected = slope(weight, "sqrt")
+    on_host = lambda w: slope(w, HOST)
+    assert "<host>[" in str(jax.make_jaxpr(on_host)(weight))  # as JAX writes a type
+    for run in (on_host, jax.jit(jscan.optimize(on_host))):
+        np.testing.assert_allclose(run(weight), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "text"),
+    [
+        (dict(every=3), r"keys every and memory_kind; got the keys 'every'"),
+        (dict(every=0, memory_kind="device"), r"checkpoint.*'sqrt'.*got 0"),
+        (dict(every=3, memory_kind="far"), r"memory_kind: .*'pinned_host'.*'far'"),
+    ],
+)
+def test_memories_that_are_errors(checkpoint, text):
+    with pytest.raises(ValueError, match=text):
+        jscan.scan(lambda a: a, jnp.ones(3), checkpoint=checkpoint)
+
+
+def test_loops_that_stop_keep_their_states_at_hand():
+    step = lambda h: (h + 1, jscan.until(h > 3))
+    with pytest.raises(NotImplementedError, match=r"memory_kind.*got until"):
+        jscan.scan(step, None, jnp.ones(()), n_steps=9, checkpoint=HOST)
+
+
+# ------------------------------------------------------------------------------- folds
+
+
+@pytest.mark.parametrize("checkpoint", WAYS)
+@pytest.mark.parametrize("fold", ["reduce", "foldl", "foldr"])
+def test_folds_give_the_last_row_and_its_gradient(fold, checkpoint):
+    def step(x, h, w):
+        return [jnp.tanh(h * w + x), h * x]
+
+    def last(w, x):
+        info = [jnp.ones(()), None]
+        result = getattr(jscan, fold)(step, x, info, w, checkpoint=checkpoint)
+        return sum(result.outputs)
+
+    def expected(w, x):
+        x = x[::-1] if fold == "foldr" else x
+        rows = jax.lax.scan(lambda h, x: step(x, h, w), jnp.ones(()), x)
+        return rows[0] + rows[1][-1]
+
+    x = jnp.linspace(-1.0, 1.0, 10)
+    both = [jax.value_and_grad(f, (0, 1))(0.6, x) for f in (last, expected)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *both)
+
+
+def test_folds_that_stop_with_checkpoints():
+    def last(w, checkpoint):
+        def step(x, h, w):
+            return jnp.sin(h * w + x), jscan.until(x > 6.5)
+
+        return jscan.reduce(step, jnp.arange(10.0), 0.5, w, checkpoint=checkpoint)[0]
+
+    both = jax.jit(jax.value_and_grad(last), static_argnums=1)
+    for checkpoint in (3, "recursive"):
+        np.testing.assert_allclose(both(0.6, checkpoint), both(0.6, None), rtol=1e-5)
+
+
 # -------------------------------------------------------------------- scan_checkpoints
 
 

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.integers import as_integer, at_least
 from jscan._base.kinds import brief, shown
@@ -16,6 +18,7 @@ MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
 
 def check_options(**given: Any) -> Options:
     """Validate the options and freeze them; the name first, which errors bear."""
+    given |= _split_checkpoint(given.get("checkpoint"))
     return Options(**{key: _CHECKS[key](value) for key, value in given.items()})
 
 
@@ -77,6 +80,32 @@ def _checkpoint(value: Any) -> int | str | None:
     if isinstance(value, str):
         raise ScanValueError("checkpoint", needed=needed, came=repr(value), fix=fix)
     return at_least(1, value, "checkpoint", needed=needed, fix=fix)
+
+
+def _split_checkpoint(value: Any) -> dict[str, Any]:
+    """`checkpoint` as a dict says what is saved, and where."""
+    if not isinstance(value, dict):
+        return {}
+    if set(value) != {"every", "memory_kind"}:
+        raise ScanValueError(
+            "checkpoint",
+            needed="a dict with the keys every and memory_kind",
+            came=f"the keys {', '.join(map(repr, value)) or 'of an empty one'}",
+            fix='write checkpoint=dict(every="sqrt", memory_kind="pinned_host")',
+        )
+    return {"checkpoint": value["every"], "memory_kind": value["memory_kind"]}
+
+
+def _memory_kind(value: Any) -> str | None:
+    kinds = [memory.kind for memory in jax.local_devices()[0].addressable_memories()]
+    if value is None or value in kinds:
+        return value
+    raise ScanValueError(
+        "checkpoint: memory_kind",
+        needed=f"None or a memory of this backend, {', '.join(map(repr, kinds))}",
+        came=repr(value),
+        fix="leave it out, and what is saved stays on the device",
+    )
 
 
 def _row_every(value: Any) -> int:
@@ -164,6 +193,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "profile": _profile,
     "unroll": _unroll,
     "checkpoint": _checkpoint,
+    "memory_kind": _memory_kind,
     "progress": _progress,
     "last_only": bool,
     "row_every": _row_every,

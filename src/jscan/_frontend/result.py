@@ -57,6 +57,8 @@ class ScanResult:
 
         Of a result that `jax.vmap` returned: ``[lanes, T]``.
         """
+        if isinstance(self.n_steps, int):  # the rows are those of the executed steps
+            return jnp.ones(self._rows, bool)
         count = jnp.asarray(self.n_steps)[..., None]
         rows = jnp.arange(self._rows, dtype=count.dtype)
         return rows[(None,) * (count.ndim - 1)] < count

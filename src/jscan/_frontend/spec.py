@@ -104,6 +104,7 @@ class Options:
     profile: bool | str = False
     unroll: int | bool | None = None
     checkpoint: int | str | None = None
+    memory_kind: str | None = None  # where what it saves is kept, if not at hand
     progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output
     row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`

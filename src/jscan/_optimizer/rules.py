@@ -7,7 +7,12 @@ that may be differentiated yet.
 
 from jscan._optimizer.passes import associate, sink, unroll, vectorise
 from jscan._optimizer.passes.accumulate import in_place, sums_out
-from jscan._optimizer.passes.across_loops import recomputed_rows, siblings, slices_first
+from jscan._optimizer.passes.across_loops import (
+    padded_chunks,
+    recomputed_rows,
+    siblings,
+    slices_first,
+)
 from jscan._optimizer.passes.hoist import (
     constants,
     cut_rows,
@@ -31,6 +36,11 @@ PROGRAM_RULES = (
         "save_memory.slices_first",
         slices_first.run,
         "first: what moves the axes of rows hides which of them are read",
+    ),
+    Rule(
+        "save_memory.padded_chunks",
+        padded_chunks.run,
+        "before loops are written again, which opens what recomputes",
     ),
     RECOMPUTED_ROWS,
     Rule(

@@ -57,7 +57,7 @@ def scan(
     return_list: bool = False,
     *,
     max_steps: int | None = None,
-    checkpoint: int | str | None = None,
+    checkpoint: int | str | dict[str, Any] | None = None,
     unroll: int | bool | None = None,
     progress: bool | str | dict[str, Any] = False,
 ) -> ScanResult:
@@ -113,6 +113,9 @@ def scan(
             "sqrt"         2 sqrt(T)            at most T
             "recursive"    8 log8(T)            at most T (log8(T) - 1)
             =============  ===================  ========================
+
+            ``dict(every="sqrt", memory_kind="pinned_host")`` keeps the states that are
+            saved in another memory of the device, such as that of the host.
         unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
             effect on a loop that may stop early or shows a bar.
         progress: True, a label, or options of `tqdm`: show a bar. Needs the extra

@@ -79,10 +79,13 @@ def reduce(
     go_backwards: bool = False,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """Fold the sequences and return only the last row of every output.
 
-    Rows before the last are never stored.
+    Rows before the last are never stored; with `checkpoint` the gradient stores no more
+    than that says.
 
     Args:
         fn: ``fn(elements..., accumulators..., non_sequences...)`` returns the new
@@ -94,6 +97,7 @@ def reduce(
         go_backwards: Fold from the end.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         A `ScanResult` whose outputs have no time axis: one tree, or a list. Over an
@@ -114,7 +118,11 @@ def reduce(
     """
     with signed(name):
         options = check_options(
-            name=name, mode=mode, go_backwards=go_backwards, last_only=True
+            name=name,
+            mode=mode,
+            go_backwards=go_backwards,
+            checkpoint=checkpoint,
+            last_only=True,
         )
         spec = normalise(fn, sequences, outputs_info, non_sequences, None, options)
         return run_scan(spec) if spec.n_steps else _reduce_nothing(spec)
@@ -149,6 +157,8 @@ def foldl(
     non_sequences: Any = None,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """`reduce` from the first element to the last.
 
@@ -159,6 +169,7 @@ def foldl(
         non_sequences: As in `scan`.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         As `reduce`.
@@ -171,7 +182,8 @@ def foldl(
         >>> float(jscan.foldl(lambda x, acc: x - acc, jnp.array([1., 2., 3.]), 0.)[0])
         2.0
     """
-    return reduce(fn, sequences, outputs_info, non_sequences, False, mode, name)
+    given = fn, sequences, outputs_info, non_sequences, False, mode, name
+    return reduce(*given, checkpoint=checkpoint)
 
 
 @verb(ORDER, VIEW_SLIPS)
@@ -182,6 +194,8 @@ def foldr(
     non_sequences: Any = None,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """`reduce` from the last element to the first.
 
@@ -192,6 +206,7 @@ def foldr(
         non_sequences: As in `scan`.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         As `reduce`.
@@ -204,4 +219,5 @@ def foldr(
         >>> float(jscan.foldr(lambda x, acc: x - acc, jnp.array([1., 2., 4.]), 0.)[0])
         3.0
     """
-    return reduce(fn, sequences, outputs_info, non_sequences, True, mode, name)
+    given = fn, sequences, outputs_info, non_sequences, True, mode, name
+    return reduce(*given, checkpoint=checkpoint)

@@ -29,7 +29,7 @@ class RandomStreams:
     from those of Theano's generators. A loop of ``T`` steps with ``d`` draws moves the
     stream on by ``T*d``; the loop's `updates` report it, and it happens whether or not
     they are used. (Inside a step of an outer loop, a loop that stops early moves it by
-    its bound.) A stream has ``2**32`` draws.
+    its bound.) A stream has ``2**32 - 1`` draws.
 
     Make it outside of the steps that draw from it: one made in a step would start again
     at every step, and is refused.

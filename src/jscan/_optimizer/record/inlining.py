@@ -104,6 +104,13 @@ def is_plain_call(equation: Any) -> bool:
     )
 
 
+def is_first_run(equation: Any) -> bool:
+    """What a derivative leaves of a `remat` where its values are first computed."""
+    if equation.primitive.name not in ("closed_call", "eval_jaxpr"):
+        return False
+    return not open_jaxpr(equation.params["call_jaxpr"])[1]
+
+
 def is_call_with_rule(equation: Any) -> bool:
     """A function with a derivative rule of its own: once that is of no use, a call."""
     if equation.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import splice
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._jax.names import primitives
@@ -40,9 +41,8 @@ def run(loop: Loop, context: Context) -> Loop:
     found = dict(_products(loop, context.machine.smallest_side))
     if not found:
         return loop
-    return drop_unused(loop.exchanged(found)).fired(
-        f"{len(found)} product(s) of matrices, written with * and sum, became such"
-    )
+    text = f"{counted(len(found), 'product')} written with * and sum became one"
+    return drop_unused(loop.exchanged(found)).fired(text)
 
 
 def _products(loop: Loop, least: int) -> Iterator[tuple[int, list[Any]]]:
