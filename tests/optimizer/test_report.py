@@ -216,6 +216,7 @@ def plain(x):
         (plain, "no loops (loops with mode='FAST_COMPILE' as written)"),
         (lambda x: stopping(x) + jnp.cumsum(x), "no loops (1 loop of unknown length"),
     ],
+    ids=["none", "idle", "stopping", "plain", "stopping and cumsum"],
 )
 def test_a_report_without_loops_says_why(function, verdict):
     report = explain(function)(X[:, 0, 0])
