@@ -112,14 +112,18 @@ def long_loop(w, checkpoint, read=READS["last"]):
 
 
 def reduced(w, checkpoint):
-    info = dict(outputs_info=jnp.ones(UNITS), non_sequences=w, checkpoint=checkpoint)
-    step = lambda _, h, w: cell(h, w)
-    return (jscan.reduce(step, jnp.zeros(T), **info).outputs ** 2).sum()
+    step, start = lambda _, h, w: cell(h, w), jnp.ones(UNITS)
+    last, _ = jscan.reduce(step, jnp.zeros(T), start, w, checkpoint=checkpoint)
+    return (last**2).sum()
 
 
 def nested_by_hand(w):
     """Rows stacked by two loops of JAX and put side by side."""
-    inner = lambda h: jax.lax.scan(lambda h, _: (cell(h, w),) * 2, h, length=64)
+
+    def step(h, _):
+        return (new := cell(h, w)), new
+
+    inner = lambda h: jax.lax.scan(step, h, length=64)
     outer = lambda h, _: jax.checkpoint(inner)(h)
     ys = jax.lax.scan(outer, jnp.ones(UNITS), length=T // 64)[1]
     return (ys.reshape(T, UNITS)[-1] ** 2).sum()
