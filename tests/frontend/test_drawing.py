@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 from itertools import combinations
@@ -188,6 +189,17 @@ def test_mistakes_are_those_of_scan():
         jscan.draw(lambda x: x, zeros(3), n_steps=5, name="rnn")
     with pytest.raises(jscan.ScanTypeError, match="accepts 1 positional argument"):
         jscan.draw(lambda: 0, zeros(3))
+    for verb in (jscan.scan, jscan.draw):
+        with pytest.raises(jscan.ScanTypeError, match=r"write sequences= for xs="):
+            verb(lambda x: x, xs=zeros(3))
+
+
+def test_the_arguments_are_those_of_scan():
+    of_scan, of_draw = map(inspect.signature, (jscan.scan, jscan.draw))
+    assert of_draw.parameters == of_scan.parameters
+    given = dict(checkpoint=2, unroll=2, strict=True, progress=False, profile=True)
+    drawing = jscan.draw(lambda x: x, zeros(3), return_list=True, **given)
+    assert drawing.flow.title == "scan: 3 steps"
 
 
 def test_under_transformations():
