@@ -203,6 +203,10 @@ def stopping(x):
     return jscan.scan(step, x, 0.0).outputs
 
 
+def stopping_twice(x):
+    return stopping(x) + stopping(x + 1)
+
+
 def plain(x):
     return jscan.scan(lambda v, s: s + v, x, 0.0, mode="FAST_COMPILE").outputs
 
@@ -214,7 +218,7 @@ def plain(x):
         (idle, "no loops (no step computes anything for the results, so none is run)"),
         (stopping, "no loops (1 loop of unknown length as written)"),
         (plain, "no loops (loops with mode='FAST_COMPILE' as written)"),
-        (lambda x: stopping(x) + jnp.cumsum(x), "no loops (1 loop of unknown length"),
+        (stopping_twice, "no loops (2 loops of unknown length as written)"),
     ],
     ids=["none", "idle", "stopping", "plain", "stopping and cumsum"],
 )
