@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.integers import as_integer, at_least
-from jscan._frontend.spec import Options
+from jscan._frontend.spec import Checkpoint, Mode, Options
 
-MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def check_options(**given: Any) -> Options:
@@ -24,11 +24,12 @@ def _name(name: Any) -> str | None:
     raise _wrong_type("name", "a string or None", name, "write name='...'")
 
 
-def _mode(mode: Any) -> str:
+def _mode(mode: Any) -> Mode:
     if mode is None:
         return "FAST_RUN"
-    if isinstance(mode, str) and mode in MODES:
-        return mode
+    for known in MODES:
+        if isinstance(mode, str) and mode == known:
+            return known
     raise ScanValueError(
         "mode",
         needed=f"None or one of {', '.join(map(repr, MODES))}",
@@ -61,7 +62,7 @@ def _truncation(steps: Any) -> int:
     )
 
 
-def _checkpoint(value: Any) -> int | str | None:
+def _checkpoint(value: Any) -> Checkpoint:
     if value is None or (isinstance(value, str) and value in ("sqrt", "recursive")):
         return value
     needed = "None, a number of steps, 'sqrt' or 'recursive'"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 
 from jscan._base.types import Leaf, PyTree
 from jscan._jax.types import abstract_row
 from jscan._state.variables import SharedVariable
+
+Mode: TypeAlias = Literal["FAST_RUN", "FAST_COMPILE", "DEBUG"]
+Checkpoint: TypeAlias = Literal["sqrt", "recursive"] | int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +96,14 @@ class Options:
     """The arguments of `scan` that say how to run the loop, not what it computes."""
 
     name: str | None = None
-    mode: str = "FAST_RUN"
+    mode: Mode = "FAST_RUN"
     truncate_gradient: int = -1
     go_backwards: bool = False
     strict: bool = False
     return_list: bool = False
     profile: bool | str = False
     unroll: int | bool | None = None
-    checkpoint: int | str | None = None
+    checkpoint: Checkpoint = None
     progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output
     row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`

@@ -25,6 +25,7 @@ from jscan._frontend.strict import another_precision, in_both, refuse_captured
 from jscan._jax.types import abstract_row, axes_of, varying
 from jscan._programs.program import Program
 from jscan._state import frames
+from jscan._state.array_likes import label_of
 from jscan._state.streams import Stream, without_streams
 from jscan._state.updates import Updates, checked_update
 from jscan._state.variables import SharedVariable
@@ -219,7 +220,7 @@ def _refuse_local(
 ) -> None:
     """A variable made in this very step has no value before it."""
     for variable in updates:
-        if variable.birth is not None and variable.birth is frame:
+        if frames.is_born_in(variable, frame):
             raise ScanValueError(
                 f"the update of {variable!r}",
                 needed="a variable that exists before the loop",
@@ -247,7 +248,7 @@ def refuse_given_away(
                 repr(variable),
                 needed="a variable that no step around has as an array",
                 came="one that functions of JAX are given there",
-                fix=f"write {variable.label}.value where they take it",
+                fix=f"write {label_of(variable)}.value where they take it",
             )
 
 

@@ -1,4 +1,4 @@
-"""`Function`: how a compiled function is called, and what its calls store."""
+"""How a compiled function is called, and what its calls store."""
 
 from __future__ import annotations
 
@@ -32,24 +32,12 @@ from jscan._state.variables import SharedVariable, store, values_of
 _TROUBLE = (TypeError, ValueError, IndexError)
 
 
-class Function:
-    """A compiled function of arguments and shared variables; `function` makes it.
-
-    Attributes:
-        fn: The Python function.
-        name: Used in errors and reports.
-
-    Example:
-        >>> import jscan
-        >>> total = jscan.shared(0.0, name="total")
-        >>> add = jscan.function(lambda x: (total + x, {total: total + x}))
-        >>> float(add(2.0)), float(add(3.0)), float(total.value)
-        (2.0, 5.0, 5.0)
-    """
+class Calls:
+    """What `Function` does; that class says with which types."""
 
     def __init__(self, fn: Callable[..., Any], settings: Settings) -> None:
         self.fn = fn
-        self.settings = settings
+        self._settings = settings
         self.name = settings.name
         self._sort = Sorter(fn, settings.owner, settings.static_argnames)
         self._claim = Claim(frozenset(), in_place=True)  # of DEBUG calls, as known
@@ -59,7 +47,7 @@ class Function:
         """Call the function; all new values are stored together when it has ended."""
         inside = frames.current()
         arguments = self._sort(args, kwargs)
-        if self.settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        if self._settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         while True:
             compiled = self._lookup(arguments)
@@ -99,13 +87,13 @@ class Function:
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
         return compiled.run.lower(*compiled.operands(values, arguments.traced))
 
-    def traced(self, *args: Any, **kwargs: Any) -> Program:
+    def _traced(self, *args: Any, **kwargs: Any) -> Program:
         """The program of a call with these arguments, before any rewriting."""
         return self._learn(self._sort(args, kwargs))[2].program
 
-    def with_options(self, options: Options) -> Function:
+    def _with_options(self, options: Options) -> Any:
         """This function with the loops of its program rewritten as `options` say."""
-        return Function(self.fn, dataclasses.replace(self.settings, options=options))
+        return type(self)(self.fn, dataclasses.replace(self._settings, options=options))
 
     def __reduce__(self) -> Any:
         """By name where the module has it, else made anew from the Python function."""
@@ -113,7 +101,7 @@ class Function:
             name, module = self.fn.__qualname__, sys.modules.get(self.fn.__module__)
             if operator.attrgetter(name)(module) is self:
                 return name
-        return Function, (self.fn, self.settings)
+        return type(self), (self.fn, self._settings)
 
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
@@ -124,7 +112,7 @@ class Function:
                 needed="arrays, numbers, trees of them or hashable values",
                 came=str(error),
                 fix="convert it with jnp.asarray",
-                owner=self.settings.owner,
+                owner=self._settings.owner,
             ) from error
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
@@ -154,7 +142,7 @@ class Function:
                 places = enumerate(arguments.layout.traced)
                 ints = [i for i, place in places if place in arguments.kind.integers]
                 call = arguments.caller(self.fn)
-                compiled = Compiled(Inputs(call, tuple(ints), self.settings))
+                compiled = Compiled(Inputs(call, tuple(ints), self._settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
                 notes = compiled.notes(values, arguments.traced)
@@ -179,7 +167,7 @@ class Function:
                 if values and frames.staging_trace() is not None:
                     for variable in compiled.reads:
                         frames.value_of(variable)  # refuses what JAX would freeze
-                if self.settings.donate and compiled.inputs.updated:
+                if self._settings.donate and compiled.inputs.updated:
                     result = self._run_in_place(compiled, values, leaves)
                 else:
                     result = self._kept(compiled(values, leaves))
@@ -242,7 +230,7 @@ class Function:
                     fix=f"give jscan.optimize or jscan.explain {self.name} itself"
                     if frame.scope is frames.Scope.REWRITTEN
                     else f"call {self.name}.fn there and return its updates",
-                    owner=self.settings.owner,
+                    owner=self._settings.owner,
                 )
             frame.set(variable, value)
             frame.stored[variable] = value
@@ -251,7 +239,7 @@ class Function:
         if any(map(is_traced, jax.tree.leaves(list(new.values())))):
             for variable, value in new.items():
                 leaves = jax.tree.leaves(value)
-                if variable.home is None and any(map(is_traced, leaves)):
+                if frames.is_lasting(variable) and any(map(is_traced, leaves)):
                     raise ScanTypeError(
                         f"the update of {variable!r}",
                         needed="a call on values",
@@ -259,7 +247,7 @@ class Function:
                         "would store a tracer",
                         fix="use the transformation inside the function, or in it a "
                         "function without updates",
-                        owner=self.settings.owner,
+                        owner=self._settings.owner,
                     )
         store(new)
 
@@ -275,7 +263,7 @@ class Function:
             with Turn(claim if frame.parent is None else NOTHING):
                 try:
                     with frame:
-                        outputs, new = evaluate(call, leaves, frame, self.settings)
+                        outputs, new = evaluate(call, leaves, frame, self._settings)
                 except Exception:
                     if claim.reads.issuperset(frame.reads) or not frame.has_lost():
                         raise
@@ -294,6 +282,8 @@ class Function:
             if new is not None:
                 with Turn(self._claim):
                     # Another thread may have stored a value in the meantime.
-                    if all(v.stored is seen for v, seen in frame.reads.items()):
+                    if all(
+                        map(operator.is_, values_of(frame.reads), frame.reads.values())
+                    ):
                         self._store(new)
                         return outputs

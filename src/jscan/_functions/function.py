@@ -5,15 +5,25 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._frontend.options import MODES
-from jscan._functions.callable import Function
+from jscan._frontend.spec import Mode
+from jscan._functions.function_type import Function
 from jscan._functions.trace import Settings
 from jscan._programs.regions import usual_options
 
-Maker = TypeVar("Maker", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+class Maker(Protocol):
+    """What `function` returns where only its options are given: a decorator."""
+
+    def __call__(self, f: Callable[P, R], /) -> Function[P, R]: ...
+
 
 _PORTING = (
     "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
@@ -21,7 +31,7 @@ _PORTING = (
 )
 
 
-def _hinting(make: Maker) -> Maker:
+def _hinting(make: Verb) -> Verb:
     """Say how a call in Theano's style is written here."""
     taken = inspect.signature(make)
 
@@ -42,13 +52,36 @@ def _hinting(make: Maker) -> Maker:
     return checked  # type: ignore[return-value]
 
 
+@overload
+def function(
+    f: Callable[P, R],
+    *,
+    donate: bool = False,
+    static_argnames: str | Iterable[str] = (),
+    mode: Mode | None = None,
+    name: str | None = None,
+    no_default_updates: bool = False,
+) -> Function[P, R]: ...
+
+
+@overload
+def function(
+    *,
+    donate: bool = False,
+    static_argnames: str | Iterable[str] = (),
+    mode: Mode | None = None,
+    name: str | None = None,
+    no_default_updates: bool = False,
+) -> Maker: ...
+
+
 @_hinting
 def function(
     f: Callable[..., Any] | None = None,
     *,
     donate: bool = False,
     static_argnames: str | Iterable[str] = (),
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     no_default_updates: bool = False,
 ) -> Any:

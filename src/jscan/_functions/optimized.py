@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
-from jscan._functions.callable import Function
+from jscan._functions.function_type import Function
 from jscan._functions.named_types import typed
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
@@ -26,6 +26,7 @@ from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
 from jscan._state.updates import with_updates
 
+P = ParamSpec("P")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
@@ -95,7 +96,7 @@ def optimize(
         return functools.partial(optimize, passes=passes, memory_budget=memory_budget)
     _check_callable("optimize", fun)
     if isinstance(fun, Function):
-        return fun.with_options(options)
+        return fun._with_options(options)
     numbers = _Numbers()
 
     @functools.wraps(fun)
@@ -124,11 +125,11 @@ def _check_callable(verb: str, fun: Any) -> None:
 
 
 def explain(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-) -> Callable[..., Report]:
+) -> Callable[P, Report]:
     """Say what `optimize` does to the loops of a function, and what not, and why.
 
     Args:
@@ -156,9 +157,10 @@ def explain(
     _check_callable("explain", fun)
     numbers = _Numbers()
 
-    def explained(*args: Any, **kwargs: Any) -> Report:
+    @functools.wraps(fun)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> Report:
         if isinstance(fun, Function):
-            program, operands = fun.traced(*args, **kwargs).jaxpr, None
+            program, operands = fun._traced(*args, **kwargs).jaxpr, None
         else:
             traced = numbers.trace(fun, args, kwargs)
             program, operands = traced.program, traced.operands
@@ -170,7 +172,7 @@ def explain(
 
 def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
     """Refuse draws, and reads that JAX would freeze where the call stands."""
-    lasting = [stream for stream in frame.draws if stream.birth is not frame]
+    lasting = [stream for stream in frame.draws if not frames.is_born_in(stream, frame)]
     if lasting:
         raise ScanNotImplementedError(
             getattr(fun, "__name__", "fun"),

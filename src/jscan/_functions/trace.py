@@ -223,12 +223,16 @@ def evaluate(
             )
         new = dict(frame.stored)
         if settings.default_updates:
-            new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
+            new |= {
+                s: frame.bound[s]
+                for s in frame.draws
+                if not frames.is_born_in(s, frame)
+            }
         for variable, update in returned.updates.items():
             if isinstance(variable, Stream) and variable in new:
                 continue  # the frame has counted these draws, and any later ones
             place = f"the update of {variable!r}"
-            if variable.birth is frame:
+            if frames.is_born_in(variable, frame):
                 raise ScanTypeError(
                     place,
                     needed="a variable that lives outside of the function",

@@ -17,7 +17,7 @@ from jscan._execution.results import pack_outputs
 from jscan._frontend.arguments import normalise
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
-from jscan._frontend.spec import OutputSpec, ScanSpec
+from jscan._frontend.spec import Mode, OutputSpec, ScanSpec
 from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
@@ -28,7 +28,7 @@ def map(
     non_sequences: Any = None,
     truncate_gradient: int = -1,
     go_backwards: bool = False,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
 ) -> ScanResult:
     """Apply a function to every element of its sequences.
@@ -72,7 +72,7 @@ def reduce(
     outputs_info: Any,
     non_sequences: Any = None,
     go_backwards: bool = False,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
 ) -> ScanResult:
     """Fold the sequences and return only the last row of every output.
@@ -141,7 +141,7 @@ def foldl(
     sequences: Any,
     outputs_info: Any,
     non_sequences: Any = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
 ) -> ScanResult:
     """`reduce` from the first element to the last.
@@ -173,7 +173,7 @@ def foldr(
     sequences: Any,
     outputs_info: Any,
     non_sequences: Any = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
 ) -> ScanResult:
     """`reduce` from the last element to the first.

@@ -8,15 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._base.kinds import shown
+from jscan._base.types import Size
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
 from jscan._state.distributions import Distribution
 from jscan._state.draws import Draw
 from jscan._state.positions import IMPLEMENTATION, Position
-from jscan._state.streams import Stream
+from jscan._state.streams import Stream, place_text
 
 _SUBJECT = Subject("RandomStreams")
 
@@ -46,6 +48,10 @@ class RandomStreams:
         seed: An integer, or a JAX random key (also a traced one); None: from the
             operating system.
 
+    Attributes:
+        state: A shared variable that holds the place in the stream: what to save and
+            restore, by its `value` and `set_value`.
+
     Source: Theano 0.9, ``shared_randomstreams.RandomStreams``; works in `jit`
     (`function`), `grad`, `jvp`, `vmap` and `hessian`.
 
@@ -66,41 +72,48 @@ class RandomStreams:
         """Start again from a seed."""
         self.state.set_value(_first_position(seed))
 
+    def __repr__(self) -> str:
+        return f"<RandomStreams{place_text(self.state)}>"
+
     def uniform(
         self,
-        size: Any = None,
+        size: Size = None,
         low: Any = 0.0,
         high: Any = 1.0,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Evenly on ``[low, high)``."""
         return self._draw(distributions.uniform, size, ndim, dtype, low=low, high=high)
 
     def normal(
         self,
-        size: Any = None,
+        size: Size = None,
         avg: Any = 0.0,
         std: Any = 1.0,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Gaussian with mean `avg` and standard deviation `std`."""
         return self._draw(distributions.normal, size, ndim, dtype, avg=avg, std=std)
 
     def bernoulli(
-        self, size: Any = None, p: Any = 0.5, ndim: int | None = None, dtype: Any = None
+        self,
+        size: Size = None,
+        p: Any = 0.5,
+        ndim: int | None = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """One with probability `p`, else zero."""
         return self._draw(distributions.bernoulli, size, ndim, dtype, p=p)
 
     def binomial(
         self,
-        size: Any = None,
+        size: Size = None,
         n: Any = 1,
         p: Any = 0.5,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Number of successes among `n` trials of probability `p`."""
         if isinstance(n, int) and n == 1:  # the usual case, and much cheaper
@@ -109,11 +122,11 @@ class RandomStreams:
 
     def multinomial(
         self,
-        size: Any = None,
+        size: Size = None,
         n: Any = 1,
         pvals: Any = (0.5, 0.5),
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Counts ``[*size, k]`` of `n` trials over ``pvals[..., k]``."""
         return self._draw(
@@ -122,21 +135,21 @@ class RandomStreams:
 
     def poisson(
         self,
-        size: Any = None,
+        size: Size = None,
         lam: Any = 1.0,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Number of events at the rate `lam`."""
         return self._draw(distributions.poisson, size, ndim, dtype, lam=lam)
 
     def random_integers(
         self,
-        size: Any = None,
+        size: Size = None,
         low: Any = 0,
         high: Any = 1,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Whole numbers from `low` to `high`, both included."""
         return self._draw(
@@ -145,12 +158,12 @@ class RandomStreams:
 
     def choice(
         self,
-        size: Any = None,
+        size: Size = None,
         a: Any = 2,
         replace: bool = True,
         p: Any = None,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Elements of the vector `a` (a number: of ``arange(a)``).
 
@@ -169,7 +182,11 @@ class RandomStreams:
         return self._draw(distribution, size, ndim, dtype, a=a, p=p)
 
     def permutation(
-        self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: Any = None
+        self,
+        size: Size = None,
+        n: int = 1,
+        ndim: int | None = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Orders ``[*size, n]`` of the numbers below `n`."""
         size = () if size is None else size
@@ -217,9 +234,8 @@ def _refuse_in_a_step() -> None:
 
 def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
-    given: Any = seed
-    if seed is None:
-        given = int(np.random.SeedSequence().generate_state(1)[0])
+    fresh = np.random.SeedSequence
+    given: Any = int(fresh().generate_state(1)[0]) if seed is None else seed
     dtype: Any = getattr(seed, "dtype", None)
     is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
     is_int = isinstance(given, int | np.integer) and not isinstance(given, bool)

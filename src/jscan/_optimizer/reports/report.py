@@ -20,6 +20,13 @@ class LoopReport:
         notes: What each pass did or refused, in order.
         before: Size as written.
         after: Size as rewritten.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> total = lambda x: jnp.sum(jscan.scan(lambda x: x * x, x).outputs)
+        >>> (loop,) = jscan.explain(total)(jnp.ones(100)).loops
+        >>> loop.steps, loop.fired
+        (100, ('vectorise',))
     """
 
     name: str
