@@ -35,5 +35,5 @@ jscan.explain(add)(XS)  # reportCallIssue call-arg
 jscan.grad(add, W)  # reportArgumentType arg-type
 jscan.RandomStreams(1).normal(size="3")  # reportArgumentType arg-type
 W.value = 3.0  # reportAttributeAccessIssue assignment
-jscan.Updates({"w": 1.0})  # reportArgumentType arg-type
+jscan.Updates({"w": 1.0})  # reportArgumentType type-var
 loop = jscan.explain(jnp.sin)(1.0).loop  # reportAttributeAccessIssue attr-defined
