@@ -1,6 +1,5 @@
 """The tour: its answers against NumPy, statsmodels and finite differences."""
 
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import jscan
+from jscan import __main__ as shell
 from jscan import data
 from jscan._tour import speed, sunspots, tutorial
 from jscan.data import sunspots as load_sunspots
@@ -160,15 +160,11 @@ def test_times_are_those_of_programs_that_agree():
     assert "accumulate.sums_out" in speed.decisions()
 
 
-@pytest.fixture
-def as_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def test_tour_runs_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["jscan", "tour"])
-    return tmp_path
-
-
-def test_tour_runs_and_draws(as_asked: Path, capsys: pytest.CaptureFixture[str]):
-    runpy.run_module("jscan", run_name="__main__")
+    shell.main(["tour"])
     printed = capsys.readouterr().out
     assert "12. A stop" in printed
     assert "t-9               0.253491        0.253491" in printed
@@ -176,15 +172,16 @@ def test_tour_runs_and_draws(as_asked: Path, capsys: pytest.CaptureFixture[str])
     assert "2014      63.0    27 to  99     78.5" in printed
     assert "2020      49.8    10 to  89      5.3  outside" in printed
     assert "The band held what came in 10 of 16 years." in printed
-    assert (as_asked / "forecast.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_tour_without_matplotlib_says_so(
-    as_asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    runpy.run_module("jscan", run_name="__main__")
+    monkeypatch.chdir(tmp_path)
+    shell.main([])
     assert "matplotlib is missing" in capsys.readouterr().out
-    assert not list(as_asked.iterdir())
+    assert not list(tmp_path.iterdir())

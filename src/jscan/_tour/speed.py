@@ -57,7 +57,7 @@ class Times(NamedTuple):
     turns: int
 
 
-def measure(turns: int = 30) -> Times:
+def measure(turns: int = 15) -> Times:
     """The medians of two programs that take turns."""
     arguments = problem()
     plain = jax.jit(jax.grad(loss))
