@@ -67,7 +67,7 @@ def test_parts_of_a_variable_taken_outside_are_constants_and_it_is_said():
         return (rows**2).sum()
 
     outside = parts()
-    with pytest.warns(UserWarning, match=r"reads <.*theta>.*theta\[:4\]") as caught:
+    with pytest.warns(UserWarning, match=r"reads <.*theta: .*>.*theta\[:4\]") as caught:
         assert not jscan.grad(lambda: loss(*outside), theta).any()
     assert [warning.filename for warning in caught] == [__file__]
     np.testing.assert_allclose(
