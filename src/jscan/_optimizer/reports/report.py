@@ -23,10 +23,11 @@ class LoopReport:
 
     Example:
         >>> import jax.numpy as jnp, jscan
-        >>> total = lambda x: jnp.sum(jscan.scan(lambda x: x * x, x).outputs)
-        >>> (loop,) = jscan.explain(total)(jnp.ones(100)).loops
-        >>> loop.steps, loop.fired
-        (100, ('vectorise',))
+        >>> def last(x):
+        ...     return jscan.scan(lambda p: p * x, None, x, n_steps=100).outputs[-1]
+        >>> (loop,) = jscan.explain(last)(jnp.ones(3)).loops
+        >>> loop.steps, "save_memory" in loop.fired
+        (100, True)
     """
 
     name: str
