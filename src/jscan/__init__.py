@@ -27,8 +27,9 @@ State
     grad, value_and_grad    derivatives of a cost with respect to variables
     RandomStreams, Draw     draws, fresh at every step; MRG_RandomStreams is the same
 
-Speed
+Seeing, speed
     optimize                any JAX function, its loops made faster
+    draw, Drawing           the data flow of a call, as text or a picture
     explain                 what that does to each loop, and what not, and why:
     Report, LoopReport      ... in text, in a notebook, and as data
     profile, LoopProfile    what loops cost while they run
@@ -59,6 +60,7 @@ from jscan._base.errors import (
     UpdateCollision,
 )
 from jscan._execution.profile import LoopProfile, profile
+from jscan._frontend.drawing import Drawing
 from jscan._frontend.result import ScanResult
 from jscan._frontend.until import until
 from jscan._functions.function import function
@@ -67,6 +69,7 @@ from jscan._functions.gradients import grad, value_and_grad
 from jscan._functions.optimized import explain, optimize
 from jscan._optimizer.reports.report import LoopReport, Report
 from jscan._scan.checkpoints import scan_checkpoints
+from jscan._scan.draw import draw
 from jscan._scan.scan import scan
 from jscan._scan.views import foldl, foldr, map, reduce
 from jscan._state.draws import Draw
@@ -78,6 +81,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Draw",
+    "Drawing",
     "Function",
     "LoopProfile",
     "LoopReport",
@@ -97,6 +101,7 @@ __all__ = [
     "UpdateCollision",
     "Updates",
     "clear_caches",
+    "draw",
     "explain",
     "foldl",
     "foldr",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanTypeError
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
+from jscan._base.verbs import shorten
 from jscan._functions.call_arguments import Arguments, Sorter
 from jscan._functions.compiled import Compiled, Result
 from jscan._functions.trace import Inputs, Missing, Notes, Settings, evaluate
@@ -45,8 +46,14 @@ class Calls:
 
     def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
         """Call the function; all new values are stored together when it has ended."""
+        try:
+            return self._call(self._sort(args, kwargs))
+        except Exception as error:
+            shorten(error)
+            raise
+
+    def _call(self, arguments: Arguments) -> PyTree:
         inside = frames.current()
-        arguments = self._sort(args, kwargs)
         if self._settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         while True:
@@ -87,9 +94,10 @@ class Calls:
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
         return compiled.run.lower(*compiled.operands(values, arguments.traced))
 
-    def _traced(self, *args: Any, **kwargs: Any) -> Program:
-        """The program of a call with these arguments, before any rewriting."""
-        return self._learn(self._sort(args, kwargs))[2].program
+    def _traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
+        """The program of a call before any rewriting, and its operands where known."""
+        arguments, compiled, notes = self._learn(self._sort(args, kwargs))
+        return notes.program, compiled.flat(notes, arguments.traced)
 
     def _with_options(self, options: Options) -> Any:
         """This function with the loops of its program rewritten as `options` say."""
@@ -106,14 +114,8 @@ class Calls:
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
             return arguments.layout.programs.get(arguments.constants)
-        except TypeError as error:
-            raise ScanTypeError(
-                "an argument",
-                needed="arrays, numbers, trees of them or hashable values",
-                came=str(error),
-                fix="convert it with jnp.asarray",
-                owner=self._settings.owner,
-            ) from error
+        except TypeError:
+            raise arguments.unhashable(self._settings.owner) from None
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
         """Trace with as few concrete ints as the function allows, and keep that."""
@@ -141,7 +143,7 @@ class Calls:
             if compiled is None:
                 places = enumerate(arguments.layout.traced)
                 ints = [i for i, place in places if place in arguments.kind.integers]
-                call = arguments.caller(self.fn)
+                call = arguments.caller(self.fn, self._settings.owner)
                 compiled = Compiled(Inputs(call, tuple(ints), self._settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
@@ -254,7 +256,7 @@ class Calls:
     def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
         arguments = arguments.laid_out(arguments.kind.integers)
-        call = arguments.caller(self.fn)
+        call = arguments.caller(self.fn, self._settings.owner)
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
             how = dict(staged=False, without_jit=True)

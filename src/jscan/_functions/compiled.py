@@ -17,7 +17,7 @@ from jscan._base.errors import ScanValueError
 from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.trace import Inputs, Notes, trace
-from jscan._state import donation
+from jscan._state import donation, frames
 from jscan._state.variables import SharedVariable, subject_of
 
 
@@ -42,6 +42,18 @@ class Compiled:
         """The arguments of `run`, for the values of `reads`."""
         count = len(self.inputs.updated)
         return values[:count], values[count:], self._captured, leaves
+
+    def flat(self, notes: Notes, leaves: list[Leaf]) -> list[Leaf] | None:
+        """What the program of the notes is called with now; None if not all is known.
+
+        Not known is an array that it did not close over at its first trace.
+        """
+        if None in notes.constants:
+            return None
+        constants = [self._captured[place or 0] for place in notes.constants]
+        values = jax.tree.leaves(list(map(frames.value_of, self.reads)))
+        operands = [*constants, *values, *map(jnp.asarray, leaves)]
+        return operands if len(operands) == len(notes.program.in_avals) else None
 
     def notes(self, values: list[PyTree], leaves: list[Leaf]) -> Notes:
         """Trace the function, unless JAX has it, and compile nothing."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from jscan._base.errors import ScanTypeError, ScanValueError
-from jscan._frontend.options import MODES
+from jscan._base.errors import ScanTypeError, Subject, signed
+from jscan._base.kinds import brief
+from jscan._base.verbs import verb
+from jscan._frontend.options import check_mode
 from jscan._frontend.spec import Mode
 from jscan._functions.function_type import Function
 from jscan._functions.trace import Settings
@@ -16,7 +17,6 @@ from jscan._programs.regions import usual_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 class Maker(Protocol):
@@ -30,26 +30,9 @@ _PORTING = (
     "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
 )
 
-
-def _hinting(make: Verb) -> Verb:
-    """Say how a call in Theano's style is written here."""
-    taken = inspect.signature(make)
-
-    @functools.wraps(make)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            taken.bind(*args, **kwargs)
-        except TypeError as error:
-            raise ScanTypeError(
-                "a call",
-                needed="one Python function, and options by name",
-                came=f"something else ({error})",
-                fix=_PORTING,
-                owner="jscan.function",
-            ) from None
-        return make(*args, **kwargs)
-
-    return checked  # type: ignore[return-value]
+_OF_THEANO: dict[str, str] = dict.fromkeys(
+    ("inputs", "outputs", "updates", "givens"), _PORTING
+)
 
 
 @overload
@@ -75,7 +58,7 @@ def function(
 ) -> Maker: ...
 
 
-@_hinting
+@verb(_PORTING, _OF_THEANO)
 def function(
     f: Callable[..., Any] | None = None,
     *,
@@ -146,23 +129,17 @@ def function(
         raise ScanTypeError(
             "f",
             needed="a Python function",
-            came=f"{f!r:.60}",
+            came=brief(f),
             fix=_PORTING,
             owner=owner,
         )
-    if mode is not None and mode not in MODES:
-        raise ScanValueError(
-            "mode",
-            needed=f"None or one of {', '.join(map(repr, MODES))}",
-            came=repr(mode),
-            fix="leave mode out",
-            owner=owner,
-        )
+    with signed(Subject(owner)):
+        mode = check_mode(mode)
     names = static_argnames
     settings = Settings(
         name,
         donate=donate,
-        options=usual_options(mode in (None, "FAST_RUN")),
+        options=usual_options(mode == "FAST_RUN"),
         default_updates=not no_default_updates,
         static_argnames=(names,) if isinstance(names, str) else tuple(names),
         debug=mode == "DEBUG",

@@ -15,19 +15,28 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
+from jscan._base.kinds import brief
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
+from jscan._base.verbs import shortened, verb
+from jscan._frontend.hints import add_call
 from jscan._functions.function_type import Function
 from jscan._functions.named_types import typed
+from jscan._jax.naming import name_after
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
-from jscan._programs.regions import evaluate_rewritten
+from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
 from jscan._state.updates import with_updates
 
 P = ParamSpec("P")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+_OF_JIT: dict[str, str] = dict.fromkeys(
+    ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames"),
+    "give that to jax.jit around it, as in jax.jit(jscan.optimize(f), ...)",
+)
 
 
 @overload
@@ -45,6 +54,7 @@ def optimize(
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 
 
+@verb("write jscan.optimize(f)(x), with the arguments behind it", _OF_JIT)
 def optimize(
     fun: Any = None,
     *,
@@ -99,6 +109,7 @@ def optimize(
         return fun._with_options(options)
     numbers = _Numbers()
 
+    @shortened
     @functools.wraps(fun)
     def optimized(*args: Any, **kwargs: Any) -> Any:
         if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
@@ -106,8 +117,7 @@ def optimize(
         traced = numbers.trace(fun, args, kwargs)
         _check_variables(traced.frame, fun)
         program, constants = Program.close(traced.program)
-        operands = [*constants, *traced.operands]
-        results = evaluate_rewritten(program, operands, options)
+        results = evaluate_rewritten(program, [*constants, *traced.operands], options)
         return traced.with_results(results)
 
     return optimized
@@ -118,12 +128,13 @@ def _check_callable(verb: str, fun: Any) -> None:
         raise ScanTypeError(
             "fun",
             needed="a function",
-            came=f"{fun!r:.60}",
+            came=brief(fun),
             fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
             owner=f"jscan.{verb}",
         )
 
 
+@verb("write jscan.explain(f)(x), with the arguments behind it", _OF_JIT)
 def explain(
     fun: Callable[P, Any],
     *,
@@ -141,7 +152,8 @@ def explain(
     Returns:
         A function of the same arguments that returns a `Report`. It compiles the
         program twice, to ask XLA for its temporary memory, and does not run it: no
-        shared variable changes.
+        shared variable changes. What a call takes `Report.measure` tells, which runs
+        both forms on these arguments.
 
     Example:
         >>> import jax
@@ -157,13 +169,16 @@ def explain(
     _check_callable("explain", fun)
     numbers = _Numbers()
 
+    @shortened
     @functools.wraps(fun)
     def explained(*args: P.args, **kwargs: P.kwargs) -> Report:
-        if isinstance(fun, Function):
-            program, operands = fun._traced(*args, **kwargs).jaxpr, None
-        else:
-            traced = numbers.trace(fun, args, kwargs)
-            program, operands = traced.program, traced.operands
+        with traced_anew():
+            if isinstance(fun, Function):
+                whole, operands = fun._traced(*args, **kwargs)
+                program = whole.jaxpr
+            else:
+                traced = numbers.trace(fun, args, kwargs)
+                program, operands = traced.program, traced.operands
         platform = jax.default_backend()
         return report(program, platform=platform, options=options, operands=operands)
 
@@ -181,8 +196,7 @@ def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
             fix="make it a jscan.function and optimize that",
             owner="jscan.optimize",
         )
-    for variable in frame.reads:
-        frames.value_of(variable)
+    list(map(frames.value_of, frame.reads))
 
 
 @dataclass(frozen=True)
@@ -220,8 +234,7 @@ class _Numbers:
         try:
             return _trace(fun, args, kwargs, numbers=True)
         except Exception:
-            # Whatever JAX or Python says where a number was needed; an error that has
-            # another reason comes again.
+            # A number may have been needed; an error for another reason comes again.
             traced = _trace(fun, args, kwargs, numbers=False)
             self.needed = True
             return traced
@@ -241,8 +254,6 @@ def _trace(
     frame = frames.Frame({}, frames.Scope.REWRITTEN)
     marked: PyTree = None
 
-    # Under the name of `fun`, so that JAX's errors speak of it and of its arguments.
-    @functools.wraps(fun)
     def flat(*args: Any, **kwargs: Any) -> list[Any]:
         nonlocal marked
         here = list(leaves)
@@ -251,7 +262,7 @@ def _trace(
             here[place] = operand
         here_args, here_kwargs = jax.tree.unflatten(tree, here)
         with frame:
-            returned = with_updates(fun(*here_args, **here_kwargs))
+            returned = with_updates(_called(fun, here_args, here_kwargs))
         results, structure = jax.tree.flatten(returned)
         computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
         pairs = zip(computed, results, strict=True)
@@ -261,8 +272,18 @@ def _trace(
 
     operands = [_as_operand(leaves[place]) for place in places]
     given, named = typed(args, kwargs, [keyed[place][0] for place in places], operands)
+    name_after(flat, fun)
     program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, marked, frame)
+
+
+def _called(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        return fun(*args, **kwargs)
+    except Exception as error:
+        place = "the function to be optimized"
+        add_call(error, place, fun, args, kwargs, "f", "; or pass a Python number")
+        raise
 
 
 def _as_operand(leaf: Any) -> Leaf:

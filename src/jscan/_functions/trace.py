@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,16 +21,17 @@ import numpy as np
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
+from jscan._functions.call_arguments import Caller
 from jscan._jax.jaxprs import open_jaxpr
+from jscan._jax.naming import name_after
 from jscan._jax.types import is_traced
 from jscan._optimizer import Options
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
+from jscan._state.array_likes import label_of
 from jscan._state.streams import Stream
 from jscan._state.variables import SharedVariable, check_value
-
-Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Settings:
 class Inputs:
     """What the program of a function takes, and how it is traced."""
 
-    call: Call  # the user's function
+    call: Caller  # the user's function, on flat arguments
     integers: tuple[int, ...]  # which of its arguments came as Python ints
     settings: Settings
     updated: tuple[SharedVariable, ...] = ()  # under some setting at least
@@ -101,6 +102,8 @@ class Notes:
     draws: dict[SharedVariable, int] = field(default_factory=dict)
     output_tree: Any = None  # the structure of what it returns
     program: Any = None  # what it computes, before any rewriting
+    # Of the arrays that are its first inputs: the place among those captured, or None.
+    constants: tuple[int | None, ...] = ()
     has_callbacks: bool = False  # running it can raise an error of the user's code
 
     def leaves_of(self, new: Mapping[SharedVariable, PyTree]) -> list[Leaf]:
@@ -132,9 +135,10 @@ def trace(
     closed = _recorded(inputs, notes, bound, arguments)
     notes.program, constants = Program.close(closed)
     notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
-    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
-    pairs = zip(map(_identity, closed.consts), constants, strict=True)
-    constants = [known.get(name, constant) for name, constant in pairs]
+    known = {_identity(x): place for place, x in enumerate(inputs.captured)}
+    notes.constants = tuple(map(known.get, map(_identity, closed.consts)))
+    pairs = zip(notes.constants, constants, strict=True)
+    constants = [x if place is None else captured[place] for place, x in pairs]
     operands = [*constants, *jax.tree.leaves(bound), *arguments]
     results = evaluate_rewritten(notes.program, operands, inputs.settings.options)
     if inputs.settings.donate:  # a value that was given away has to come back
@@ -149,8 +153,10 @@ def _recorded(
 ) -> Any:
     """The program of the user's function; asks for more where it has used no input."""
     seen: dict[SharedVariable, PyTree] = {}
+    count = len(inputs.reads)
 
-    def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
+    def flat(*args: Any, **kwargs: Any) -> Any:
+        bound, leaves = args[:count], jax.tree.leaves((args[count:], kwargs))
         values = dict(zip(inputs.reads, bound, strict=True))
         frame = frames.Frame(values, frames.Scope.FUNCTION)
         integers = {index: leaves[index] for index in inputs.integers}
@@ -163,8 +169,10 @@ def _recorded(
         notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
         return packed, notes.leaves_of(new)
 
+    name_after(flat, inputs.call.fn, [label_of(variable) for variable in inputs.reads])
+    given, named = inputs.call.named(arguments)
     try:
-        closed = jax.make_jaxpr(flat)(bound, arguments)
+        closed = jax.make_jaxpr(flat)(*bound, *given, **named)
     except frames.Lost as lost:
         raise Missing(inputs, lost.reads) from None
     _raise_missing(inputs, notes, seen, closed.consts)
@@ -208,7 +216,7 @@ def _identity(constant: Any) -> Any:
 
 
 def evaluate(
-    call: Call, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
+    call: Caller, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
 ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
     """Call the function in its frame: packed outputs, new values of variables."""
     value = call(leaves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import sys
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanValueError
-from jscan._base.types import is_array, is_number
+from jscan._base.kinds import brief, counted
+from jscan._base.types import PyTree, is_array, is_number, tree_text
 
 Result = TypeVar("Result")
 
@@ -58,13 +60,25 @@ def unwrapped(other: Any) -> Any:
     return other.value if isinstance(other, ArrayLike) else other
 
 
+def described(value: PyTree, *, seen: bool) -> str:
+    """The type of a stored value, and a single number itself where it can be seen."""
+    text = tree_text(value)
+    if len(text) > 60:
+        text = f"tree of {counted(len(jax.tree.leaves(value)), 'array')}"
+    if seen and is_array(value) and not value.ndim:
+        with contextlib.suppress(Exception):  # given away, on other machines, traced
+            is_key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+            return text if is_key else f"{text} = {np.asarray(value)!s}"
+    return text
+
+
 def refuse_to_set(target: ArrayLike, new: Any) -> NoReturn:
     """A value is given by other means than an assignment."""
     label = label_of(target)
     raise ScanAttributeError(
         f"{label}.value = ...",
         needed="a value that is only read",
-        came=f"{new!r:.60}",
+        came=brief(new),
         fix=f"call {label}.set_value(...) on a shared variable, or return "
         f"{{{label}: new}} from the step or function; draw a sample anew",
         owner=type(target).__name__,
@@ -126,8 +140,8 @@ class ArrayLike:
         if sys._getframe(1).f_code.co_name in _REFUSING:
             label = label_of(self)
             raise ScanValueError(
-                f"{self!r} was handed to a JAX function, which takes arrays only. "
-                f"Fix: pass {label}.value, as in jnp.tanh({label}.value)."
+                f"{self!r} was handed to a JAX function, which takes arrays only."
+                f"\nFix: pass {label}.value, as in jnp.tanh({label}.value)."
             )
         return lambda: self.value
 
@@ -140,7 +154,9 @@ class ArrayLike:
             f"the attribute {name!r}",
             needed="one of the object, or a method of arrays",
             came="neither",
-            fix=f"what the array has is on .value: {label_of(self)}.value.{name}",
+            fix=f"read {label_of(self)}.get_value(), or {label_of(self)}.value"
+            if name in ("eval", "numpy", "detach")
+            else f"what its value has is on .value: {label_of(self)}.value.{name}",
             owner=type(self).__name__,
         )
 

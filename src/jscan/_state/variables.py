@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import repeat
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanTypeError, Subject, signed
-from jscan._base.kinds import counted, fix_of_kind, shown
+from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import (
     Leaf,
@@ -22,12 +21,20 @@ from jscan._base.types import (
     is_array,
     is_nothing,
     is_number,
-    tree_text,
     type_text,
 )
+from jscan._base.verbs import verb
 from jscan._jax.types import is_traced
 from jscan._state import donation, frames
-from jscan._state.array_likes import ArrayLike, label_of, refuse_to_set
+from jscan._state.array_likes import ArrayLike, described, label_of, refuse_to_set
+
+_OF_THEANO = {
+    "dtype": "give the value this dtype, as in np.zeros(3, 'float32')",
+    "broadcastable": "leave it out: axes of length 1 broadcast as in NumPy",
+    "strict": "leave it out: set_value refuses another dtype or rank",
+    "allow_downcast": "give the value its dtype, as in np.zeros(3, 'float32')",
+    "target": "leave it out; jax.device_put the value",
+}
 
 
 class SharedVariable(ArrayLike):
@@ -72,8 +79,8 @@ class SharedVariable(ArrayLike):
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
                 came=shown(wrong),
-                fix="take the variable's .value"
-                if isinstance(wrong, SharedVariable)
+                fix=f"take {label_of(wrong)}.value"
+                if isinstance(wrong, ArrayLike)
                 else fix_of_kind(wrong),
                 owner=subject_of(self),
             )
@@ -140,12 +147,11 @@ class SharedVariable(ArrayLike):
         self._home = self._birth = None  # where it was made is not kept
 
     def __repr__(self) -> str:
-        text = tree_text(self._stored)
-        if len(text) > 60:
-            text = f"tree of {counted(len(jax.tree.leaves(self._stored)), 'array')}"
-        return f"<SharedVariable {self.name or 'unnamed'}: {text}{_number(self)}>"
+        text = described(self._stored, seen=frames.current() is None)
+        return f"<SharedVariable {self.name or 'unnamed'}: {text}>"
 
 
+@verb("write jscan.shared(value, name='W')", _OF_THEANO)
 def shared(
     value: PyTree, name: str | None = None, borrow: bool = False
 ) -> SharedVariable:
@@ -278,15 +284,6 @@ def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Lea
         fix = fix_of_kind(after)
     needed, came = type_text(before), type_text(after)
     raise ScanTypeError(place, needed=needed, came=came, fix=fix)
-
-
-def _number(variable: SharedVariable) -> str:
-    """The value of a single number, where it can be seen without a trace or a wait."""
-    value = variable._stored
-    if frames.current() is None and is_array(value) and not value.ndim:
-        with contextlib.suppress(Exception):  # given away, on other machines, traced
-            return f" = {_as_numpy(value, copy=False)!s}"
-    return ""
 
 
 def _is_storable(leaf: Any) -> bool:
