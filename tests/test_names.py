@@ -47,7 +47,7 @@ def caught() -> jscan.NonFiniteError:
 # An object of every public class.
 SAMPLES: dict[str, Callable[[], Any]] = {
     "Draw": lambda: jscan.RandomStreams(1).normal(size=(2, 3)),
-    "Drawing": lambda: jscan.draw(lambda: jscan.map(jnp.tanh, np.ones(3)))(),
+    "Drawing": lambda: jscan.draw(jnp.tanh, np.ones(3)),
     "Function": lambda: double,
     "LoopProfile": lambda: collected().loops["tanh"],
     "LoopReport": lambda: explained().loops[0],

@@ -234,8 +234,8 @@ def test_measured_is_what_the_program_takes():
 
     report = explain(jscan.function(train))(W, X).measure()
     assert total.get_value() == 0
-    before, after = report.runs.programs
-    results = before(*report.runs.operands), after(*report.runs.operands)
+    before, after = report._runs.programs
+    results = before(*report._runs.operands), after(*report._runs.operands)
     expected = loss(W, X + 1), 1
     for result in results:
         np.testing.assert_allclose(result, expected, rtol=1e-5)

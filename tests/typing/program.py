@@ -39,6 +39,9 @@ def loops() -> None:
         return 2 * h, jscan.until(h > 4)
 
     jscan.scan(double, outputs_info=1.0, n_steps=jnp.int32(9), max_steps=10)
+    drawing = jscan.draw(add, xs, 0.0)
+    assert_type(drawing, jscan.Drawing)
+    assert_type(drawing.svg, str)
 
 
 def state() -> None:
