@@ -52,7 +52,7 @@ def test_draws_leave_where_the_compiler_does_not_vectorise_them():
 
     left = loop_lengths(optimize(drawn), jax.random.key(0))
     assert (146 in left) is (JAX_VERSION >= (0, 11))
-    assert_same(optimize(drawn)(jax.random.key(0)), drawn(jax.random.key(0)))
+    assert_close(optimize(drawn)(jax.random.key(0)), drawn(jax.random.key(0)))
 
 
 def test_a_sum_of_entries_read_one_by_one_stays():
