@@ -10,7 +10,7 @@
 #   make docs        build the site into docs/_build/html, and check it
 #   make figures     draw the figures of the README and the site anew
 #   make bench       run every benchmark in its quick form
-#   make wheel       build the wheel and run the tour from it, outside the checkout
+#   make wheel       build sdist and wheel, and try both outside the checkout
 #   make format      let ruff rewrite the sources
 #   make clean       remove the environments and whatever was built
 

@@ -88,6 +88,7 @@ def readable(value: object) -> str | None:
 # What `make test` leaves to `make test-rest`: most of the time is spent here.
 SLOW = (
     *("whole/", "fuzz/", "theano_answers/", "optimizer/passes/", "test_peers.py"),
+    "typing/",
     *("optimizer/test_meshes.py", "optimizer/test_gpu_costs.py"),
     *("optimizer/test_costs.py", "optimizer/test_effects.py"),
     *("optimizer/test_custom_rules.py", "optimizer/test_regressions.py"),

@@ -161,7 +161,7 @@ def test_forward_mode_and_second_order_follow_the_same_cut(stops):
 def test_updated_variables_are_cut_with_the_rest(stops):
     def cost(x, start):
         total = jscan.shared(0.0)
-        total.stored = start  # a value to be differentiated
+        total._stored = start  # a value to be differentiated
 
         def step(a):
             outputs = a * total.value, {total: total.value + a}

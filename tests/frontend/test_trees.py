@@ -293,7 +293,7 @@ def test_an_output_that_is_none_is_refused_by_its_place():
     forgot = "did the step forget its return"
     for mode in (None, "DEBUG"):
         refused(
-            lambda mode=mode: jscan.scan(lambda x: None, X, mode=mode),
+            lambda mode=mode: jscan.scan(lambda x: None, X, mode=mode),  # type: ignore
             ValueError,
             "output 0",
             forgot,

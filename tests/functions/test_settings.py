@@ -222,7 +222,7 @@ def test_programs_are_freed():
     f = jscan.function(lambda: {W: W + 1.0})
     f()
     kept = weakref.ref(f)
-    old = weakref.ref(W.stored)
+    old = weakref.ref(W._stored)
     f()
     assert old() is None
     del f

@@ -241,7 +241,7 @@ def test_measured_is_what_the_program_takes():
 
     report = explain(jscan.function(train))(W, X).measure()
     assert total.get_value() == 0
-    runs: Any = report.runs
+    runs: Any = report._runs
     for program in runs.programs:
         value, new = program(*runs.operands)
         np.testing.assert_allclose(value, loss(W, X + 1), rtol=1e-5)

@@ -84,7 +84,7 @@ def test_a_function_is_rewritten_after_differentiation(weight, monkeypatch):
     for fun in (called, optimize(called)):
         monkeypatch.setenv("JSCAN_OPTIMIZE", "0" if fun is called else "1")
         slope = jscan.function(lambda x, fun=fun: jscan.grad(lambda: fun(x), weight))
-        program = slope.traced(X)[0].jaxpr
+        program = slope._traced(X)[0].jaxpr
         inputs = [jnp.ones(aval.shape, aval.dtype) for aval in program.in_avals]
         steps.append(operations(jaxpr_as_fun(program), *inputs)[1])
         last = slope(X)

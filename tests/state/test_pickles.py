@@ -70,7 +70,7 @@ def test_errors(through: Any):
     assert (error.step, error.output) == (1, "output 0")
     assert error.inputs == {"sequences[0][t]": -1.0}
     kinds = [v for v in vars(jscan).values() if _is_error(v)]
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     for kind in kinds:
         again = through(kind("a text"))
         assert type(again) is kind
@@ -96,7 +96,7 @@ def test_values(through: Any):
     assert str(through(found)) == str(found)
     assert through(profile()).loops["loop"].steps == 3
     one, other = through((rng, draw))
-    assert other.stream is one.state
+    assert other._stream is one.state
     assert other.value.tolist() == draw.value.tolist()
     assert through(jscan.until(True)).condition is True
 
@@ -146,7 +146,7 @@ def test_a_pickle_of_an_earlier_version():
     assert value["a"].tolist() == [0.0, 1.0, 2.0]
     assert (value["b"][0], value["b"][1]) == (1.5, 4)
     assert old["count"].name == "count"
-    assert old["draw"].stream is old["rng"].state
+    assert old["draw"]._stream is old["rng"].state
     assert int(old["rng"].state.value.counter) == 1
     same = jscan.RandomStreams(11)
     same.uniform().value  # noqa: B018
@@ -181,7 +181,7 @@ def test_a_pickle_from_before_the_rooms():
             "multinomial": same.multinomial(pvals=[0.2, 0.8]),
         }
         for name, draw in drawn.items():
-            assert old[name].stream is old["rng"].state
+            assert old[name]._stream is old["rng"].state
             assert old[name].value.tolist() == draw.value.tolist()
     assert old["w"].get_value()["a"].tolist() == [0.0, 1.0, 2.0]
     old["updates"].apply()

@@ -171,7 +171,7 @@ def test_a_value_that_would_go_stale_in_an_inner_loop_is_refused(s, mode):
         return rows * size, updates
 
     with pytest.raises(
-        ValueError, match=r"(?s)<SharedVariable s> was handed.*s\.value"
+        ValueError, match=r"(?s)<SharedVariable s: .*> was handed.*s\.value"
     ):
         jscan.scan(outer, None, None, s, n_steps=2, mode=mode)
 
@@ -231,9 +231,9 @@ def test_as_sequence_or_initial_it_is_its_value_when_the_loop_begins(mode):
 
 def test_strict_still_refuses_what_is_not_listed(s):
     other = jscan.shared(1.0, name="other")
-    with pytest.raises(TypeError, match="captures <SharedVariable other>"):
+    with pytest.raises(TypeError, match="captures <SharedVariable other: "):
         jscan.scan(lambda v: v + other, None, None, s, n_steps=2, strict=True)
-    with pytest.raises(TypeError, match="captures <SharedVariable s>"):
+    with pytest.raises(TypeError, match="captures <SharedVariable s: "):
         jscan.scan(lambda h: h + s, None, s, n_steps=2, strict=True)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import jscan
+from jscan._frontend.spec import Checkpoint
 
 LENGTH = 9
 Parameters = list[np.ndarray]  # x [LENGTH], z [3], w [], start []
@@ -29,7 +30,7 @@ class Case(NamedTuple):
     updates: bool = False
     draws: bool = False
     truncate: int = -1
-    checkpoint: int | str | None = None
+    checkpoint: Checkpoint = None
     backwards: bool = False
     transform: str = "eager"
 
@@ -125,7 +126,7 @@ def expected_rows(
 def actual_rows(case: Case, x: Any, z: Any, w: Any, start: Any, count: Any) -> Any:
     """The same by jscan."""
     total = jscan.shared(0.0)
-    total.stored = start  # possibly a value under differentiation
+    total._stored = start  # possibly a value under differentiation
     rng = jscan.RandomStreams(11)
     calls = jnp.arange(LENGTH)
 

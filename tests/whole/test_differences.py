@@ -330,7 +330,7 @@ def test_any_truthy_return_list_makes_a_list():
 def test_unknown_mode_is_a_value_error():
     """Theano raises a plain Exception."""
     with pytest.raises(ValueError, match="mode"):
-        jscan.scan(lambda a: a, x, mode="FAST")
+        jscan.scan(lambda a: a, x, mode="FAST")  # type: ignore
 
 
 def test_bad_truncate_gradient_is_refused_by_scan():

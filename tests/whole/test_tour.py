@@ -1,15 +1,18 @@
 """The tour: its answers against NumPy, statsmodels and finite differences."""
 
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jscan._tour import sunspots, tutorial
+import jscan
+from jscan import __main__ as shell
+from jscan import data
+from jscan._tour import speed, sunspots, tutorial
 from jscan.data import sunspots as load_sunspots
 
 statsmodels = pytest.importorskip(
@@ -118,14 +121,57 @@ def test_deviation_of_the_forecast_is_that_of_simulated_futures(
     )
 
 
+def test_what_came_is_on_the_scale_of_the_record():
+    """NOAA's numbers, scaled by statsmodels's regression through the origin."""
+    old, new = data.sunspots(), data.sunspots_since_1997()
+    both = slice(0, 12)
+    assert new.years[both].tolist() == old.years[-12:].tolist()
+    scale = statsmodels.OLS(old.numbers[-12:], new.numbers[both]).fit().params[0]
+    came = sunspots.what_came()
+    assert came.years.tolist() == [*range(2009, 2025)]
+    np.testing.assert_allclose(came.numbers, scale * new.numbers[12:], rtol=1e-12)
+    # The record of 1997 to 2008 is met within what two ways to count differ.
+    np.testing.assert_allclose(scale * new.numbers[both], old.numbers[-12:], rtol=0.15)
+
+
+def test_the_optimized_gradient_is_that_of_finite_differences():
+    weights, series = speed.problem()
+    optimized = jax.jit(jscan.optimize(jax.grad(speed.loss)))(weights, series)
+    wide = jax.tree.map(lambda x: x.astype(float), (weights, series))
+    step = 1e-5
+    for field in range(3):
+        one = [np.zeros(x.shape) for x in wide[0]]
+        one[field].flat[7] = step
+        up, down = (
+            speed.loss(
+                speed.Weights(*map(jnp.asarray, map(move, wide[0], one))), wide[1]
+            )
+            for move in (np.add, np.subtract)
+        )
+        np.testing.assert_allclose(
+            optimized[field].ravel()[7], (up - down) / (2 * step), rtol=1e-3, atol=1e-6
+        )
+
+
+def test_times_are_those_of_programs_that_agree():
+    times = speed.measure(turns=5)
+    assert 0 < times.optimized < times.plain
+    assert times.difference < 1e-5
+    assert "accumulate.sums_out" in speed.decisions()
+
+
 def test_tour_runs_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
-    runpy.run_module("jscan", run_name="__main__")
+    shell.main(["tour"])
     printed = capsys.readouterr().out
-    assert "11. " in printed
+    assert "12. A stop" in printed
     assert "t-9               0.253491        0.253491" in printed
+    assert "times as fast" in printed
+    assert "2014      63.0    27 to  99     78.5" in printed
+    assert "2020      49.8    10 to  89      5.3  outside" in printed
+    assert "The band held what came in 10 of 16 years." in printed
     assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -136,6 +182,6 @@ def test_tour_without_matplotlib_says_so(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.chdir(tmp_path)
-    runpy.run_module("jscan", run_name="__main__")
+    shell.main([])
     assert "matplotlib is missing" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

@@ -102,14 +102,17 @@ class ScanNotImplementedError(ScanError, NotImplementedError):
 
 
 class ScanAttributeError(ScanTypeError, AttributeError):
-    """An attribute that an object of jscan does not have, or that cannot be set."""
+    """An attribute that an object of jscan does not have, or that cannot be set.
+
+    Example:
+        >>> import jscan
+        >>> issubclass(jscan.ScanAttributeError, AttributeError)
+        True
+    """
 
 
 class UpdateCollision(ScanError, KeyError):
     """Two different new values for one shared variable: ``('Collision', variable)``.
-
-    Attributes:
-        owner: The loop or function that returned them, if it is known.
 
     Example:
         >>> import jscan

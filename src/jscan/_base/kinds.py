@@ -67,6 +67,7 @@ def fix_of_kind(value: Any) -> str:
 
 def counted(number: int, noun: str) -> str:
     """So many of something, as a sentence says it: ``1 entry``, ``2 entries``."""
-    several = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    ends_in_y = noun.endswith("y") and noun[-2] not in "aeiou"
+    several = noun[:-1] + "ies" if ends_in_y else noun + "s"
     several = noun[:-2] + "ices" if noun.endswith("ix") else several
     return f"{number} {noun if number == 1 else several}"

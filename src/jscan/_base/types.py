@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 PyTree: TypeAlias = Any
 
 Leaf: TypeAlias = Any
+
+# The shape of a sample; None: that of its parameters.
+Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | np.ndarray | None
 
 NUMBER_TYPES = (bool, int, float, complex, np.number, np.bool_)
 
@@ -61,7 +64,7 @@ def type_text(leaf: Leaf) -> str:
     """A type as errors print it: ``float32[3,4]``."""
     if isinstance(leaf, jax.Ref):
         return str(jax.typeof(leaf))
-    shape, dtype = jnp.shape(leaf), getattr(leaf, "dtype", type(leaf).__name__)
+    shape, dtype = np.shape(leaf), getattr(leaf, "dtype", type(leaf).__name__)
     return f"{dtype}[{','.join(map(str, shape))}]"
 
 

@@ -38,6 +38,14 @@ class LoopProfile:
         wall_time: Seconds spent on running.
         flops: Floating-point operations of one compiled step.
         bytes: Bytes that one compiled step reads and writes.
+        time_per_step: Seconds a step, of the time spent on running.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> with jscan.profile() as found:
+        ...     _ = jscan.scan(lambda x: x + 1, jnp.ones(50), name="add")
+        >>> found.loops["add"].steps
+        50
     """
 
     name: str
@@ -54,7 +62,7 @@ class LoopProfile:
         """Seconds a step."""
         return self.wall_time / self.steps if self.steps else 0.0
 
-    def cells(self) -> list[str]:
+    def _cells(self) -> list[str]:
         """The numbers as text, in the order of the table's columns."""
         return [
             self.name,
@@ -72,11 +80,9 @@ class LoopProfile:
 class profile:
     """Collects what the loops of its thread (or asyncio task) cost while entered.
 
-    Loops called with ``profile=True`` (or a label) are also collected in
-    ``jscan.profile.always``.
-
     Attributes:
         loops: A `LoopProfile` for every label, in the order of their first calls.
+        always: Of the class: what loops called with ``profile=True`` have cost so far.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -110,12 +116,14 @@ class profile:
         ]
 
     def _table(self) -> list[list[str]]:
-        return [HEADS, *(loop.cells() for loop in self.loops.values())]
+        return [HEADS, *(loop._cells() for loop in self.loops.values())]
 
     def __str__(self) -> str:
         rows = self._table()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)) for row in rows)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""

@@ -16,6 +16,7 @@ from jscan._frontend.signature import caller_names, captured_names, step_name
 from jscan._frontend.spec import ScanSpec
 from jscan._frontend.step import Step
 from jscan._jax.types import stacked_aval
+from jscan._state.array_likes import label_of
 from jscan._state.streams import Stream
 from jscan._state.variables import SharedVariable
 
@@ -145,7 +146,7 @@ def _found(spec: ScanSpec, step: Step) -> Iterator[Port]:
         name = same[0] if same else f"captured {number}"
         yield Port("captured", name, tree_text(array), name)
     for variable in step.reads:
-        name = variable.label
+        name = label_of(variable)
         if isinstance(variable, Stream):
             draws = counted(step.draws.get(variable, 0), "draw")
             yield Port("random", name, "fresh at every step", draws)
@@ -166,7 +167,7 @@ def _outputs(spec: ScanSpec, step: Step, label: Callable[[Any], str]) -> Iterato
 
 def _written(step: Step) -> Iterator[Port]:
     for variable in step.updated:
-        name = variable.label
+        name = label_of(variable)
         yield Port("update", name, tree_text(variable.value), f"new {name}", name)
     if step.has_stop:
         yield Port("stop", "until", "bool[]", "stop here?")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.integers import as_integer, at_least
 from jscan._base.kinds import brief, shown
-from jscan._frontend.spec import Options
+from jscan._frontend.spec import Checkpoint, Mode, Options
 
-MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def check_options(**given: Any) -> Options:
@@ -28,12 +28,13 @@ def _name(name: Any) -> str | None:
     raise _wrong_type("name", "a string or None", name, "write name='...'")
 
 
-def check_mode(mode: Any) -> str:
+def check_mode(mode: Any) -> Mode:
     """The mode, None being the usual one."""
     if mode is None:
         return "FAST_RUN"
-    if isinstance(mode, str) and mode in MODES:
-        return mode
+    for known in MODES:
+        if isinstance(mode, str) and mode == known:
+            return known
     fix = "leave mode out for the usual, optimized loop"
     name = str(mode).upper()
     if "DEBUG" in name or "NAN" in name:  # Theano's DebugMode, NanGuardMode
@@ -72,7 +73,7 @@ def _truncation(steps: Any) -> int:
     )
 
 
-def _checkpoint(value: Any) -> int | str | None:
+def _checkpoint(value: Any) -> Checkpoint:
     if value is None or (isinstance(value, str) and value in ("sqrt", "recursive")):
         return value
     needed = "None, a number of steps, 'sqrt' or 'recursive'"

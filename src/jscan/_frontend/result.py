@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +11,19 @@ import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanTypeError
 from jscan._base.kinds import brief
-from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
+from jscan._base.types import Leaf, PyTree, is_array, is_number, tree_text, type_text
 from jscan._jax.types import is_traced
 from jscan._state.updates import Updates
 
+if TYPE_CHECKING:
+    # A class that is no tuple cannot say that its two items have two types.
+    class _Pair(tuple[PyTree, Updates]):
+        def __new__(cls, *args: Any, **how: Any) -> Self: ...
+else:
+    _Pair = object
 
-@jax.tree_util.register_pytree_node_class
-class ScanResult:
+
+class ScanResult(_Pair):
     """The pair ``(outputs, updates)`` that `scan` returns, with the steps executed.
 
     Attributes:
@@ -99,55 +104,53 @@ class ScanResult:
         fill = functools.partial(_fill, self.mask)
         return jax.tree.map(fill, self.outputs, values)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise ScanAttributeError(
-            f"the attribute {name!r}",
-            needed="outputs, updates, n_steps, mask or filled",
-            came="none of them",
-            fix=f"what an array has is on its outputs: result.outputs.{name}",
-            owner="ScanResult",
-        )
+    if not TYPE_CHECKING:
 
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        raise ScanTypeError(
-            "the result of a loop",
-            needed="an array",
-            came="the pair (outputs, updates)",
-            fix="take result.outputs, or unpack it: outputs, updates = scan(...)",
-            owner="ScanResult",
-        )
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise ScanAttributeError(
+                f"the attribute {name!r}",
+                needed="outputs, updates, n_steps, mask or filled",
+                came="none of them",
+                fix=f"what an array has is on its outputs: result.outputs.{name}",
+                owner="ScanResult",
+            )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __array__
-    __truediv__ = __rtruediv__ = __pow__ = __matmul__ = __rmatmul__ = __array__
-    __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __array__
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            raise ScanTypeError(
+                "the result of a loop",
+                needed="an array",
+                came="the pair (outputs, updates)",
+                fix="take result.outputs, or unpack it: outputs, updates = scan(...)",
+                owner="ScanResult",
+            )
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.outputs, self.updates))
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __array__
+        __truediv__ = __rtruediv__ = __pow__ = __matmul__ = __rmatmul__ = __array__
+        __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __array__
 
-    def __getitem__(self, index: int) -> Any:
-        return (self.outputs, self.updates)[index]
+        def __iter__(self):
+            return iter((self.outputs, self.updates))
 
-    def __len__(self) -> int:
-        return 2
+        def __getitem__(self, index):
+            return (self.outputs, self.updates)[index]
+
+        def __len__(self):
+            return 2
 
     def __repr__(self) -> str:
-        return (
-            f"ScanResult(outputs={self.outputs!r}, updates={self.updates!r}, "
-            f"n_steps={self.n_steps!r})"
-        )
+        steps = self.n_steps
+        steps = steps if isinstance(steps, int) else tree_text(steps)
+        outputs, updates = tree_text(self.outputs), tree_text(self.updates)
+        return f"ScanResult(outputs={outputs}, updates={updates}, n_steps={steps})"
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, bool]]:
-        """For JAX: outputs, updates and the step count are the children."""
-        return (self.outputs, self.updates, self.n_steps), (self._rows, self._stacked)
 
-    @classmethod
-    def tree_unflatten(
-        cls, form: tuple[int, bool], children: tuple[Any, ...]
-    ) -> ScanResult:
-        """For JAX: the inverse of `tree_flatten`."""
-        return cls(*children, rows=form[0], stacked=form[1])
+jax.tree_util.register_pytree_node(
+    ScanResult,
+    lambda it: ((it.outputs, it.updates, it.n_steps), (it._rows, it._stacked)),
+    lambda form, parts: ScanResult(*parts, rows=form[0], stacked=form[1]),
+)
 
 
 def _fill(mask: Leaf, rows: Leaf, value: Any) -> Leaf:

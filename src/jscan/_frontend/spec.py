@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 
 from jscan._base.types import Leaf, PyTree
 from jscan._jax.types import abstract_row
 from jscan._state.variables import SharedVariable
+
+Mode: TypeAlias = Literal["FAST_RUN", "FAST_COMPILE", "DEBUG"]
+Checkpoint: TypeAlias = Literal["sqrt", "recursive"] | int | None
 
 # What a step may raise that took a variable for an array, or an array for one.
 WITHOUT_ARRAYS = (TypeError, ValueError, AttributeError)
@@ -96,14 +99,14 @@ class Options:
     """The arguments of `scan` that say how to run the loop, not what it computes."""
 
     name: str | None = None
-    mode: str = "FAST_RUN"
+    mode: Mode = "FAST_RUN"
     truncate_gradient: int = -1
     go_backwards: bool = False
     strict: bool = False
     return_list: bool = False
     profile: bool | str = False
     unroll: int | bool | None = None
-    checkpoint: int | str | None = None
+    checkpoint: Checkpoint = None
     memory_kind: str | None = None  # where what it saves is kept, if not at hand
     progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output

@@ -27,6 +27,7 @@ from jscan._jax.naming import name_after
 from jscan._jax.types import abstract_row, axes_of, varying
 from jscan._programs.program import Program
 from jscan._state import frames
+from jscan._state.array_likes import label_of
 from jscan._state.streams import Stream, without_streams
 from jscan._state.updates import Updates, checked_update
 from jscan._state.variables import SharedVariable
@@ -144,7 +145,7 @@ def _trace_once(
         )
         return leaves
 
-    name_after(flat, spec.fn, [variable.label for variable in reads])
+    name_after(flat, spec.fn, [label_of(variable) for variable in reads])
     with jax.disable_jit(False):  # a Python loop that has no steps asks for types
         return jax.make_jaxpr(flat)(*values, *inputs, *spec.constant_types), noted[-1]
 
@@ -222,7 +223,7 @@ def _refuse_local(
 ) -> None:
     """A variable made in this very step has no value before it."""
     for variable in updates:
-        if variable.birth is not None and variable.birth is frame:
+        if frames.is_born_in(variable, frame):
             raise ScanValueError(
                 f"the update of {variable!r}",
                 needed="a variable that exists before the loop",
@@ -250,7 +251,7 @@ def refuse_given_away(
                 repr(variable),
                 needed="a variable that no step around has as an array",
                 came="one that functions of JAX are given there",
-                fix=f"write {variable.label}.value where they take it",
+                fix=f"write {label_of(variable)}.value where they take it",
             )
 
 

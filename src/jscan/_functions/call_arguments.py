@@ -15,7 +15,7 @@ from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.types import Leaf, is_array, is_number
 from jscan._frontend.hints import add_call
 from jscan._functions.named_types import typed
-from jscan._state.array_likes import ArrayLike
+from jscan._state.array_likes import ArrayLike, label_of
 from jscan._state.variables import SharedVariable
 
 
@@ -195,7 +195,8 @@ def _is_array(leaf: Any, owner: Subject) -> bool:
             "an argument",
             needed="arrays, numbers or trees of them",
             came=repr(leaf),
-            fix=f"read the variable in the function's body, or pass {leaf.label}.value",
+            fix="read the variable in the function's body, or pass "
+            f"{label_of(leaf)}.value",
             owner=owner,
         )
     return is_array(leaf) or is_number(leaf) or isinstance(leaf, ArrayLike)

@@ -1,4 +1,4 @@
-"""`Function`: how a compiled function is called, and what its calls store."""
+"""How a compiled function is called, and what its calls store."""
 
 from __future__ import annotations
 
@@ -33,24 +33,12 @@ from jscan._state.variables import SharedVariable, store, values_of
 _TROUBLE = (TypeError, ValueError, IndexError)
 
 
-class Function:
-    """A compiled function of arguments and shared variables; `function` makes it.
-
-    Attributes:
-        fn: The Python function.
-        name: Used in errors and reports.
-
-    Example:
-        >>> import jscan
-        >>> total = jscan.shared(0.0, name="total")
-        >>> add = jscan.function(lambda x: (total + x, {total: total + x}))
-        >>> float(add(2.0)), float(add(3.0)), float(total.value)
-        (2.0, 5.0, 5.0)
-    """
+class Calls:
+    """What `Function` does; that class says with which types."""
 
     def __init__(self, fn: Callable[..., Any], settings: Settings) -> None:
         self.fn = fn
-        self.settings = settings
+        self._settings = settings
         self.name = settings.name
         self._sort = Sorter(fn, settings.owner, settings.static_argnames)
         self._claim = Claim(frozenset(), in_place=True)  # of DEBUG calls, as known
@@ -66,7 +54,7 @@ class Function:
 
     def _call(self, arguments: Arguments) -> PyTree:
         inside = frames.current()
-        if self.settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        if self._settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         while True:
             compiled = self._lookup(arguments)
@@ -106,14 +94,14 @@ class Function:
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
         return compiled.run.lower(*compiled.operands(values, arguments.traced))
 
-    def traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
+    def _traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
         """The program of a call before any rewriting, and its operands where known."""
         arguments, compiled, notes = self._learn(self._sort(args, kwargs))
         return notes.program, compiled.flat(notes, arguments.traced)
 
-    def with_options(self, options: Options) -> Function:
+    def _with_options(self, options: Options) -> Any:
         """This function with the loops of its program rewritten as `options` say."""
-        return Function(self.fn, dataclasses.replace(self.settings, options=options))
+        return type(self)(self.fn, dataclasses.replace(self._settings, options=options))
 
     def __reduce__(self) -> Any:
         """By name where the module has it, else made anew from the Python function."""
@@ -121,13 +109,13 @@ class Function:
             name, module = self.fn.__qualname__, sys.modules.get(self.fn.__module__)
             if operator.attrgetter(name)(module) is self:
                 return name
-        return Function, (self.fn, self.settings)
+        return type(self), (self.fn, self._settings)
 
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
             return arguments.layout.programs.get(arguments.constants)
         except TypeError:
-            raise arguments.unhashable(self.settings.owner) from None
+            raise arguments.unhashable(self._settings.owner) from None
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
         """Trace with as few concrete ints as the function allows, and keep that."""
@@ -155,8 +143,8 @@ class Function:
             if compiled is None:
                 places = enumerate(arguments.layout.traced)
                 ints = [i for i, place in places if place in arguments.kind.integers]
-                call = arguments.caller(self.fn, self.settings.owner)
-                compiled = Compiled(Inputs(call, tuple(ints), self.settings))
+                call = arguments.caller(self.fn, self._settings.owner)
+                compiled = Compiled(Inputs(call, tuple(ints), self._settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
                 notes = compiled.notes(values, arguments.traced)
@@ -181,7 +169,7 @@ class Function:
                 if values and frames.staging_trace() is not None:
                     for variable in compiled.reads:
                         frames.value_of(variable)  # refuses what JAX would freeze
-                if self.settings.donate and compiled.inputs.updated:
+                if self._settings.donate and compiled.inputs.updated:
                     result = self._run_in_place(compiled, values, leaves)
                 else:
                     result = self._kept(compiled(values, leaves))
@@ -243,7 +231,7 @@ class Function:
                     fix=f"give jscan.optimize or jscan.explain {self.name} itself"
                     if frame.scope is frames.Scope.REWRITTEN
                     else f"call {self.name}.fn there and return its updates",
-                    owner=self.settings.owner,
+                    owner=self._settings.owner,
                 )
             frame.set(variable, value)
             frame.stored[variable] = value
@@ -252,7 +240,7 @@ class Function:
         if any(map(is_traced, jax.tree.leaves(list(new.values())))):
             for variable, value in new.items():
                 leaves = jax.tree.leaves(value)
-                if variable.home is None and any(map(is_traced, leaves)):
+                if frames.is_lasting(variable) and any(map(is_traced, leaves)):
                     raise ScanTypeError(
                         f"the update of {variable!r}",
                         needed="a call on values",
@@ -260,14 +248,14 @@ class Function:
                         "would store a tracer",
                         fix="use the transformation inside the function, or in it a "
                         "function without updates",
-                        owner=self.settings.owner,
+                        owner=self._settings.owner,
                     )
         store(new)
 
     def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
         arguments = arguments.laid_out(arguments.kind.integers)
-        call = arguments.caller(self.fn, self.settings.owner)
+        call = arguments.caller(self.fn, self._settings.owner)
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
             how = dict(staged=False, without_jit=True)
@@ -276,7 +264,7 @@ class Function:
             with Turn(claim if frame.parent is None else NOTHING):
                 try:
                     with frame:
-                        outputs, new = evaluate(call, leaves, frame, self.settings)
+                        outputs, new = evaluate(call, leaves, frame, self._settings)
                 except Exception:
                     if claim.reads.issuperset(frame.reads) or not frame.has_lost():
                         raise
@@ -295,6 +283,8 @@ class Function:
             if new is not None:
                 with Turn(self._claim):
                     # Another thread may have stored a value in the meantime.
-                    if all(v.stored is seen for v, seen in frame.reads.items()):
+                    if all(
+                        map(operator.is_, values_of(frame.reads), frame.reads.values())
+                    ):
                         self._store(new)
                         return outputs

@@ -18,7 +18,7 @@ from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.trace import Inputs, Notes, trace
 from jscan._state import donation, frames
-from jscan._state.variables import SharedVariable
+from jscan._state.variables import SharedVariable, subject_of
 
 
 class Compiled:
@@ -98,7 +98,7 @@ class Compiled:
         owner = self.inputs.settings.owner
         donation.check_alive(leaves, "an argument", owner)
         for variable, value in zip(self.reads, values, strict=True):
-            donation.check_alive(value, "its stored value", variable.subject)
+            donation.check_alive(value, "its stored value", subject_of(variable))
         donation.check_alive(self._captured, "an array it closes over", owner)
 
     def note_taken(self, values: list[PyTree]) -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import brief
 from jscan._base.verbs import verb
 from jscan._frontend.options import check_mode
-from jscan._functions.callable import Function
+from jscan._frontend.spec import Mode
+from jscan._functions.function_type import Function
 from jscan._functions.trace import Settings
 from jscan._programs.regions import usual_options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Maker(Protocol):
+    """What `function` returns where only its options are given: a decorator."""
+
+    def __call__(self, f: Callable[P, R], /) -> Function[P, R]: ...
+
 
 _PORTING = (
     "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
@@ -24,13 +35,36 @@ _OF_THEANO: dict[str, str] = dict.fromkeys(
 )
 
 
+@overload
+def function(
+    f: Callable[P, R],
+    *,
+    donate: bool = False,
+    static_argnames: str | Iterable[str] = (),
+    mode: Mode | None = None,
+    name: str | None = None,
+    no_default_updates: bool = False,
+) -> Function[P, R]: ...
+
+
+@overload
+def function(
+    *,
+    donate: bool = False,
+    static_argnames: str | Iterable[str] = (),
+    mode: Mode | None = None,
+    name: str | None = None,
+    no_default_updates: bool = False,
+) -> Maker: ...
+
+
 @verb(_PORTING, _OF_THEANO)
 def function(
     f: Callable[..., Any] | None = None,
     *,
     donate: bool = False,
     static_argnames: str | Iterable[str] = (),
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     no_default_updates: bool = False,
 ) -> Any:

@@ -15,7 +15,7 @@ from jscan._base.verbs import came, is_of_the_call, verb
 from jscan._frontend.result import ScanResult
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
-from jscan._state.array_likes import unwrapped
+from jscan._state.array_likes import label_of, unwrapped
 from jscan._state.updates import with_updates
 from jscan._state.variables import SharedVariable
 
@@ -113,8 +113,8 @@ def value_and_grad(
         warn(
             f"jscan.grad: the cost never reads {', '.join(map(repr, unread))}, so that "
             "the gradient is zero. What was computed from a variable outside of the "
-            f"cost, as in w = {unread[0].label}[:4], is a constant there. Fix: compute "
-            "it inside of the cost, or leave the variable out of wrt."
+            f"cost, as in w = {label_of(unread[0])}[:4], is a constant there. Fix: "
+            "compute it inside of the cost, or leave the variable out of wrt."
         )
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._base.verbs import shortened, verb
 from jscan._frontend.hints import add_call
-from jscan._functions.callable import Function
+from jscan._functions.function_type import Function
 from jscan._functions.named_types import typed
 from jscan._jax.naming import name_after
 from jscan._jax.traces import is_staging
@@ -30,6 +30,7 @@ from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
 from jscan._state.updates import with_updates
 
+P = ParamSpec("P")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 _OF_JIT: dict[str, str] = dict.fromkeys(
@@ -105,7 +106,7 @@ def optimize(
         return functools.partial(optimize, passes=passes, memory_budget=memory_budget)
     _check_callable("optimize", fun)
     if isinstance(fun, Function):
-        return fun.with_options(options)
+        return fun._with_options(options)
     numbers = _Numbers()
 
     @shortened
@@ -116,8 +117,7 @@ def optimize(
         traced = numbers.trace(fun, args, kwargs)
         _check_variables(traced.frame, fun)
         program, constants = Program.close(traced.program)
-        operands = [*constants, *traced.operands]
-        results = evaluate_rewritten(program, operands, options)
+        results = evaluate_rewritten(program, [*constants, *traced.operands], options)
         return traced.with_results(results)
 
     return optimized
@@ -136,11 +136,11 @@ def _check_callable(verb: str, fun: Any) -> None:
 
 @verb("write jscan.explain(f)(x), with the arguments behind it", _OF_JIT)
 def explain(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-) -> Callable[..., Report]:
+) -> Callable[P, Report]:
     """Say what `optimize` does to the loops of a function, and what not, and why.
 
     Args:
@@ -170,10 +170,11 @@ def explain(
     numbers = _Numbers()
 
     @shortened
-    def explained(*args: Any, **kwargs: Any) -> Report:
+    @functools.wraps(fun)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> Report:
         with traced_anew():
             if isinstance(fun, Function):
-                whole, operands = fun.traced(*args, **kwargs)
+                whole, operands = fun._traced(*args, **kwargs)
                 program = whole.jaxpr
             else:
                 traced = numbers.trace(fun, args, kwargs)
@@ -186,7 +187,7 @@ def explain(
 
 def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
     """Refuse draws, and reads that JAX would freeze where the call stands."""
-    lasting = [stream for stream in frame.draws if stream.birth is not frame]
+    lasting = [stream for stream in frame.draws if not frames.is_born_in(stream, frame)]
     if lasting:
         raise ScanNotImplementedError(
             getattr(fun, "__name__", "fun"),
@@ -195,8 +196,7 @@ def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
             fix="make it a jscan.function and optimize that",
             owner="jscan.optimize",
         )
-    for variable in frame.reads:
-        frames.value_of(variable)
+    list(map(frames.value_of, frame.reads))
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,7 @@ class _Numbers:
         try:
             return _trace(fun, args, kwargs, numbers=True)
         except Exception:
-            # Whatever JAX or Python says where a number was needed; an error that has
-            # another reason comes again.
+            # A number may have been needed; an error for another reason comes again.
             traced = _trace(fun, args, kwargs, numbers=False)
             self.needed = True
             return traced

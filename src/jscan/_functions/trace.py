@@ -29,6 +29,7 @@ from jscan._optimizer import Options
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
+from jscan._state.array_likes import label_of
 from jscan._state.streams import Stream
 from jscan._state.variables import SharedVariable, check_value
 
@@ -168,7 +169,7 @@ def _recorded(
         notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
         return packed, notes.leaves_of(new)
 
-    name_after(flat, inputs.call.fn, [variable.label for variable in inputs.reads])
+    name_after(flat, inputs.call.fn, [label_of(variable) for variable in inputs.reads])
     given, named = inputs.call.named(arguments)
     try:
         closed = jax.make_jaxpr(flat)(*bound, *given, **named)
@@ -230,12 +231,16 @@ def evaluate(
             )
         new = dict(frame.stored)
         if settings.default_updates:
-            new |= {s: frame.bound[s] for s in frame.draws if s.birth is not frame}
+            new |= {
+                s: frame.bound[s]
+                for s in frame.draws
+                if not frames.is_born_in(s, frame)
+            }
         for variable, update in returned.updates.items():
             if isinstance(variable, Stream) and variable in new:
                 continue  # the frame has counted these draws, and any later ones
             place = f"the update of {variable!r}"
-            if variable.birth is frame:
+            if frames.is_born_in(variable, frame):
                 raise ScanTypeError(
                     place,
                     needed="a variable that lives outside of the function",

@@ -109,7 +109,7 @@ def report(
         memory = analyses[0].temp_size_in_bytes, analyses[1].temp_size_in_bytes
     seconds, others = dict(session.context.seconds), _others(opened, bool(loops))
     runs = Runs(programs, operands, bool(opened.effects))
-    return Report(loops, memory, failed, seconds, others, runs=runs)
+    return Report(loops, memory, failed, seconds, others, _runs=runs)
 
 
 def _loop_report(position: int, loop: Record) -> LoopReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 from jscan._base.errors import ScanNotImplementedError, signed
 from jscan._base.verbs import verb
@@ -22,8 +22,8 @@ def scan_checkpoints(
     outputs_info: Any = None,
     non_sequences: Any = None,
     name: str | None = "checkpointscan_fn",
-    n_steps: Any = None,
-    save_every_N: int = 10,
+    n_steps: SupportsIndex | None = None,
+    save_every_N: SupportsIndex = 10,
     padding: bool = True,
 ) -> ScanResult:
     """Scan, keeping only every N-th row and the last one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from jscan._frontend.arguments import normalise
 from jscan._frontend.hints import ORDER, SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
-from jscan._frontend.spec import ScanSpec
+from jscan._frontend.spec import Checkpoint, Mode, ScanSpec
 from jscan._frontend.step import trace_step
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
@@ -46,20 +46,20 @@ def scan(
     sequences: Any = None,
     outputs_info: Any = None,
     non_sequences: Any = None,
-    n_steps: Any = None,
+    n_steps: SupportsIndex | None = None,
     truncate_gradient: int = -1,
     go_backwards: bool = False,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     profile: bool | str = False,
     allow_gc: bool | None = None,
     strict: bool = False,
     return_list: bool = False,
     *,
-    max_steps: int | None = None,
-    checkpoint: int | str | dict[str, Any] | None = None,
+    max_steps: SupportsIndex | None = None,
+    checkpoint: Checkpoint | dict[str, Any] = None,
     unroll: int | bool | None = None,
-    progress: bool | str | dict[str, Any] = False,
+    progress: bool | str | dict[str, Any] | None = False,
 ) -> ScanResult:
     """Run a step function over sequences and its own past outputs.
 

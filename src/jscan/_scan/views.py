@@ -19,7 +19,7 @@ from jscan._frontend.arguments import normalise
 from jscan._frontend.hints import ORDER, VIEW_SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
-from jscan._frontend.spec import OutputSpec, ScanSpec
+from jscan._frontend.spec import Mode, OutputSpec, ScanSpec
 from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
@@ -31,7 +31,7 @@ def map(
     non_sequences: Any = None,
     truncate_gradient: int = -1,
     go_backwards: bool = False,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
 ) -> ScanResult:
     """Apply a function to every element of its sequences.
@@ -77,7 +77,7 @@ def reduce(
     outputs_info: Any,
     non_sequences: Any = None,
     go_backwards: bool = False,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     *,
     checkpoint: int | str | dict[str, Any] | None = None,
@@ -155,7 +155,7 @@ def foldl(
     sequences: Any,
     outputs_info: Any,
     non_sequences: Any = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     *,
     checkpoint: int | str | dict[str, Any] | None = None,
@@ -192,7 +192,7 @@ def foldr(
     sequences: Any,
     outputs_info: Any,
     non_sequences: Any = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     *,
     checkpoint: int | str | dict[str, Any] | None = None,

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanValueError
-from jscan._base.kinds import brief
-from jscan._base.types import is_array, is_number
+from jscan._base.kinds import brief, counted
+from jscan._base.types import PyTree, is_array, is_number, tree_text
+
+Result = TypeVar("Result")
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
 _REFUSING = ("shaped_abstractify", "typeof")
 
 
-def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Array]:
     return lambda self, other: function(self.value, unwrapped(other))
 
 
-def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _reflected(
+    function: Callable[[Any, Any], Any],
+) -> Callable[[Any, Any], jax.Array]:
     return lambda self, other: function(unwrapped(other), self.value)
 
 
@@ -37,13 +42,47 @@ def _comparison(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     return method
 
 
-def _unary(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _changed(function: Callable[[Any], Any]) -> Callable[[Any], jax.Array]:
     return lambda self: function(self.value)
+
+
+def _unary(function: Callable[[Any], Result]) -> Callable[[Any], Result]:
+    return lambda self: function(self.value)
+
+
+def label_of(value: Any) -> str:
+    """How error texts call a variable or draw in code: its name, or what it is."""
+    return vars(value).get("name") or value._kind
 
 
 def unwrapped(other: Any) -> Any:
     """The array that a variable or draw stands for; else the object itself."""
     return other.value if isinstance(other, ArrayLike) else other
+
+
+def described(value: PyTree, *, seen: bool) -> str:
+    """The type of a stored value, and a single number itself where it can be seen."""
+    text = tree_text(value)
+    if len(text) > 60:
+        text = f"tree of {counted(len(jax.tree.leaves(value)), 'array')}"
+    if seen and is_array(value) and not value.ndim:
+        with contextlib.suppress(Exception):  # given away, on other machines, traced
+            is_key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+            return text if is_key else f"{text} = {np.asarray(value)!s}"
+    return text
+
+
+def refuse_to_set(target: ArrayLike, new: Any) -> NoReturn:
+    """A value is given by other means than an assignment."""
+    label = label_of(target)
+    raise ScanAttributeError(
+        f"{label}.value = ...",
+        needed="a value that is only read",
+        came=brief(new),
+        fix=f"call {label}.set_value(...) on a shared variable, or return "
+        f"{{{label}: new}} from the step or function; draw a sample anew",
+        owner=type(target).__name__,
+    )
 
 
 # What arrays of NumPy and of JAX both have, besides what is defined here.
@@ -64,25 +103,11 @@ class ArrayLike:
     # NumPy arrays on the left leave the operator to this class.
     __array_ufunc__ = None
 
+    _kind: str  # what it is, in a word
+
     @property
     def value(self) -> Any:
         """The array this object stands for, where the caller stands."""
-        raise NotImplementedError
-
-    @value.setter
-    def value(self, new: Any) -> None:
-        raise ScanAttributeError(
-            f"{self.label}.value = ...",
-            needed="a value that is only read",
-            came=brief(new),
-            fix=f"call {self.label}.set_value(...) on a shared variable, or return "
-            f"{{{self.label}: new}} from the step or function; draw a sample anew",
-            owner=type(self).__name__,
-        )
-
-    @property
-    def label(self) -> str:
-        """How error texts call the object in code: ``W`` or ``variable``."""
         raise NotImplementedError
 
     @property
@@ -113,9 +138,10 @@ class ArrayLike:
         what to do here. Those ask for this attribute first, so it can be said.
         """
         if sys._getframe(1).f_code.co_name in _REFUSING:
+            label = label_of(self)
             raise ScanValueError(
                 f"{self!r} was handed to a JAX function, which takes arrays only."
-                f"\nFix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
+                f"\nFix: pass {label}.value, as in jnp.tanh({label}.value)."
             )
         return lambda: self.value
 
@@ -128,9 +154,9 @@ class ArrayLike:
             f"the attribute {name!r}",
             needed="one of the object, or a method of arrays",
             came="neither",
-            fix=f"read {self.label}.get_value(), or {self.label}.value"
+            fix=f"read {label_of(self)}.get_value(), or {label_of(self)}.value"
             if name in ("eval", "numpy", "detach")
-            else f"what its value has is on .value: {self.label}.value.{name}",
+            else f"what its value has is on .value: {label_of(self)}.value.{name}",
             owner=type(self).__name__,
         )
 
@@ -158,5 +184,5 @@ class ArrayLike:
     __rfloordiv__ = _reflected(operator.floordiv)
     __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
     __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
-    __neg__, __pos__ = _unary(operator.neg), _unary(operator.pos)
-    __abs__, __invert__ = _unary(operator.abs), _unary(operator.invert)
+    __neg__, __pos__ = _changed(operator.neg), _changed(operator.pos)
+    __abs__, __invert__ = _changed(operator.abs), _changed(operator.invert)

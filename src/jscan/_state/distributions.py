@@ -122,3 +122,21 @@ def choice(replace: bool) -> Distribution:
 def permutation(n: int) -> Distribution:
     """Orders ``[..., n]`` of the numbers below `n`."""
     return Distribution("permutation", partial(_permutation, n), int, rank=1)
+
+
+class _Choice:
+    """`choice` in pickles of version 0.1.0."""
+
+    replace: bool
+
+    def renewed(self) -> Distribution:
+        return choice(self.replace)
+
+
+class _Permutation:
+    """`permutation` in pickles of version 0.1.0."""
+
+    n: int
+
+    def renewed(self) -> Distribution:
+        return permutation(self.n)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import jax
 
 from jscan._base.errors import ScanAttributeError
 from jscan._base.turns import Turn, to_update
+from jscan._base.types import type_text
 from jscan._base.verbs import verb
 from jscan._state import frames
-from jscan._state.array_likes import ArrayLike, unwrapped
+from jscan._state.array_likes import ArrayLike, refuse_to_set, unwrapped
 from jscan._state.distributions import Distribution
 from jscan._state.positions import IMPLEMENTATION, Position
 from jscan._state.streams import Stream, take
 
+_RENAMED = {
+    "stream": "_stream",
+    "distribution": "_distribution",
+    "requested_dtype": "_dtype",
+    "size_given": "_size",
+    "parameters": "_parameters",
+}
 _NAMES = {"shape": "size", "loc": "avg", "mean": "avg", "scale": "std", "sigma": "std"}
 # Makes a function one that draws.
 draws = verb(
@@ -45,23 +54,34 @@ class Draw(ArrayLike):
     all these it is one sample, fixed when it is first used.
 
     It acts as an array in arithmetic; functions of `jax.numpy` need ``draw.value``.
+    The methods of `RandomStreams` make it.
+
+    Example:
+        >>> import jscan
+        >>> noise = jscan.RandomStreams(1).normal(size=(2,))
+        >>> noise
+        <Draw normal: float32[2]>
+        >>> bool((noise.value == noise + 0).all())  # at top level, one sample
+        True
     """
 
-    stream: Stream
-    distribution: Distribution
-    requested_dtype: Any
-    size_given: tuple[int, ...] | None
-    parameters: dict[str, Any]
+    _kind = "draw"
+
+    _stream: Stream
+    _distribution: Distribution
+    _dtype: Any  # as asked for
+    _size: tuple[int, ...] | None  # as asked for
+    _parameters: dict[str, Any]
     _place: Position | None = None  # at top level: in the stream,
     _fixed: Any = None  # and the sample there
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In pickles of version 0.1.0 some distributions are objects of other kinds."""
-        self.__dict__.update(state)
-        if hasattr(self.distribution, "renewed"):
-            self.distribution = self.distribution.renewed()  # pyright: ignore
+        """In older pickles fields have other names; some hold other objects."""
+        self.__dict__.update({_RENAMED.get(key, key): x for key, x in state.items()})
+        if hasattr(self._distribution, "renewed"):
+            self._distribution = self._distribution.renewed()  # pyright: ignore
 
-    @ArrayLike.value.getter
+    @property
     def value(self) -> jax.Array:
         """The sample where the caller stands, ``[*size, ...]``."""
         frame = frames.current()
@@ -71,15 +91,14 @@ class Draw(ArrayLike):
                 with Turn(to_update((self,))):  # the first one stays
                     self._fixed = sample if self._fixed is None else self._fixed
             return self._fixed
-        frames.value_of(self.stream)  # refuses a use where JAX would freeze it
+        frames.value_of(self._stream)  # refuses a use where JAX would freeze it
         if self not in frame.samples:
             frame.samples[self] = self._sample(self._position())
         return frame.samples[self]
 
-    @property
-    def label(self) -> str:
-        """How errors call the draw in code."""
-        return "draw"
+    @value.setter
+    def value(self, new: Never) -> None:
+        refuse_to_set(self, new)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,18 +111,22 @@ class Draw(ArrayLike):
         return self._type().dtype
 
     def __repr__(self) -> str:
-        return f"<Draw {self.distribution.name} from {self.stream!r}>"
+        text = ""
+        if frames.current() is None:  # in a trace a look at parameters is a read
+            with contextlib.suppress(Exception):  # parameters that do not fit
+                text = f": {type_text(self._type())}"
+        return f"<Draw {self._distribution.name}{text}>"
 
     def _position(self) -> Position:
         """The draw's place in the stream, one per step or call of a function."""
         frame = frames.sampling_frame()
         if frame is None:
-            with Turn(to_update((self.stream,))):
+            with Turn(to_update((self._stream,))):
                 if self._place is None:
-                    self._place = take(self.stream, 1)
+                    self._place = take(self._stream, 1)
                 return self._place
         if self not in frame.positions:
-            frame.positions[self] = take(self.stream, 1)
+            frame.positions[self] = take(self._stream, 1)
         return frame.positions[self]
 
     def _sample(self, position: Position) -> jax.Array:
@@ -115,8 +138,8 @@ class Draw(ArrayLike):
 
     def _resolved(self) -> dict[str, Any]:
         """Parameters as they are worth here."""
-        return {name: unwrapped(value) for name, value in self.parameters.items()}
+        return {name: unwrapped(value) for name, value in self._parameters.items()}
 
     def _compute(self, key: Any, parameters: dict[str, Any]) -> jax.Array:
-        shape, dtype = self.size_given, self.requested_dtype
-        return self.distribution.sample(key, shape, dtype, parameters)
+        sample = self._distribution.sample
+        return sample(key, self._size, self._dtype, parameters)

@@ -31,18 +31,16 @@ from jscan._base.types import PyTree
 from jscan._jax.traces import staging_trace
 from jscan._jax.types import is_traced
 from jscan._state import donation
+from jscan._state.array_likes import label_of
 from jscan._state.positions import Position
 
 
 class Variable(Protocol):
     """What a frame knows of a shared variable."""
 
-    stored: PyTree
-    home: Any  # JAX's trace it was made in, if any
-    birth: Frame | None  # the frame it was made in, if any
-
-    @property
-    def label(self) -> str: ...
+    _stored: PyTree
+    _home: Any  # JAX's trace it was made in, if any
+    _birth: Frame | None  # the frame it was made in, if any
 
 
 class Scope(enum.Enum):
@@ -121,8 +119,8 @@ class Frame:
 
     def read(self, variable: Variable) -> PyTree:
         """The variable's value here; an unbound one has that of the frame around."""
-        if variable.birth is self:
-            return self.bound.get(variable, variable.stored)
+        if variable._birth is self:
+            return self.bound.get(variable, variable._stored)
         value = self._value(variable)
         self.reads.setdefault(variable, value)
         return value
@@ -222,6 +220,16 @@ def is_given_away(variable: Variable, frame: Frame | None) -> bool:
     return any(variable in one.given_away for one in around(frame))
 
 
+def is_born_in(variable: Variable, frame: Frame | None) -> bool:
+    """Whether the variable was made in that very frame."""
+    return frame is not None and variable._birth is frame
+
+
+def is_lasting(variable: Variable) -> bool:
+    """Whether the variable was made outside of every trace, and outlives it."""
+    return variable._home is None
+
+
 def value_of(variable: Variable) -> PyTree:
     """The variable's value where the caller stands."""
     frame = current()
@@ -230,17 +238,17 @@ def value_of(variable: Variable) -> PyTree:
 
 
 def _seen_from(frame: Frame | None, variable: Variable) -> PyTree:
-    return variable.stored if frame is None else frame.read(variable)
+    return variable._stored if frame is None else frame.read(variable)
 
 
 def _check_readable(variable: Variable, here: Any, frame: Frame | None) -> None:
     """Refuse a read in a trace of JAX's own, which would keep the value for good."""
-    if here is (frame.trace if frame else None) or here is variable.home:
+    if here is (frame.trace if frame else None) or here is variable._home:
         return
     raise ScanValueError(
         f"{variable!r} is read inside jax.jit or another construct that JAX traces on "
         "its own (lax.cond, lax.scan, jax.checkpoint). JAX would keep the value of "
         "this moment and never see a later one.\nFix: compile with jscan.function in "
-        f"place of jax.jit, or read {variable.label}.value before and pass it in as "
-        "an argument."
+        f"place of jax.jit, or read {label_of(variable)}.value before and pass it in "
+        "as an argument."
     )

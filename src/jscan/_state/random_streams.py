@@ -8,15 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._base.kinds import shown
+from jscan._base.types import Size
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
-from jscan._state.distributions import Distribution
+from jscan._state.distributions import (  # the last two for old pickles
+    Distribution,
+    _Choice,  # noqa: F401  # pyright: ignore
+    _Permutation,  # noqa: F401  # pyright: ignore
+)
 from jscan._state.draws import Draw, draws, unknown_distribution
 from jscan._state.positions import IMPLEMENTATION, Position
-from jscan._state.streams import Stream
+from jscan._state.streams import Stream, place_text
 
 _SUBJECT = Subject("RandomStreams")
 
@@ -46,6 +52,10 @@ class RandomStreams:
         seed: An integer, or a JAX random key (also a traced one); None: from the
             operating system.
 
+    Attributes:
+        state: A shared variable that holds the place in the stream: what to save and
+            restore, by its `value` and `set_value`.
+
     Source: Theano 0.9, ``shared_randomstreams.RandomStreams``; works in `jit`
     (`function`), `grad`, `jvp`, `vmap` and `hessian`.
 
@@ -66,14 +76,17 @@ class RandomStreams:
         """Start again from a seed."""
         self.state.set_value(_first_position(seed))
 
+    def __repr__(self) -> str:
+        return f"<RandomStreams{place_text(self.state)}>"
+
     @draws
     def uniform(
         self,
-        size: Any = None,
+        size: Size = None,
         low: Any = 0.0,
         high: Any = 1.0,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Evenly on ``[low, high)``."""
         return self._draw(distributions.uniform, size, ndim, dtype, low=low, high=high)
@@ -81,18 +94,22 @@ class RandomStreams:
     @draws
     def normal(
         self,
-        size: Any = None,
+        size: Size = None,
         avg: Any = 0.0,
         std: Any = 1.0,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Gaussian with mean `avg` and standard deviation `std`."""
         return self._draw(distributions.normal, size, ndim, dtype, avg=avg, std=std)
 
     @draws
     def bernoulli(
-        self, size: Any = None, p: Any = 0.5, ndim: int | None = None, dtype: Any = None
+        self,
+        size: Size = None,
+        p: Any = 0.5,
+        ndim: int | None = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """One with probability `p`, else zero."""
         return self._draw(distributions.bernoulli, size, ndim, dtype, p=p)
@@ -100,11 +117,11 @@ class RandomStreams:
     @draws
     def binomial(
         self,
-        size: Any = None,
+        size: Size = None,
         n: Any = 1,
         p: Any = 0.5,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Number of successes among `n` trials of probability `p`."""
         if isinstance(n, int) and n == 1:  # the usual case, and much cheaper
@@ -114,11 +131,11 @@ class RandomStreams:
     @draws
     def multinomial(
         self,
-        size: Any = None,
+        size: Size = None,
         n: Any = 1,
         pvals: Any = (0.5, 0.5),
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Counts ``[*size, k]`` of `n` trials over ``pvals[..., k]``."""
         return self._draw(
@@ -128,10 +145,10 @@ class RandomStreams:
     @draws
     def poisson(
         self,
-        size: Any = None,
+        size: Size = None,
         lam: Any = 1.0,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Number of events at the rate `lam`."""
         return self._draw(distributions.poisson, size, ndim, dtype, lam=lam)
@@ -139,11 +156,11 @@ class RandomStreams:
     @draws
     def random_integers(
         self,
-        size: Any = None,
+        size: Size = None,
         low: Any = 0,
         high: Any = 1,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Whole numbers from `low` to `high`, both included."""
         return self._draw(
@@ -153,12 +170,12 @@ class RandomStreams:
     @draws
     def choice(
         self,
-        size: Any = None,
+        size: Size = None,
         a: Any = 2,
         replace: bool = True,
         p: Any = None,
         ndim: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Elements of the vector `a` (a number: of ``arange(a)``).
 
@@ -178,7 +195,11 @@ class RandomStreams:
 
     @draws
     def permutation(
-        self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: Any = None
+        self,
+        size: Size = None,
+        n: int = 1,
+        ndim: int | None = None,
+        dtype: DTypeLike | None = None,
     ) -> Draw:
         """Orders ``[*size, n]`` of the numbers below `n`."""
         size = () if size is None else size
@@ -231,9 +252,8 @@ def _refuse_in_a_step() -> None:
 
 def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
-    given: Any = seed
-    if seed is None:
-        given = int(np.random.SeedSequence().generate_state(1)[0])
+    fresh = np.random.SeedSequence
+    given: Any = int(fresh().generate_state(1)[0]) if seed is None else seed
     dtype: Any = getattr(seed, "dtype", None)
     is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
     is_int = isinstance(given, int | np.integer) and not isinstance(given, bool)
@@ -278,21 +298,3 @@ def _shape(size: Any) -> tuple[int, ...] | None:
             fix="sizes are part of the program: pass a Python int",
             owner=_SUBJECT,
         ) from None
-
-
-class _Choice:
-    """`choice` in pickles of version 0.1.0."""
-
-    replace: bool
-
-    def renewed(self) -> distributions.Distribution:
-        return distributions.choice(self.replace)
-
-
-class _Permutation:
-    """`permutation` in pickles of version 0.1.0."""
-
-    n: int
-
-    def renewed(self) -> distributions.Distribution:
-        return distributions.permutation(self.n)

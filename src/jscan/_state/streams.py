@@ -6,11 +6,13 @@ A loop of ``T`` steps with ``d`` draws a step takes the positions ``c, ..., c + 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
+from jscan._base.kinds import counted
 from jscan._base.turns import Turn, to_update
 from jscan._state.frames import Scope, sampling_frame
 from jscan._state.positions import Position
@@ -24,6 +26,17 @@ class Stream(SharedVariable):
     later one must not make numbers come twice.
     """
 
+    def __repr__(self) -> str:
+        return f"<SharedVariable RandomStreams{place_text(self)}>"
+
+
+def place_text(stream: Stream) -> str:
+    """How many draws lie behind, where that can be seen."""
+    if sampling_frame() is None:
+        with contextlib.suppress(Exception):  # traced, or given away
+            return f" after {counted(int(stream._stored.counter), 'draw')}"
+    return ""
+
 
 def take(stream: Stream, count: Any) -> Position:
     """Reserve `count` draws in the frame around; returns the first one's position."""
@@ -31,7 +44,7 @@ def take(stream: Stream, count: Any) -> Position:
     if frame is None:
         with Turn(to_update((stream,))):
             before = stream.value
-            stream.stored = before.moved(count)
+            stream._stored = before.moved(count)
             return before
     before = stream.value
     frame.set(stream, before.moved(count))

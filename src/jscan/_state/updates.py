@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 
@@ -19,7 +19,10 @@ from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf, PyTree
 from jscan._state.positions import later
 from jscan._state.streams import Stream
-from jscan._state.variables import SharedVariable, check_value, store
+from jscan._state.variables import SharedVariable, check_value, store, to_store
+
+V = TypeVar("V", bound=SharedVariable)
+NewValues: TypeAlias = Mapping[V, Any] | Iterable[tuple[V, Any]] | None
 
 _SUBJECT = Subject("Updates")
 
@@ -48,9 +51,7 @@ class Updates(dict[SharedVariable, Any]):
         5
     """
 
-    def __init__(
-        self, pairs: Mapping[SharedVariable, Any] | Iterable[Any] | None = None
-    ) -> None:
+    def __init__(self, pairs: NewValues[V] = None) -> None:
         super().__init__()
         for variable, value in _pairs(pairs):
             self[variable] = self._merged(variable, value)
@@ -75,10 +76,10 @@ class Updates(dict[SharedVariable, Any]):
             )
         super().__setitem__(variable, value)
 
-    def update(self, pairs: Any = None) -> None:  # type: ignore[override]
+    def update(self, pairs: NewValues[V] = None) -> None:  # type: ignore[override]
         """Add updates; a different value for a variable already there is an error."""
-        pairs = Updates(pairs).items()
-        super().update({v: self._merged(v, value) for v, value in pairs})
+        new = Updates(pairs).items()
+        super().update({v: self._merged(v, value) for v, value in new})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -92,12 +93,12 @@ class Updates(dict[SharedVariable, Any]):
             owner=_SUBJECT,
         )
 
-    def __add__(self, other: Any) -> Updates:
+    def __add__(self, other: NewValues[V]) -> Updates:
         merged = Updates(self)
         merged.update(other)
         return merged
 
-    def __radd__(self, other: Any) -> Updates:
+    def __radd__(self, other: NewValues[V]) -> Updates:
         return Updates(other) + self
 
     def apply(self) -> None:
@@ -110,9 +111,9 @@ class Updates(dict[SharedVariable, Any]):
         with Turn(to_update(self)), signed(_SUBJECT):
             checked = {}
             for variable, value in self.items():
-                new = variable.to_store(value, repr(variable), "Updates.apply")
+                new = to_store(variable, value, repr(variable), "Updates.apply")
                 if isinstance(variable, Stream):
-                    new = later(variable.stored, new)
+                    new = later(variable._stored, new)
                 checked[variable] = new
             store(checked)
 

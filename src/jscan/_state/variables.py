@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, Never, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,18 @@ import numpy as np
 from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
-from jscan._base.types import Leaf, PyTree, is_array, is_nothing, is_number, type_text
+from jscan._base.types import (
+    Leaf,
+    PyTree,
+    is_array,
+    is_nothing,
+    is_number,
+    type_text,
+)
 from jscan._base.verbs import verb
 from jscan._jax.types import is_traced
 from jscan._state import donation, frames
-from jscan._state.array_likes import ArrayLike
+from jscan._state.array_likes import ArrayLike, described, label_of, refuse_to_set
 
 _OF_THEANO = {
     "dtype": "give the value this dtype, as in np.zeros(3, 'float32')",
@@ -42,6 +49,9 @@ class SharedVariable(ArrayLike):
     that the step or function returns. Inside plain `jax.jit` reading a variable is an
     error, because JAX would keep the value of the first call.
 
+    Attributes:
+        name: Used in errors and reports; None for none.
+
     Variables pickle with their name and value. `function` and `set_value` may be called
     from several threads, and be interrupted: all of an update is stored or nothing.
 
@@ -55,6 +65,8 @@ class SharedVariable(ArrayLike):
         array(5, dtype=int32)
     """
 
+    _kind = "variable"
+
     def __init__(
         self, value: PyTree, name: str | None = None, borrow: bool = False
     ) -> None:
@@ -67,40 +79,30 @@ class SharedVariable(ArrayLike):
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
                 came=shown(wrong),
-                fix=f"take {wrong.label}.value"
+                fix=f"take {label_of(wrong)}.value"
                 if isinstance(wrong, ArrayLike)
                 else fix_of_kind(wrong),
-                owner=self.subject,
+                owner=subject_of(self),
             )
-        donation.check_alive(value, "value", self.subject)
-        self.stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
+        donation.check_alive(value, "value", subject_of(self))
+        self._stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
         # A variable made inside a trace belongs to it and ends with it.
-        self.home = frames.staging_trace()
-        self.birth = frames.current()
+        self._home = frames.staging_trace()
+        self._birth = frames.current()
 
-    @ArrayLike.value.getter
+    @property
     def value(self) -> PyTree:
         """The current value: stored outside, traced inside a step or a function."""
         value = frames.value_of(self)
         if frames.current() is None and donation.is_gone(value):
-            with self.turn_to_read():  # a call may be about to store the next one
-                value = self.stored
-            donation.check_alive(value, "its stored value", self.subject)
+            with _turn_to_read(self):  # a call may be about to store the next one
+                value = self._stored
+            donation.check_alive(value, "its stored value", subject_of(self))
         return value
 
-    def turn_to_read(self) -> Turn:
-        """Keeps away those who would overwrite the value in place."""
-        return Turn(Claim(frozenset((self,))))
-
-    @property
-    def subject(self) -> Subject:
-        """How errors begin: ``shared variable 'W'``."""
-        return Subject(f"shared variable {self.name!r}" if self.name else "shared")
-
-    @property
-    def label(self) -> str:
-        """How errors call the variable in code."""
-        return self.name or "variable"
+    @value.setter
+    def value(self, new: Never) -> None:
+        refuse_to_set(self, new)
 
     def get_value(self, borrow: bool = False) -> PyTree:
         """The stored value in NumPy arrays.
@@ -114,10 +116,10 @@ class SharedVariable(ArrayLike):
         Raises:
             ScanError: Inside a trace, where there is no value yet.
         """
-        with self.turn_to_read():
+        with _turn_to_read(self):
             value = self.value
             if any(map(is_traced, jax.tree.leaves(value))):
-                self._refuse_in_trace("get_value")
+                _refuse_in_trace(self, "get_value")
             return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
 
     def set_value(self, value: PyTree, borrow: bool = False) -> None:
@@ -131,45 +133,22 @@ class SharedVariable(ArrayLike):
             ScanTypeError: Another tree, dtype or rank; or a call inside a trace:
                 return an update there.
         """
-        with Turn(to_update((self,))), signed(self.subject):
-            self.stored = self.to_store(value, "set_value", "set_value", not borrow)
-
-    def to_store(
-        self, value: PyTree, place: str, method: str, copy: bool = True
-    ) -> PyTree:
-        """The new value as it is stored; refuses one of a trace."""
-        here = frames.staging_trace()
-        if here is not self.home or frames.current():
-            self._refuse_in_trace(method)
-        leaves = check_value(self, value, place)
-        if here is None and any(map(is_traced, leaves)):
-            self._refuse_in_trace(method)
-        leaves = [strong(leaf, copy) for leaf in leaves]
-        return jax.tree.unflatten(jax.tree.structure(self.stored), leaves)
-
-    def _refuse_in_trace(self, method: str) -> NoReturn:
-        """Refuse a method that needs stored values, inside a trace."""
-        raise ScanTypeError(
-            method,
-            needed="a call outside of steps, compiled functions and jax.jit",
-            came="a call while they are traced",
-            fix=f"read {self.label}.value there, and return "
-            f"{{{self.label}: new_value}} to update",
-            owner=self.subject,
-        )
+        with Turn(to_update((self,))), signed(subject_of(self)):
+            self._stored = to_store(self, value, "set_value", "set_value", not borrow)
 
     def __getstate__(self) -> dict[str, Any]:
-        with self.turn_to_read():
+        with _turn_to_read(self):
             value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
         return {"name": self.name, "value": value}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
-        self.stored = jax.tree.map(strong, state["value"])
-        self.home = self.birth = None  # where it was made is not kept
+        self._stored = jax.tree.map(strong, state["value"])
+        self._home = self._birth = None  # where it was made is not kept
 
     def __repr__(self) -> str:
-        return f"<SharedVariable {self.name or 'unnamed'}>"
+        text = described(self._stored, seen=frames.current() is None)
+        return f"<SharedVariable {self.name or 'unnamed'}: {text}>"
 
 
 @verb("write jscan.shared(value, name='W')", _OF_THEANO)
@@ -195,12 +174,12 @@ def shared(
     Example:
         >>> import jscan
         >>> jscan.shared(1.0, name="scale")
-        <SharedVariable scale>
+        <SharedVariable scale: float32[] = 1.0>
     """
     return SharedVariable(value, name, borrow)
 
 
-_stored = attrgetter("stored")
+_stored = attrgetter("_stored")
 
 
 def values_of(variables: Iterable[SharedVariable]) -> list[PyTree]:
@@ -214,8 +193,45 @@ def store(new: Mapping[SharedVariable, PyTree]) -> None:
     It is one call of C code: no other thread and no signal handler gets in between.
     """
     old = values_of(new)  # to free memory may run Python code: not before the end
-    deque(map(setattr, new, repeat("stored"), new.values()), maxlen=0)
+    deque(map(setattr, new, repeat("_stored"), new.values()), maxlen=0)
     del old
+
+
+def subject_of(variable: SharedVariable) -> Subject:
+    """How errors begin: ``shared variable 'W'``."""
+    name = variable.name
+    return Subject(f"shared variable {name!r}" if name else "shared")
+
+
+def to_store(
+    variable: SharedVariable, value: PyTree, place: str, method: str, copy: bool = True
+) -> PyTree:
+    """The new value as it is stored; refuses one of a trace."""
+    here = frames.staging_trace()
+    if here is not variable._home or frames.current():
+        _refuse_in_trace(variable, method)
+    leaves = check_value(variable, value, place)
+    if here is None and any(map(is_traced, leaves)):
+        _refuse_in_trace(variable, method)
+    leaves = [strong(leaf, copy) for leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(variable._stored), leaves)
+
+
+def _turn_to_read(variable: SharedVariable) -> Turn:
+    """Keeps away those who would overwrite the value in place."""
+    return Turn(Claim(frozenset((variable,))))
+
+
+def _refuse_in_trace(variable: SharedVariable, method: str) -> NoReturn:
+    """Refuse a method that needs stored values, inside a trace."""
+    label = label_of(variable)
+    raise ScanTypeError(
+        method,
+        needed="a call outside of steps, compiled functions and jax.jit",
+        came="a call while they are traced",
+        fix=f"read {label}.value there, and return {{{label}: new_value}} to update",
+        owner=subject_of(variable),
+    )
 
 
 def strong(leaf: Any, copy: bool = True) -> jax.Array:

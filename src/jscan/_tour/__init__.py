@@ -1,1 +1,1 @@
-"""The tour that `python -m jscan` takes: Theano's loop tutorial, then the sunspots."""
+"""What `python -m jscan` does: the tour, and `info`."""

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jscan._tour.sunspots import Came
+
 # Apart in lightness as well as in hue, so that they stay apart in print.
 INK, MEASURED, EXPECTED, FRAME = "#222222", "#2f6690", "#d1495b", "#bbbbbb"
+BAND = 1.2816  # deviations to each side that hold 80 % of the normal law
 
 
 def save_forecast(
@@ -14,6 +17,7 @@ def save_forecast(
     numbers: np.ndarray,
     expected: np.ndarray,
     deviation: np.ndarray,
+    came: Came,
     first_year: int = 1900,
 ) -> None:
     """Draw the record since `first_year` and the forecast with its 80 % band.
@@ -24,6 +28,7 @@ def save_forecast(
         numbers: The record, `[T]`.
         expected: The forecast of the years that follow, `[years]`.
         deviation: The standard deviation of each year's forecast, `[years]`.
+        came: What was measured in those years.
         first_year: Where the drawing starts.
     """
     # Imported here: jscan itself does not need matplotlib.
@@ -33,7 +38,7 @@ def save_forecast(
     # The forecast starts at the last known year, so that the two lines meet.
     ahead = np.concatenate([years[-1:], years[-1] + 1 + np.arange(len(expected))])
     middle = np.concatenate([numbers[-1:], expected])
-    reach = 1.2816 * np.concatenate([[0.0], deviation])  # the normal law's 10 % tails
+    reach = BAND * np.concatenate([[0.0], deviation])
 
     figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -50,6 +55,7 @@ def save_forecast(
         linewidth=0,
         label="80 % band",
     )
+    axes.plot(came.years, came.numbers, "o", color=INK, markersize=4, label="came")
     axes.axvline(years[-1], color=FRAME, linewidth=1, linestyle=(0, (4, 3)))
 
     axes.set_title(
@@ -74,7 +80,7 @@ def save_forecast(
         bbox_to_anchor=(0, 1),
         borderaxespad=0.3,
         borderpad=0,
-        ncols=3,
+        ncols=4,
         frameon=False,
         labelcolor=INK,
     )

@@ -5,6 +5,7 @@ vector `[c, w[0], ..., w[8]]`, oldest lag first, as the loops hand over their ta
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 import jscan
+from jscan import data
 
 TAPS = tuple(range(-9, 0))  # x[t-9], ..., x[t-1]
 SCALE = 100.0  # sunspot numbers in hundreds: values near 1 make a well scaled loss
@@ -120,3 +122,24 @@ def least_squares(series: np.ndarray) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(series, len(TAPS) + 1)
     design = np.column_stack([np.ones(len(windows)), windows[:, :-1]])
     return np.linalg.lstsq(design, windows[:, -1], rcond=None)[0]
+
+
+class Came(NamedTuple):
+    """What came in the years that were forecast, on the scale of the record."""
+
+    years: np.ndarray
+    numbers: np.ndarray
+    scale: float  # numbers of the record for one of NOAA's
+
+
+def what_came() -> Came:
+    """The years since the record ends, as NOAA counts them, on the record's scale.
+
+    The scale is that by which NOAA's numbers fit the record best in the years of both.
+    """
+    old, new = data.sunspots(), data.sunspots_since_1997()
+    ours = old.numbers[np.isin(old.years, new.years)]
+    theirs = new.numbers[np.isin(new.years, old.years)]
+    scale = float(ours @ theirs / (theirs @ theirs))
+    later = new.years > old.years[-1]
+    return Came(new.years[later], scale * new.numbers[later], scale)

@@ -186,6 +186,23 @@ def polynomial_numpy() -> np.floating:
     return np.polynomial.polynomial.polyval(3.0, coefficients)
 
 
+def powers_jscan() -> jax.Array:
+    """A stop: powers of two, up to the first one beyond 45."""
+
+    def double(power: jax.Array) -> tuple[jax.Array, jscan.until]:
+        return 2 * power, jscan.until(2 * power > 45)
+
+    outputs, _ = jscan.scan(double, outputs_info=1, n_steps=1024)
+    return outputs
+
+
+def powers_numpy() -> np.ndarray:
+    powers = [2]
+    while powers[-1] <= 45:
+        powers.append(2 * powers[-1])
+    return np.array(powers)
+
+
 class Example(NamedTuple):
     """One example: a function whose docstring says what it is, and NumPy's answer."""
 
@@ -205,4 +222,5 @@ EXAMPLES = (
     Example(dropout_jscan, dropout_numpy),
     Example(power_jscan, power_numpy),
     Example(polynomial_jscan, polynomial_numpy),
+    Example(powers_jscan, powers_numpy),
 )

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Sunspots", "sunspots"]
+__all__ = ["Sunspots", "sunspots", "sunspots_since_1997"]
 
 
 class Sunspots(NamedTuple):
-    """The yearly sunspot record.
+    """A yearly sunspot record.
 
     Attributes:
-        years: The calendar years 1700 to 2008, int64 of shape `[309]`.
-        numbers: The mean sunspot number of each year, float64 of shape `[309]`.
+        years: The calendar years, int64 of shape `[T]`.
+        numbers: The mean sunspot number of each year, float64 of shape `[T]`.
     """
 
     years: np.ndarray
@@ -37,7 +37,33 @@ def sunspots() -> Sunspots:
         >>> int(years[numbers.argmax()]), float(numbers.max())
         (1957, 190.2)
     """
-    text = importlib.resources.files(__name__).joinpath("sunspots.csv").read_text()
+    return _record("sunspots.csv")
+
+
+def sunspots_since_1997() -> Sunspots:
+    """Load the yearly mean sunspot numbers of 1997 to 2024, as NOAA counts them.
+
+    The means of the monthly means of the Space Weather Prediction Center, NOAA (its
+    ``observed_swpc_ssn``), a work of the US government in the public domain. They are
+    on a scale of their own: about one and a half times the numbers of `sunspots`.
+
+    Returns:
+        The years and the numbers, both of shape `[28]`.
+
+    Example:
+        >>> from jscan.data import sunspots, sunspots_since_1997
+        >>> years, numbers = sunspots_since_1997()
+        >>> int(years[-1]), float(numbers[-1])
+        (2024, 147.2)
+        >>> old = sunspots().numbers[-12:]  # of 1997 to 2008, in both
+        >>> round(float(old @ numbers[:12] / (numbers[:12] @ numbers[:12])), 2)
+        0.65
+    """
+    return _record("sunspots_since_1997.csv")
+
+
+def _record(name: str) -> Sunspots:
+    text = importlib.resources.files(__name__).joinpath(name).read_text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     rows = list(csv.DictReader(lines))
     years = np.array([int(row["year"]) for row in rows])

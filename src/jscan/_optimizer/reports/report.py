@@ -27,6 +27,14 @@ class LoopReport:
         after: Size as rewritten.
         place: File and line of the user's that it comes from; empty if unknown.
         depth: In how many other loops it is; those stand before it.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> def last(x):
+        ...     return jscan.scan(lambda p: p * x, None, x, n_steps=100).outputs[-1]
+        >>> (loop,) = jscan.explain(last)(jnp.ones(3)).loops
+        >>> loop.steps, "save_memory" in loop.fired
+        (100, True)
     """
 
     name: str
@@ -121,7 +129,7 @@ class Report:
     remark: str | None = None
     times: tuple[float, float] | None = None
     untimed: str | None = None
-    runs: Runs | None = field(default=None, compare=False, repr=False)
+    _runs: Runs | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> LoopReport:
         """The loop of that name."""
@@ -179,10 +187,10 @@ class Report:
         """
         if self.times:
             return self
-        reason = self.runs.refusal if self.runs else "the report is a copy"
-        if reason or self.runs is None:
+        reason = self._runs.refusal if self._runs else "the report is a copy"
+        if reason or self._runs is None:
             return replace(self, untimed=f"cannot be measured: {reason}")
-        return replace(self, times=self.runs.times())
+        return replace(self, times=self._runs.times())
 
     def __str__(self) -> str:
         return "\n\n".join([self.verdict, *self._tree(as_text), *self._rules_time()])
