@@ -19,7 +19,8 @@ from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
 from jscan._functions.call_arguments import Arguments, Sorter
 from jscan._functions.compiled import Compiled, Result
-from jscan._functions.trace import Inputs, Missing, Notes, Settings, evaluate
+from jscan._functions.inputs import Inputs, Missing, Notes, Settings
+from jscan._functions.trace import evaluate
 from jscan._jax.types import is_traced
 from jscan._loops.bars import close_since, opened
 from jscan._optimizer import Options
@@ -69,10 +70,7 @@ class Function:
                 if inside is not None:
                     return self._run_inside(compiled, arguments.traced)
                 return self._run(compiled, arguments.traced)
-            except (
-                Missing,
-                frames.NeedsPython,
-            ) as request:  # by a trace for other types
+            except (Missing, frames.NeedsPython) as request:  # by a trace for others
                 if request.owner is not compiled.inputs:
                     raise
                 arguments = self._learn(arguments)[0]
@@ -97,7 +95,8 @@ class Function:
         """
         arguments, compiled, _ = self._learn(self._sort(args, kwargs))
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
-        return compiled.run.lower(*compiled.operands(values, arguments.traced))
+        program, operands = compiled.prepared(values, arguments.traced)
+        return program.lower(*operands)
 
     def traced(self, *args: Any, **kwargs: Any) -> Program:
         """The program of a call with these arguments, before any rewriting."""
@@ -151,10 +150,9 @@ class Function:
         compiled = self._lookup(arguments)
         while True:
             if compiled is None:
-                places = enumerate(arguments.layout.traced)
-                ints = [i for i, place in places if place in arguments.kind.integers]
+                known = self._sort.described(arguments, self.settings.in_shardings)
                 call = arguments.caller(self.fn)
-                compiled = Compiled(Inputs(call, tuple(ints), self.settings))
+                compiled = Compiled(Inputs(call, known, self.settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
                 notes = compiled.notes(values, arguments.traced)
@@ -179,19 +177,21 @@ class Function:
                 if values and frames.staging_trace() is not None:
                     for variable in compiled.reads:
                         frames.value_of(variable)  # refuses what JAX would freeze
+                program = compiled.settled(values, leaves)
                 if self.settings.donate and compiled.inputs.updated:
-                    result = self._run_in_place(compiled, values, leaves)
+                    result = self._run_in_place(compiled, program, values, leaves)
                 else:
-                    result = self._kept(compiled(values, leaves))
+                    result = program(*compiled.operands(values, leaves))
+                    result = self._kept(Result(result))
             return result.outputs
         except BaseException as error:
             close_since(bars)
             if isinstance(error, RuntimeError | ValueError):
-                compiled.check_alive(values, leaves)
+                compiled.check(values, leaves)
             raise
 
     def _run_in_place(
-        self, compiled: Compiled, values: list[PyTree], leaves: list[Leaf]
+        self, compiled: Compiled, program: Any, values: list[PyTree], leaves: list[Leaf]
     ) -> Result:
         """When the program has run the old values are gone: the new ones are stored.
 
@@ -199,7 +199,7 @@ class Function:
         """
         results: list[Any] = []
         try:
-            compiled.call_in_place(values, leaves, results)
+            compiled.call_in_place(program, values, leaves, results)
             return self._kept(Result(results[0]))
         except BaseException:
             if results:

@@ -11,9 +11,10 @@ from jscan._base.errors import ScanTypeError, Subject, UpdateCollision, signed
 from jscan._base.kinds import shown
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf, PyTree
+from jscan._state.new_values import check_value
 from jscan._state.positions import later
 from jscan._state.streams import Stream
-from jscan._state.variables import SharedVariable, check_value, store
+from jscan._state.variables import SharedVariable, store
 
 _SUBJECT = Subject("Updates")
 
