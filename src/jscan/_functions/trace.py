@@ -105,8 +105,8 @@ def _raise_missing(
     is_first = bool(arrays) and not inputs.searched
     if missing or is_first or not set(inputs.updated).issuperset(updated):
         raise Missing(inputs, (*seen, *updated), updated, tuple(arrays))
-    asked = inputs.settings.out_shardings is not None
-    if asked and notes.output_tree != inputs.output_tree:
+    known, asked = inputs.output_tree, inputs.settings.out_shardings is not None
+    if asked and (known is None or notes.output_tree != known):
         raise Missing(inputs, (), output_tree=notes.output_tree)
 
 

@@ -69,7 +69,7 @@ def on_mesh(value: PyTree, mesh: Mesh) -> PyTree:
     def moved(leaf: Leaf) -> Leaf:
         if is_traced(leaf) or leaf.committed:
             return leaf
-        return jax.device_put(leaf, whole, may_alias=False)
+        return jax.device_put(jnp.array(leaf), whole)  # which may share the first part
 
     return jax.tree.map(moved, value)
 

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
@@ -210,6 +211,13 @@ class SharedVariable(ArrayLike):
             warnings.warn(text, stacklevel=2)
         self.stored = laid_out(state["value"], tree.unflatten(found), copy=True)
         self.home = self.birth = None  # where it was made is not kept
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self.value
+        if isinstance(value, jax.Array) and not is_traced(value):
+            with signed(self.subject):
+                value = on_host(value, False, self.label)
+        return np.asarray(value, dtype)
 
     def __repr__(self) -> str:
         return f"<SharedVariable {self.name or 'unnamed'}>"
