@@ -348,3 +348,17 @@ def test_a_loop_that_stops_leaves_its_rows_where_they_lie(mesh):
     assert result.outputs.sharding.is_equivalent_to(x.sharding, 2)
     np.testing.assert_array_equal(result.outputs, np.ones((1, 16)) * [[1], [2], [3]])
     assert result.outputs.shape == (3, 16)
+
+
+def test_a_variable_of_a_trace_is_updated_in_it(mesh):
+    """Inside `jax.jit` what a function stores belongs to that program."""
+
+    def program(x):
+        total = jscan.shared(jnp.zeros((), x.dtype), "total")
+        add = jscan.function(lambda x: {total: total + x.sum()})
+        add(x)
+        add(x)
+        return total.value
+
+    x = put(X, None, "a", mesh=mesh)
+    assert float(jax.jit(program)(x)) == 2 * X.sum()

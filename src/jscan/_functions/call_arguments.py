@@ -131,7 +131,7 @@ class Sorter:
                 wanted = iter(spread(in_shardings, given, "in_shardings"))
             is_whole = [isinstance(leaf, Whole) for leaf in arguments.leaves]
             places = [None if whole else next(wanted) for whole in is_whole]
-        paths = jax.tree.leaves_with_path(tree.unflatten(range(tree.num_leaves)))
+        paths = jax.tree.leaves_with_path((args, kwargs))
         names = [_name(path, self.signature) for path, _ in paths]
         traced = arguments.layout.traced
         return tuple(Argument(i in ints, names[i], places[i]) for i in traced)

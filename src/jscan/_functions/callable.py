@@ -174,9 +174,6 @@ class Function:
         try:
             with Turn(compiled.claim):
                 values = values_of(compiled.reads)
-                if values and frames.staging_trace() is not None:
-                    for variable in compiled.reads:
-                        frames.value_of(variable)  # refuses what JAX would freeze
                 program = compiled.settled(values, leaves)
                 if self.settings.donate and compiled.inputs.updated:
                     result = self._run_in_place(compiled, program, values, leaves)

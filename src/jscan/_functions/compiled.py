@@ -49,10 +49,10 @@ class Compiled:
     def program(self, places: Sequence[Placement] | None) -> Any:
         """The program that JAX keeps, for updated values that lie in these places.
 
-        Their new values come to lie there, too. None: inside of another program, which
-        sees to that itself.
+        Their new values come to lie there, too. None: there are none, or it is inside
+        of another program, which sees to that itself.
         """
-        key = None if places is None else tuple(places)
+        key = tuple(places) if places else None
         found = self._programs.get(key)
         if found is None:
             found = self._programs[key] = self._compile(key)
@@ -98,7 +98,7 @@ class Compiled:
     ) -> tuple[Any, tuple[Any, ...]]:
         """The program for these values, and its arguments; stores nothing."""
         places = None
-        if frames.current() is None:
+        if frames.current() is None and frames.staging_trace() is None:
             moved = self._joining(values, leaves)
             values = [moved.get(v, x) for v, x in zip(self.reads, values, strict=True)]
             places = list(map(placement_of, values[: len(self.inputs.updated)]))
@@ -112,8 +112,12 @@ class Compiled:
 
     def settled(self, values: list[PyTree], leaves: list[Leaf]) -> Any:
         """The program for the stored values, which are put on its mesh if need be."""
+        if values and frames.staging_trace() is not None:
+            for variable in self.reads:
+                frames.value_of(variable)  # refuses what JAX would freeze
+            return self.program(None)
         updated = self.inputs.updated
-        known = self._programs.get(tuple(map(_placement, updated)))
+        known = self._programs.get(tuple(map(_placement, updated)) or None)
         if known is not None:
             return known
         moved = self._joining(values, leaves)

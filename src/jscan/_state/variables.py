@@ -56,9 +56,6 @@ class SharedVariable(ArrayLike):
         array(5, dtype=int32)
     """
 
-    # Which leaves lie on a mesh; None where that is to be found out again.
-    placement: Placement | None = None
-
     def __init__(
         self,
         value: PyTree,
@@ -83,6 +80,8 @@ class SharedVariable(ArrayLike):
         donation.check_alive(value, "value", self.subject)
         with signed(self.subject):
             self.stored: PyTree = laid_out(value, sharding, copy=not borrow)
+        # Which leaves lie on a mesh; None where that is to be found out again.
+        self.placement: Placement | None = None
         # A variable made inside a trace belongs to it and ends with it.
         self.home = frames.staging_trace()
         self.birth = frames.current()
@@ -210,7 +209,7 @@ class SharedVariable(ArrayLike):
             )
             warnings.warn(text, stacklevel=2)
         self.stored = laid_out(state["value"], tree.unflatten(found), copy=True)
-        self.home = self.birth = None  # where it was made is not kept
+        self.placement = self.home = self.birth = None  # where it was made is not kept
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         value = self.value
