@@ -1,5 +1,6 @@
 """Variables lie where they lay: on meshes, through calls, stores and pickles."""
 
+import contextlib
 import copy
 import pickle
 import subprocess
@@ -25,11 +26,13 @@ W = np.arange(32.0, dtype=np.float32).reshape(4, 8) / 32
 X = ((np.arange(32) % 5 - 1) / 4).astype(np.float32).reshape(4, 8)  # sums are exact
 
 compiled: list[str] = []  # programs that XLA was given
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, _, **__: (
-        compiled.append(event) if "backend_compile" in event else None
-    )
-)
+
+
+def listen(event: str, duration_secs: float, **_: str | int) -> None:
+    compiled.extend([event] if "backend_compile" in event else [])
+
+
+jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 def at(*spec, mesh=MESH):
@@ -134,12 +137,18 @@ def test_a_function_that_ran_on_one_device_may_go_on_to_a_mesh():
 
 
 def test_a_variable_joins_the_mesh_that_is_set_or_asked_for():
-    for how, given in ((dict(in_shardings=at("a")), X), ({}, X)):
+    for asked, ambient in (
+        (at("a"), contextlib.nullcontext),
+        (None, lambda: jax.set_mesh(MESH)),
+    ):
         count = jscan.shared(np.float32(0), "count")
-        step = jscan.function(lambda x: {count: count + x.sum()}, **how)
-        with jax.set_mesh(MESH):
-            step(given)
-            step(given)
+        step = jscan.function(
+            lambda x: {count: count + x.sum()},
+            in_shardings=asked,
+        )
+        with ambient():
+            step(X)
+            step(X)
         assert count.sharding == at()
 
 
@@ -241,8 +250,11 @@ def test_arguments_and_outputs_lie_as_in_jit(mesh):
     w = jscan.shared(put(W, mesh=mesh), "w")
     run = lambda x, y: {"rows": x * y, "both": (y + 1, (x * w.value).sum())}
     out = {"rows": at(None, "b", mesh=mesh), "both": at(mesh=mesh)}
-    how = dict(in_shardings=(at("a", mesh=mesh), None), out_shardings=out)
-    got = jscan.function(lambda x, y: (run(x, y), {w: w * 1}), **how)(X, X)
+    got = jscan.function(
+        lambda x, y: (run(x, y), {w: w * 1}),
+        in_shardings=(at("a", mesh=mesh), None),
+        out_shardings=out,
+    )(X, X)
     again = jax.jit(lambda v, x, y: run_on(v, x, y), out_shardings=out)
     by_jit = again(w.value, put(X, "a", mesh=mesh), X)
     assert jax.tree.map(lambda x: x.sharding, got) == jax.tree.map(
@@ -263,6 +275,10 @@ def test_shardings_reach_the_program():
     )
     assert text(2, np.arange(4.0)).sharding == at("b")
     assert text(3, put(np.arange(4.0), "b")).sharding == at("b")
+    only = jscan.function(
+        lambda x, *, n: x * n, static_argnames="n", in_shardings=[at("b")]
+    )
+    assert only(np.arange(4.0), n=2).sharding == at("b")
     with pytest.raises(jscan.ScanTypeError, match="by name"):
         function(np.arange(4.0), n=2)
 

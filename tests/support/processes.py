@@ -91,4 +91,5 @@ def main(number, count, port, out, folder, dies_at):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), *sys.argv[4:6], int(sys.argv[6]))
+    number, count, port = map(int, sys.argv[1:4])
+    main(number, count, port, sys.argv[4], sys.argv[5], int(sys.argv[6]))

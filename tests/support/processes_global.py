@@ -93,4 +93,5 @@ def _loops(at):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), sys.argv[4])
+    number, count, port = map(int, sys.argv[1:4])
+    main(number, count, port, sys.argv[4])

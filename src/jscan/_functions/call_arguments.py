@@ -116,7 +116,7 @@ class Sorter:
         args, kwargs = tree.unflatten(arguments.leaves)
         places: list[Any] = [None] * len(arguments.leaves)
         if in_shardings is not None:
-            if kwargs:
+            if any(not isinstance(x, Whole) for x in kwargs.values()):
                 raise ScanTypeError(
                     "in_shardings",
                     needed="a call with arguments by position, as in jax.jit",

@@ -178,8 +178,7 @@ class Function:
                 if self.settings.donate and compiled.inputs.updated:
                     result = self._run_in_place(compiled, program, values, leaves)
                 else:
-                    result = program(*compiled.operands(values, leaves))
-                    result = self._kept(Result(result))
+                    result = self._kept(compiled(program, values, leaves))
             return result.outputs
         except BaseException as error:
             close_since(bars)
@@ -219,7 +218,7 @@ class Function:
         draws_here = frames.sampling_frame() is None  # it stands in a cost
         with Turn(compiled.claim if draws_here else NOTHING):
             values = list(map(frames.value_of, compiled.reads))
-            result = compiled(values, leaves)
+            result = compiled(compiled.program(None), values, leaves)
             self._store_inside(result.new, result.notes.draws)
         return result.outputs
 

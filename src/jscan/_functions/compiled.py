@@ -143,9 +143,11 @@ class Compiled:
         old = zip(self.reads, values, strict=True)
         return {v: on_mesh(x, mesh) for v, x in old if v in joined and mesh}
 
-    def __call__(self, values: list[PyTree], leaves: list[Leaf]) -> Result:
-        """Run the program inside of another one; stores nothing."""
-        return Result(self.program(None)(*self.operands(values, leaves)))
+    def __call__(
+        self, program: Any, values: list[PyTree], leaves: list[Leaf]
+    ) -> Result:
+        """Run one of the programs; stores nothing."""
+        return Result(program(*self.operands(values, leaves)))
 
     def call_in_place(
         self,

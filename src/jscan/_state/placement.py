@@ -104,7 +104,7 @@ def check_together(named: Sequence[tuple[str, Leaf]]) -> None:
             )
 
 
-def _numbers(devices: Iterable[jax.Device]) -> str:
+def _numbers(devices: Iterable[Any]) -> str:
     numbers = sorted(device.id for device in devices)
     return ", ".join(map(str, numbers[:8])) + ", ..." * (len(numbers) > 8)
 
