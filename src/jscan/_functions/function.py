@@ -89,7 +89,8 @@ def function(
             `jax.sharding.Sharding`, or a tuple of trees of them, with an entry for each
             argument by position that is not in `static_argnames`.
         out_shardings: Where the outputs are to lie, as in `jax.jit`. New values of
-            variables lie where the old ones do, without being told.
+            variables lie where the old ones do, without being told. (In DEBUG neither
+            is looked at.)
 
     Returns:
         A `Function`. It returns outputs in the structure `f` gave them: None, one
@@ -124,7 +125,23 @@ def function(
             out_shardings=out_shardings,
         )
     name = str(name or getattr(f, "__name__", "function"))
-    owner = f"function {name!r}"
+    _check(f, mode, f"function {name!r}")
+    names = static_argnames
+    settings = Settings(
+        name,
+        donate=donate,
+        options=usual_options(mode in (None, "FAST_RUN")),
+        default_updates=not no_default_updates,
+        static_argnames=(names,) if isinstance(names, str) else tuple(names),
+        in_shardings=in_shardings,
+        out_shardings=out_shardings,
+        debug=mode == "DEBUG",
+    )
+    return Function(f, settings)
+
+
+def _check(f: Any, mode: Any, owner: str) -> None:
+    """Refuse what cannot be compiled, or not in that way."""
     if not callable(f):
         raise ScanTypeError(
             "f",
@@ -141,15 +158,3 @@ def function(
             fix="leave mode out",
             owner=owner,
         )
-    names = static_argnames
-    settings = Settings(
-        name,
-        donate=donate,
-        options=usual_options(mode in (None, "FAST_RUN")),
-        default_updates=not no_default_updates,
-        static_argnames=(names,) if isinstance(names, str) else tuple(names),
-        in_shardings=in_shardings,
-        out_shardings=out_shardings,
-        debug=mode == "DEBUG",
-    )
-    return Function(f, settings)
