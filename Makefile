@@ -4,7 +4,7 @@
 #   make quick       what to run while you type: rooms, names, the contract with JAX
 #   make test        lint, types and tests; what is slow, or compares with large
 #                    libraries, is left to test-all
-#   make test-all    every test, on the oldest and the newest JAX
+#   make test-all    every test; what depends on JAX, on its oldest and its newest
 #   make test-nightly  the contract with JAX and every test, on its pre-releases
 #   make notebooks   run the notebooks; make store-notebooks keeps their outputs
 #   make docs        build the site into docs/_build/html, and check it
@@ -77,7 +77,7 @@ format: .venv/.test
 	$(run) -m ruff format
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest .venv-nightly dist build forecast.png docs/_build docs/notebooks
+	rm -rf .venv .venv-oldest .venv-newest .venv-nightly .jax_cache dist build forecast.png docs/_build docs/notebooks
 
 # A stamp file says what has been installed; it is out of date when pyproject.toml changes.
 .venv/.demo: pyproject.toml scripts/make-environment

@@ -1,5 +1,6 @@
 """One strict JAX for every test: 64-bit types, no silent promotion, eight devices."""
 
+import enum
 import os
 import re
 import threading
@@ -13,6 +14,15 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level="
     + ("3" if os.environ.get("JSCAN_TESTS_OPTIMIZED") else "0")
 )
+# What was compiled once is read from a folder that git ignores, by whoever compiles the
+# same again: another worker, a test after `clear_caches`, a Python that a test starts,
+# the next run. CI may keep it from run to run on machines of one kind.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), ".jax_cache"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.03"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,13 +50,39 @@ def bars_have_a_lock_of_their_own() -> None:
     tqdm.set_lock(threading.RLock())
 
 
-def pytest_make_parametrize_id(config: pytest.Config, val: object) -> str | None:
-    """A readable name for what pytest would number: containers, shapes, options."""
-    if isinstance(val, tuple | list | dict | set | frozenset | slice | range):
-        return re.sub(r"\s|<[^>]*>", "", repr(val))[:60]
-    if hasattr(val, "shape") and hasattr(val, "dtype"):
-        return f"{val.dtype}{[*val.shape]}"  # pyright: ignore
-    return None
+def pytest_make_parametrize_id(
+    config: pytest.Config, val: object, argname: str
+) -> str | None:
+    """A readable name for each parameter; what pytest would only number is refused."""
+    if isinstance(val, str | bytes):
+        return None  # pytest escapes what is not printable
+    name = readable(val)
+    if name is None:
+        raise pytest.UsageError(f"a parameter {argname} needs ids=: {val!r:.200}")
+    return name
+
+
+def readable(value: object) -> str | None:
+    """A name that says what a parameter is: of an array its type and shape."""
+    if isinstance(value, enum.Enum | re.Pattern):
+        return str(value)
+    if isinstance(value, str | bytes | int | float | complex | None):
+        return str(value)
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)  # the same in every process
+    if isinstance(value, tuple | list):
+        parts = list(map(readable, value))
+        return None if None in parts else f"({','.join(map(str, parts))})"
+    if isinstance(value, dict):
+        parts = [readable(part) for part in value.values()]
+        pairs = zip(value, parts, strict=True)
+        return None if None in parts else ",".join(f"{k}={v}" for k, v in pairs)
+    if isinstance(value, slice | range):
+        return repr(value).replace(" ", "")
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{[*value.shape]}".replace(" ", "")  # pyright: ignore
+    name = getattr(value, "__name__", None)
+    return None if name == "<lambda>" else name
 
 
 # What `make test` leaves to `make test-rest`: most of the time is spent here.

@@ -17,6 +17,8 @@ import pytest
 
 import jscan
 
+pytestmark = pytest.mark.any_jax
+
 # Long messages are wrapped where they are shown.
 AS_SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -25,6 +27,7 @@ README = CHECKOUT / "README.md"
 PAGES = [README, *sorted((CHECKOUT / "docs").glob("[!_]*/*.md"))]
 PAGES += sorted((CHECKOUT / "docs").glob("*.md"))
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+EXAMPLES = sorted((CHECKOUT / "notebooks" / "examples").glob("*.ipynb"))
 
 
 def modules() -> list[str]:
@@ -156,7 +159,7 @@ def test_figures_are_those_of_the_benchmarks():
     assert not stale, "run scripts/draw-figures"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + EXAMPLES, ids=lambda path: path.stem)
 def test_notebook_is_stored_as_it_ran(path: Path):
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -164,3 +167,15 @@ def test_notebook_is_stored_as_it_ran(path: Path):
     outputs = [output for cell in code for output in cell["outputs"]]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_listed_and_holds_somebody_elses_answer(path: Path):
+    """On the site, in the table of the examples, in the one style, with a check."""
+    index, table = (CHECKOUT / "docs" / f"{page}.md" for page in ("index", "examples"))
+    assert f"notebooks/examples/{path.stem}\n" in index.read_text()
+    assert f"(notebooks/examples/{path.stem})" in table.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    code = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    assert 'plt.style.use("../jscan.mplstyle")' in code
+    assert "assert_allclose(" in code or "assert " in code

@@ -122,3 +122,14 @@ def test_files_and_functions_are_short():
         if size > 40
     }
     assert long == {"plot.py: save_forecast"}
+
+
+def test_parameters_of_tests_have_names(request: pytest.FixtureRequest):
+    """What pytest would number, as `value0`, ends the collection: see conftest.py."""
+    hook = request.config.hook.pytest_make_parametrize_id
+    named = {1.5: "1.5", (1, "a"): "(1,a)", len: "len", None: "None"}
+    for value, name in named.items():
+        assert hook(config=request.config, val=value, argname="value") == name
+    for value in (object(), lambda: 0, [object()]):
+        with pytest.raises(pytest.UsageError, match="a parameter value needs ids="):
+            hook(config=request.config, val=value, argname="value")

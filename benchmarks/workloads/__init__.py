@@ -1,6 +1,6 @@
 """The programs the optimizer is measured on, one module a family."""
 
-from . import control, networks, outputs, recurrences, tutorial
+from . import control, networks, outputs, recurrences, tutorial, written_out
 from ._registry import (
     NEVER_SLOWER,
     OLD_JAX,
@@ -22,4 +22,5 @@ __all__ = [
     "outputs",
     "recurrences",
     "tutorial",
+    "written_out",
 ]

@@ -15,6 +15,7 @@ from jscan._base.errors import (
     UpdateCollision,
 )
 from jscan._execution.profile import profile
+from jscan._frontend.drawing import Drawing
 from jscan._frontend.result import ScanResult
 from jscan._frontend.until import until
 from jscan._functions.callable import Function
@@ -23,6 +24,7 @@ from jscan._functions.gradients import grad, value_and_grad
 from jscan._functions.optimized import explain, optimize
 from jscan._optimizer.reports.report import Report
 from jscan._scan.checkpoints import scan_checkpoints
+from jscan._scan.draw import draw
 from jscan._scan.scan import scan
 from jscan._scan.views import foldl, foldr, map, reduce
 from jscan._state.random_streams import MRG_RandomStreams, RandomStreams
@@ -32,6 +34,7 @@ from jscan._state.variables import SharedVariable, shared
 __version__ = "0.1.0"
 
 __all__ = [
+    "Drawing",
     "Function",
     "MRG_RandomStreams",
     "NonFiniteError",
@@ -48,6 +51,7 @@ __all__ = [
     "UpdateCollision",
     "Updates",
     "clear_caches",
+    "draw",
     "explain",
     "foldl",
     "foldr",

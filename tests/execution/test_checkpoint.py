@@ -8,6 +8,7 @@ import pytest
 import jscan
 from support import reference
 from support.checking import check_scan
+from support.comparing import assert_close
 from support.stops import executed_sum, temporary_bytes
 
 WAYS = [1, 3, 100, "sqrt", "recursive"]
@@ -61,7 +62,7 @@ def test_every_way_gives_the_rows_and_gradients_of_none(checkpoint, stops):
 
     both = jax.jit(jax.value_and_grad(run, has_aux=True), static_argnums=1)
     actual, expected = both(0.6, checkpoint), both(0.6, None)
-    jax.tree.map(np.testing.assert_allclose, actual, expected)
+    assert_close(actual, expected)
     assert int(actual[0][1]) == (8 if stops else 10)
 
 
@@ -80,7 +81,7 @@ def test_updates_and_draws():
     both = jax.value_and_grad(run, has_aux=True)
     expected = both(0.6, None)
     for checkpoint in (3, "recursive"):
-        jax.tree.map(np.testing.assert_allclose, both(0.6, checkpoint), expected)
+        assert_close(both(0.6, checkpoint), expected)
 
 
 def gradient_of_a_long_loop(checkpoint, body=lambda h: h):
@@ -151,6 +152,82 @@ def test_other_values_are_errors(checkpoint, text):
         jscan.scan(lambda a: a, jnp.ones(3), checkpoint=checkpoint)
 
 
+# ------------------------------------------------------------------------- host memory
+
+HOST = dict(every="sqrt", memory_kind="pinned_host")
+
+
+def last_of_a_chain(w, checkpoint):
+    step = lambda h, w: jnp.tanh(h @ w + 0.1)
+    rows, _ = jscan.scan(step, None, jnp.ones(4), w, n_steps=18, checkpoint=checkpoint)
+    return (rows[-1] ** 2).sum()
+
+
+def test_what_is_saved_can_lie_in_host_memory():
+    weight = jnp.eye(4) / 2
+    slope = jax.grad(last_of_a_chain)
+    expected = slope(weight, "sqrt")
+    on_host = lambda w: slope(w, HOST)
+    assert "<host>[" in str(jax.make_jaxpr(on_host)(weight))  # as JAX writes a type
+    for run in (on_host, jax.jit(jscan.optimize(on_host))):
+        np.testing.assert_allclose(run(weight), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "text"),
+    [
+        (dict(every=3), r"keys every and memory_kind; got the keys 'every'"),
+        (dict(every=0, memory_kind="device"), r"checkpoint.*'sqrt'.*got 0"),
+        (dict(every=3, memory_kind="far"), r"memory_kind: .*'pinned_host'.*'far'"),
+    ],
+)
+def test_memories_that_are_errors(checkpoint, text):
+    with pytest.raises(ValueError, match=text):
+        jscan.scan(lambda a: a, jnp.ones(3), checkpoint=checkpoint)
+
+
+def test_loops_that_stop_keep_their_states_at_hand():
+    step = lambda h: (h + 1, jscan.until(h > 3))
+    with pytest.raises(NotImplementedError, match=r"memory_kind.*got until"):
+        jscan.scan(step, None, jnp.ones(()), n_steps=9, checkpoint=HOST)
+
+
+# ------------------------------------------------------------------------------- folds
+
+
+@pytest.mark.parametrize("checkpoint", WAYS)
+@pytest.mark.parametrize("fold", ["reduce", "foldl", "foldr"])
+def test_folds_give_the_last_row_and_its_gradient(fold, checkpoint):
+    def step(x, h, w):
+        return [jnp.tanh(h * w + x), h * x]
+
+    def last(w, x):
+        info = [jnp.ones(()), None]
+        result = getattr(jscan, fold)(step, x, info, w, checkpoint=checkpoint)
+        return sum(result.outputs)
+
+    def expected(w, x):
+        x = x[::-1] if fold == "foldr" else x
+        rows = jax.lax.scan(lambda h, x: step(x, h, w), jnp.ones(()), x)
+        return rows[0] + rows[1][-1]
+
+    x = jnp.linspace(-1.0, 1.0, 10)
+    both = [jax.value_and_grad(f, (0, 1))(0.6, x) for f in (last, expected)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *both)
+
+
+def test_folds_that_stop_with_checkpoints():
+    def last(w, checkpoint):
+        def step(x, h, w):
+            return jnp.sin(h * w + x), jscan.until(x > 6.5)
+
+        return jscan.reduce(step, jnp.arange(10.0), 0.5, w, checkpoint=checkpoint)[0]
+
+    both = jax.jit(jax.value_and_grad(last), static_argnums=1)
+    for checkpoint in (3, "recursive"):
+        np.testing.assert_allclose(both(0.6, checkpoint), both(0.6, None), rtol=1e-5)
+
+
 # -------------------------------------------------------------------- scan_checkpoints
 
 
@@ -214,7 +291,7 @@ def test_what_scan_checkpoints_refuses():
     info = dict(initial=jnp.ones(2), taps=[-2])
     with pytest.raises(RuntimeError, match=r"scan_checkpoints.*without taps"):
         jscan.scan_checkpoints(lambda h: h, outputs_info=info, n_steps=3)
-    with pytest.raises(NotImplementedError, match=r"until.*checkpoint=N"):
+    with pytest.raises(NotImplementedError, match=r"(?s)until.*checkpoint=N"):
         jscan.scan_checkpoints(
             lambda a: (a, jscan.until(a > 0)), jnp.ones(3), save_every_N=2
         )

@@ -7,7 +7,7 @@ import pytest
 
 import jscan
 from support import reference
-from support.checking import assert_trees_close
+from support.comparing import assert_close
 from support.programs import numbers
 
 
@@ -92,7 +92,7 @@ def test_taps_trees_and_direction(n_steps):
             **options,
         ).outputs
 
-    assert_trees_close(run(jscan, mode="DEBUG"), run(reference), 1e-12)
+    assert_close(run(jscan, mode="DEBUG"), run(reference), 1e-12)
 
 
 def test_narrow_initial_is_promoted():

@@ -13,7 +13,8 @@ import pytest
 
 import jscan
 from support import reference
-from support.checking import assert_trees_close, check_scan
+from support.checking import check_scan
+from support.comparing import assert_close
 from support.programs import numbers
 
 
@@ -104,7 +105,7 @@ def test_beside_other_outputs(go_backwards, n_steps):
 def test_unrolled_beside_other_outputs():
     args = [jnp.asarray(a) for a in ARGUMENTS]
     actual = everything(jscan, jnp, *args, unroll=4)
-    assert_trees_close(actual, everything(reference, np, *ARGUMENTS), 1e-10)
+    assert_close(actual, everything(reference, np, *ARGUMENTS), 1e-10)
 
 
 def test_last_row_only():
@@ -144,7 +145,7 @@ def test_integers_with_a_shared_variable(n_steps):
         )
         return [outputs, updates[counter]]
 
-    assert_trees_close(program(jscan), program(reference), 0.0)
+    assert_close(program(jscan), program(reference), 0.0)
     assert int(np.asarray(program(jscan)[1])) == n_steps
 
 

@@ -35,6 +35,14 @@ def test_calls_steps_and_costs():
     assert linear.calls == before
 
 
+def test_a_trace_is_no_call():
+    """Not even of a loop of which all is known while it is traced."""
+    start = jnp.zeros(8)
+    with jscan.profile() as report:
+        jax.make_jaxpr(lambda: jscan.scan(jnp.add, X, start, name="sum").outputs)()
+    assert (report.loops["sum"].calls, report.loops["sum"].traced) == (0, 1)
+
+
 def test_text_and_table():
     with jscan.profile() as report:
         loop(X, name="<b>")

@@ -8,6 +8,7 @@ import pytest
 import jscan
 from support import reference
 from support.checking import check_derivatives, tolerance_of
+from support.comparing import assert_close
 from support.stops import executed_sum, settled
 
 
@@ -68,11 +69,7 @@ def test_sequences_bound_it_and_every_derivative_is_right(backwards):
     args = np.linspace(0.1, 0.9, 6), np.array(0.3), np.array(0.8)
     expected = program(reference, np, 4)(*args)
     compiled = jax.jit(lambda k, *args: program(jscan, jnp, k)(*args))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 1e-12),
-        compiled(4, *args),
-        expected,
-    )
+    assert_close(compiled(4, *args), expected, 1e-12)
     four = jax.jit(lambda k: k)(4)
     check_derivatives(
         lambda *args: compiled(four, *args),

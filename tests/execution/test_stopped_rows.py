@@ -129,7 +129,9 @@ def many(limit, **options):
 
 
 @pytest.mark.parametrize(
-    "transform", [jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))]
+    "transform",
+    [jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))],
+    ids=["jit", "vmap", "jit of vmap"],
 )
 def test_filled_of_any_rank_and_in_lanes(transform):
     limits = jnp.asarray([0.0, 2.0])
@@ -156,7 +158,9 @@ def test_filled_of_any_rank_and_in_lanes(transform):
 
 def test_a_value_that_a_row_cannot_hold_is_refused():
     staged = jax.jit(many)(1.0)
-    with pytest.raises(TypeError, match=r"filled: .* int64\[5\] can hold.*nan.*tree"):
+    with pytest.raises(
+        TypeError, match=r"(?s)filled: .* int64\[5\] can hold.*nan.*tree"
+    ):
         staged.filled(jnp.nan)
     keys = jax.jit(
         lambda: jscan.scan(

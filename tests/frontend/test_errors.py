@@ -21,6 +21,8 @@ import pytest
 import jscan
 from jscan._frontend.signature import _obviously_takes
 
+pytestmark = pytest.mark.any_jax
+
 # Not typed: these calls are wrong on purpose.
 scan: Any = partial(jscan.scan, name="storm")
 x = np.arange(6.0)
@@ -437,6 +439,10 @@ _signed.__signature__ = inspect.Signature([])  # type: ignore[attr-defined]
         [].append,
         _signed,
     ],
+    ids=[
+        *("none", "one", "default", "rest", "by position", "by name", "named default"),
+        *("wrapped", "partial", "method", "signed"),
+    ],
 )
 def test_what_a_step_takes_is_what_its_signature_says(fn):
     """A shortcut for plain functions accepts nothing that `inspect` would refuse."""
@@ -452,7 +458,7 @@ def test_what_a_step_takes_is_what_its_signature_says(fn):
 
 def test_a_bar_that_tqdm_cannot_make_is_our_error():
     with pytest.raises(
-        ValueError, match=r"progress, the bar 'storm'.*ncols.*Fix"
+        ValueError, match=r"(?s)progress, the bar 'storm'.*ncols.*Fix"
     ) as got:
         scan(lambda a: a, x, progress={"ncols": "wide"})
     assert isinstance(got.value, jscan.ScanError)
@@ -482,7 +488,7 @@ WORDS = {
 @pytest.mark.parametrize("kind", FIXED)
 def test_the_fix_for_what_is_no_array_works(kind):
     value, fix = FIXED[kind]
-    with pytest.raises(TypeError, match=r"sequences\[0\].*Fix: .*" + WORDS[kind]):
+    with pytest.raises(TypeError, match=r"(?s)sequences\[0\].*Fix: .*" + WORDS[kind]):
         scan(lambda a: a, [value])
     with pytest.raises(TypeError, match=WORDS[kind]):
         scan(lambda a, b: a, x, non_sequences=[value])
@@ -506,12 +512,16 @@ def test_no_fix_names_a_conversion_that_fails(value):
 
 def test_fixes_of_wrong_shapes_speak_of_shapes():
     w = jscan.shared(jnp.zeros(3), name="w")
-    with pytest.raises(TypeError, match=r"float64\[3\]; got float64\[4,4\].*many axes"):
+    with pytest.raises(
+        TypeError, match=r"(?s)float64\[3\]; got float64\[4,4\].*many axes"
+    ):
         w.set_value(np.zeros((4, 4)))
     with pytest.raises(TypeError, match=r"Fix: convert it with \.astype\('float64'\)"):
         w.set_value(np.zeros(3, int))
     w.set_value(np.zeros(3, int).astype("float64"))
-    with pytest.raises(TypeError, match=r"float64\[3\]; got float64\[4\].*same shape"):
+    with pytest.raises(
+        TypeError, match=r"(?s)float64\[3\]; got float64\[4\].*same shape"
+    ):
         scan(lambda: {w: jnp.zeros(4)}, n_steps=2)
     with pytest.raises(ValueError, match="stack the 2 values before the first step"):
         scan(lambda a, b: a + b, None, dict(initial=1.0, taps=[-2, -1]), n_steps=5)
@@ -534,10 +544,10 @@ def test_passes_and_budgets(ask):
         (
             ValueError,
             {"passes": ["x"]},
-            r"passes: .*small_dots.* unknown passes x.*Fix",
+            r"(?s)passes: .*small_dots.* unknown passes x.*Fix",
         ),
-        (ValueError, {"passes": "default+nope"}, "passes: .* nope.*Fix"),
-        (TypeError, {"passes": 3}, "passes: needed names .*default.associate"),
+        (ValueError, {"passes": "default+nope"}, "(?s)passes: .* nope.*Fix"),
+        (TypeError, {"passes": 3}, "(?s)passes: needed names .*default.associate"),
         (ValueError, {"memory_budget": -1}, "memory_budget: needed 0 or more"),
         (TypeError, {"memory_budget": "big"}, "memory_budget: .*'big'"),
     ):
@@ -548,7 +558,9 @@ def test_passes_and_budgets(ask):
 
 def test_a_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"Report: plot: .*jscan\[plot\]") as caught:
+    with pytest.raises(
+        ImportError, match=r"(?s)Report: plot: .*jscan\[plot\]"
+    ) as caught:
         jscan.explain(jnp.sin)(1.0).plot()
     assert isinstance(caught.value, jscan.ScanImportError)
 

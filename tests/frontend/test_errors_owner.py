@@ -11,6 +11,8 @@ import pytest
 
 import jscan
 
+pytestmark = pytest.mark.any_jax
+
 x = jnp.arange(3.0)
 v = jscan.shared(0.0, name="v")
 scan: Any = jscan.scan

@@ -15,6 +15,6 @@ def test_without_a_bound_the_error_says_how_to_give_one(transform):
         ).outputs
 
     steps = jnp.asarray([2, 3]) if transform is jax.vmap else 3
-    with pytest.raises(ValueError, match=r"storm.*n_steps.*max_steps") as caught:
+    with pytest.raises(ValueError, match=r"(?s)storm.*n_steps.*max_steps") as caught:
         transform(run, steps) if transform is jax.eval_shape else transform(run)(steps)
     assert isinstance(caught.value, jscan.ScanError)

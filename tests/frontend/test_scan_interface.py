@@ -9,7 +9,7 @@ import pytest
 
 import jscan
 from support import reference
-from support.checking import assert_trees_close
+from support.comparing import assert_close
 from support.programs import numbers
 
 
@@ -60,7 +60,7 @@ def test_every_mode_gives_the_same_numbers(mode):
     step = lambda x, third, last: (third * x + last, last)
     actual = jscan.scan(step, x, infos, n_steps=3, mode=mode).outputs
     expected = reference.scan(step, x, infos, n_steps=3).outputs
-    assert_trees_close(actual, expected, 1e-12)
+    assert_close(actual, expected, 1e-12)
 
 
 @pytest.mark.parametrize("unroll", [None, 1, 2, 5, True])
@@ -77,7 +77,7 @@ def test_strict_step_with_all_its_arguments_passes():
     np.testing.assert_array_equal(outputs, [0.0, 2.0, 4.0])
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_strict_lets_a_step_make_arrays(wrap):
     """Tables in the step, JAX's own too, are no arguments; what it captures is told."""
     table = jnp.array([3.0, 4.0])
@@ -205,7 +205,7 @@ def test_one_tap_without_a_list(tap):
 )
 def test_other_taps_are_refused(taps):
     with pytest.raises(
-        TypeError, match=r"outputs_info\[0\]: taps: needed .*taps=\[-1\]"
+        TypeError, match=r"(?s)outputs_info\[0\]: taps: needed .*taps=\[-1\]"
     ):
         jscan.scan(
             lambda a, b: a, outputs_info=dict(initial=jnp.ones(2), taps=taps), n_steps=1

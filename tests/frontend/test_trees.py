@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jscan
-from support.checking import assert_trees_close
+from support.comparing import assert_close
 
 X = np.array([0.5, -1.0, 2.0, 1.5, -0.25])
 
@@ -100,7 +100,7 @@ def test_a_tree_with_none_is_a_state_in_every_transform(kind, options):
     for transform in transforms:
         got = transform(lambda w, x: rows_of(kind, w, x, **OPTIONS[options]))(w, X)
         expected = transform(lambda w, x: rows_of_lax(kind, w, x))(w, X)
-        assert_trees_close(got, expected, 1e-10)
+        assert_close(got, expected, 1e-10)
 
 
 @pytest.mark.parametrize("kind", STATES)
@@ -115,11 +115,11 @@ def test_a_loop_that_stops_keeps_its_trees(kind):
         )
 
     expected = rows_of_lax(kind, 0.7, X[:3])
-    assert_trees_close(run(0.7).outputs, expected, 1e-10)
+    assert_close(run(0.7).outputs, expected, 1e-10)
     held = jax.tree.map(lambda rows: rows[jnp.array([0, 1, 2, 2, 2])], expected)
-    assert_trees_close(jax.jit(run)(0.7).outputs, held, 1e-10)
+    assert_close(jax.jit(run)(0.7).outputs, held, 1e-10)
     filled = jax.tree.map(lambda rows: jnp.pad(rows, (0, 2)), expected)
-    assert_trees_close(jax.jit(lambda w: run(w).filled(0))(0.7), filled, 1e-10)
+    assert_close(jax.jit(lambda w: run(w).filled(0))(0.7), filled, 1e-10)
     slope = jax.grad(lambda w: summed(run(w).outputs))(0.7)
     expected = jax.grad(lambda w: summed(rows_of_lax(kind, w, X[:3])))(0.7)
     np.testing.assert_allclose(slope, expected, 1e-10)
@@ -150,9 +150,9 @@ def test_folds_return_the_last_tree(fold, kind, mode):
     info = [dict(initial=initial(0.7))]
     got, _ = fold(lambda x, h: [step(h, x)], X, info, mode=mode)
     rows = rows_of_lax(kind, 0.7, x)
-    assert_trees_close(got, jax.tree.map(lambda leaf: leaf[-1], rows), 1e-10)
+    assert_close(got, jax.tree.map(lambda leaf: leaf[-1], rows), 1e-10)
     nothing, _ = fold(lambda x, h: [step(h, x)], X[:0], info)
-    assert_trees_close(nothing, initial(0.7), 1e-10)
+    assert_close(nothing, initial(0.7), 1e-10)
 
 
 @pytest.mark.parametrize("taps", [[-2, -1], [-7, -1], [-3]])
@@ -183,7 +183,7 @@ def test_sequences_constants_and_map_outputs_with_none():
             non_sequences=[(2.0, None)],
             mode=mode,
         ).outputs
-        assert_trees_close(rows, Pair({"y": 2.0 * X, "none": None}), 1e-10)
+        assert_close(rows, Pair({"y": 2.0 * X, "none": None}), 1e-10)
     nested = jscan.map(lambda x: jscan.map(lambda y: Pair(x * y), X).outputs, X).outputs
     assert nested.b is None
     np.testing.assert_allclose(nested.a, np.outer(X, X))
@@ -444,7 +444,7 @@ def test_a_step_reads_and_writes_refs(kind):
         lambda f: lambda x: jax.vmap(f)(jnp.stack([x, 2 * x])),
     )
     for transform in transforms:
-        assert_trees_close(transform(got)(X), transform(expected)(X), 1e-10)
+        assert_close(transform(got)(X), transform(expected)(X), 1e-10)
 
 
 def test_a_loop_that_stops_writes_refs_of_the_steps_that_ran():
@@ -456,7 +456,7 @@ def test_a_loop_that_stops_writes_refs_of_the_steps_that_ran():
         ran = int(np.argmax(np.asarray(X) > 1)) + 1
         return jax.lax.scan(lambda c, x: (c, add(x, r)), None, x[:ran])[1].sum()
 
-    assert_trees_close(with_ref(stopping)(X), with_ref(by_hand)(X), 1e-10)
+    assert_close(with_ref(stopping)(X), with_ref(by_hand)(X), 1e-10)
 
 
 @pytest.mark.parametrize("stage", [lambda f: f, jax.jit], ids=["eager", "jit"])
@@ -516,7 +516,7 @@ def test_every_optimizer_is_a_state():
             )[0]
             step = lambda x, p, s, train=train: train(p, s, x)
             info = [dict(initial=start), dict(initial=state)]
-            assert_trees_close(tuple(jscan.foldl(step, X, info)[0]), expected, 1e-10)
+            assert_close(tuple(jscan.foldl(step, X, info)[0]), expected, 1e-10)
             params, kept = jscan.shared(start), jscan.shared(state)
 
             def update(x, train=train, params=params, kept=kept):
@@ -525,7 +525,7 @@ def test_every_optimizer_is_a_state():
                 )
 
             jscan.function(lambda update=update: jscan.scan(update, X))()
-            assert_trees_close((params.value, kept.value), expected, 1e-10)
+            assert_close((params.value, kept.value), expected, 1e-10)
 
 
 def standard() -> contextlib.AbstractContextManager[Any]:
@@ -548,17 +548,17 @@ def test_modules_of_equinox():
         expected = jax.lax.scan(lambda p, x: (descend(p, x), None), params, inputs)[0]
         step = lambda x, p: descend(p, x)
         rows = jscan.scan(step, inputs, params).outputs
-        assert_trees_close(jax.tree.map(lambda r: r[-1], rows), expected, 1e-6)
-        assert_trees_close(jscan.foldl(step, inputs, params)[0], expected, 1e-6)
+        assert_close(jax.tree.map(lambda r: r[-1], rows), expected, 1e-6)
+        assert_close(jscan.foldl(step, inputs, params)[0], expected, 1e-6)
         kept = jscan.shared(params, name="params")
         jscan.function(
             lambda: jscan.scan(lambda x: {kept: descend(kept.value, x)}, inputs)
         )()
-        assert_trees_close(kept.value, expected, 1e-6)
+        assert_close(kept.value, expected, 1e-6)
         rows = jscan.scan(
             lambda x, p: eqx.combine(p, static)(x), inputs, non_sequences=params
         ).outputs
-        assert_trees_close(rows, jax.vmap(mlp)(inputs), 1e-6)
+        assert_close(rows, jax.vmap(mlp)(inputs), 1e-6)
     refused(
         lambda: jscan.scan(lambda x, m: m(x), inputs, non_sequences=mlp),
         TypeError,
@@ -580,7 +580,7 @@ def test_modules_of_flax():
     with standard():
         expected = jax.lax.scan(lambda m, x: (decay(m, x), None), layer, inputs)[0]
         got = jscan.foldl(lambda x, m: decay(m, x), inputs, layer)[0]
-        assert_trees_close(
+        assert_close(
             nnx.to_pure_dict(nnx.state(got)),
             nnx.to_pure_dict(nnx.state(expected)),
             1e-6,

@@ -143,6 +143,30 @@ def test_until_ends_the_bar_at_the_executed_step(bars, wrapped):
     assert (bar.n, bar.total, bar.closed) == (126, 126, True)
 
 
+def test_a_trace_shows_no_bar(bars):
+    """Not even of a loop of which all is known while it is traced."""
+    start = jnp.zeros(())
+    jax.make_jaxpr(lambda: jscan.scan(jnp.add, X, start, progress=True).outputs)()
+    assert not bars
+
+
+def test_a_function_that_is_traced_again_for_what_it_reads_shows_one_bar(bars):
+    total = jscan.shared(jnp.zeros(()), name="total")
+    noise = jscan.RandomStreams(1).normal(dtype=X.dtype)
+
+    def step(a):
+        return {total: total + a * noise.value}
+
+    @jscan.function
+    def add():
+        return jscan.scan(step, X, progress=True)
+
+    add()
+    jax.effects_barrier()
+    (bar,) = bars
+    assert (bar.n, bar.closed) == (250, True)
+
+
 def test_lanes_that_stop_share_the_bar_of_the_furthest(bars):
     lanes = jnp.stack([X, X * 0.8])
     jax.block_until_ready(jax.jit(jax.vmap(stopping))(lanes))
@@ -298,7 +322,9 @@ def test_in_a_terminal():
 def test_without_tqdm_the_error_names_the_extra(monkeypatch):
     on_screen.tqdm_class.cache_clear()
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(ImportError, match=r"progress.*tqdm.*jscan\[progress\]") as seen:
+    with pytest.raises(
+        ImportError, match=r"(?s)progress.*tqdm.*jscan\[progress\]"
+    ) as seen:
         loop(X)
     assert isinstance(seen.value, jscan.ScanError)
     on_screen.tqdm_class.cache_clear()

@@ -12,6 +12,8 @@ from support.optimizer.agreement import disagreement
 from support.optimizer.checking import SETUPS, check, strictly, transforms
 from support.optimizer.programs import Instruction, Output, Program, Slot
 
+pytestmark = pytest.mark.any_jax
+
 VALUES = jnp.asarray([1.0, -2.0, 3.0], jnp.float32)
 
 PROGRAM = Program(

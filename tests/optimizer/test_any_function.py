@@ -156,7 +156,12 @@ def by_rates(x, tree, *, rates):
     return x if rates[1] > 0 else powers(x, 4)
 
 
-@pytest.mark.parametrize("wrap", [optimize, lambda f: jax.jit(optimize(f))])
+WRAPS = pytest.mark.parametrize(
+    "wrap", [optimize, lambda f: jax.jit(optimize(f))], ids=["eager", "jit"]
+)
+
+
+@WRAPS
 @pytest.mark.parametrize("fun", [by_tree, by_rates])
 def test_errors_of_jax_name_the_function_and_its_argument(wrap, fun):
     """They say what they say of `jax.jit`."""
@@ -184,8 +189,8 @@ def test_what_passes_through_stays_what_it_is():
     np.testing.assert_array_equal(together(X, X), X)
 
 
-@pytest.mark.parametrize("fun", [jax.new_ref, lambda ref: ref])
-@pytest.mark.parametrize("wrap", [optimize, lambda f: jax.jit(optimize(f))])
+@pytest.mark.parametrize("fun", [jax.new_ref, lambda ref: ref], ids=["new", "given"])
+@WRAPS
 def test_a_ref_is_no_result(wrap, fun):
     x = X if fun is jax.new_ref else jax.new_ref(X)
     with pytest.raises(ValueError, match="references cannot be returned"):

@@ -16,6 +16,7 @@ import pytest
 from jax.experimental import io_callback
 
 from jscan import optimize
+from support.comparing import assert_close
 from support.optimizer.checking import strictly
 
 Log = list[float]
@@ -188,19 +189,13 @@ def run(
     return result, log
 
 
-def check_results(first: object, second: object) -> None:
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), first, second
-    )
-
-
 @cases
 def test_ordered_effects_keep_their_order(case: Case):
     plain, expected = run(case, True, lambda f: f)
     optimized, told = run(case, True, optimize)
     np.testing.assert_allclose(told, expected, rtol=1e-6)
     assert len(told) >= 3
-    check_results(plain, optimized)
+    assert_close(plain, optimized)
 
 
 @cases
@@ -210,7 +205,7 @@ def test_effects_keep_their_number(case: Case):
     rounded = [Counter(np.round(log, 4).tolist()) for log in (told, expected)]
     assert rounded[0] == rounded[1]
     assert len(told) >= 3
-    check_results(plain, optimized)
+    assert_close(plain, optimized)
 
 
 def _gradient(function: Callable) -> Callable:
@@ -234,7 +229,7 @@ def test_effects_of_a_differentiated_loop(case: Case, inside: bool):
     optimized, told = run(case, True, transform)
     np.testing.assert_allclose(told, expected, rtol=1e-6)
     assert len(told) >= 3
-    check_results(plain, optimized)
+    assert_close(plain, optimized)
 
 
 def test_printing(capsys: pytest.CaptureFixture[str]):

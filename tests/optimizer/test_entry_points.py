@@ -10,7 +10,8 @@ from jscan import explain, optimize
 from jscan._optimizer.lowering import rewritten
 from jscan._optimizer.options import choices_of
 from jscan._programs import regions as _regions
-from support.optimizer.loops import assert_same, is_region, loop_lengths, operations
+from support.comparing import assert_close
+from support.optimizer.loops import is_region, loop_lengths, operations
 
 X = jnp.linspace(-1.0, 1.0, 6 * 3 * 4).reshape(6, 3, 4)
 W = jnp.linspace(-0.5, 0.5, 16).reshape(4, 4)
@@ -45,9 +46,9 @@ def test_transformed_from_outside(name):
     transform = TRANSFORMED[name]
     w = jnp.stack([W, -W]) if "vmap" in name else W
     expected = jax.jit(transform(loss))(w, X)
-    assert_same(jax.jit(transform(optimize(loss)))(w, X), expected, 1e-4)
+    assert_close(jax.jit(transform(optimize(loss)))(w, X), expected, 1e-4)
     if name == "grad":
-        assert_same(transform(optimize(loss))(w, X), expected, 1e-4)
+        assert_close(transform(optimize(loss))(w, X), expected, 1e-4)
 
 
 def test_backward_loops_are_seen_from_outside():
@@ -88,9 +89,9 @@ def test_loops_with_work_between_them():
         return second[-1] * aside + first.sum(0) + x[0], aside, x, 2.0, None
 
     new = jax.jit(optimize(two))
-    assert_same(new(W, X), jax.jit(two)(W, X), 1e-5)
+    assert_close(new(W, X), jax.jit(two)(W, X), 1e-5)
     total = lambda f: lambda w: f(w, X)[0].sum()
-    assert_same(jax.grad(total(optimize(two)))(W), jax.grad(total(two))(W), 1e-4)
+    assert_close(jax.grad(total(optimize(two)))(W), jax.grad(total(two))(W), 1e-4)
 
 
 def test_arguments_of_every_kind():
@@ -110,7 +111,7 @@ def test_arguments_of_every_kind():
     index = jnp.array([0, 2, 1, 2])
     tree = {"w": [jnp.arange(1.0, 4.0)]}
     given = {"key": jax.random.key(3), "scale": 2.0, "flip": True, "kind": "cos"}
-    assert_same(optimize(fun)(tree, index, **given), fun(tree, index, **given))
+    assert_close(optimize(fun)(tree, index, **given), fun(tree, index, **given))
     scalar = lambda f: lambda t, i: f(t, i, **given)[0]["total"]
     for argnums in (0, (0, 1)):
         slopes = [
@@ -120,7 +121,7 @@ def test_arguments_of_every_kind():
         if argnums != 0:
             assert [s[1].dtype for s in slopes] == [jax.dtypes.float0] * 2
             slopes = [s[0] for s in slopes]
-        assert_same(*slopes)
+        assert_close(*slopes)
     zero = np.zeros(3, jax.dtypes.float0)
     assert optimize(lambda x, z: rows(W, x))(X, zero).shape == (6, 3, 4)
 
@@ -138,7 +139,7 @@ def test_weak_types_stay():
 def test_captured_arrays_stay_inputs():
     """A captured tracer is differentiated; captured arrays are not baked in."""
     outer = lambda f: lambda w: f(lambda x: rows(w, x).sum())(X)
-    assert_same(
+    assert_close(
         jax.grad(outer(optimize))(W), jax.grad(outer(lambda f: f))(W), tolerance=1e-5
     )
     jaxpr = jax.make_jaxpr(lambda x: optimize(lambda x: rows(W, x))(x))(X)
@@ -164,7 +165,7 @@ def test_effects_and_collectives_keep_their_order_and_count():
         jax.lax.psum(rows(W, x), "i") * jax.lax.axis_index("i").astype(x.dtype)
     )
     xs = jnp.stack([X, X / 2])
-    assert_same(
+    assert_close(
         jax.grad(shared(optimize(total)))(xs), jax.grad(shared(total))(xs), 1e-5
     )
 
@@ -177,7 +178,7 @@ def test_explicit_shardings_are_refused():
         spec = jax.sharding.PartitionSpec(None, "d")
         x = jax.device_put(X, jax.sharding.NamedSharding(mesh, spec))
         scaled = lambda x: jax.lax.scan(lambda c, v: (c + v, c), x[0] * 0, x)[1]
-        assert_same(jax.jit(optimize(scaled))(x), jax.jit(scaled)(x))
+        assert_close(jax.jit(optimize(scaled))(x), jax.jit(scaled)(x))
         assert "axes of the type Explicit (d)" in str(explain(scaled)(x))
 
 
@@ -187,11 +188,11 @@ def test_sharded_donated_and_exported():
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "d"))
     expected = jax.grad(loss, 1)(W, X)
     placed = jax.jit(jax.grad(optimize(loss), 1), in_shardings=(None, place))
-    assert_same(placed(W, X), expected, 1e-5)
+    assert_close(placed(W, X), expected, 1e-5)
     given = jax.jit(jax.grad(optimize(loss), 1), donate_argnums=1)
-    assert_same(given(W, jnp.copy(X)), expected, 1e-5)
+    assert_close(given(W, jnp.copy(X)), expected, 1e-5)
     exported = jax.export.export(placed)(W, X)
-    assert_same(exported.call(W, X), expected, 1e-5)
+    assert_close(exported.call(W, X), expected, 1e-5)
 
 
 def test_options_travel_to_the_lowering():

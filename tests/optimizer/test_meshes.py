@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 import jscan
 from support.collectives import traffic
+from support.comparing import assert_close
 from support.optimizer import networks
 
 WAYS = {"forward": networks.forward, "gradient": networks.gradient}
@@ -21,14 +22,6 @@ def mesh():
     return networks.devices()
 
 
-def close(got, expected, tolerance=2e-5):
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        scale = float(np.abs(other).max()) + 1e-12
-        assert float(np.abs(np.asarray(one) - np.asarray(other)).max()) <= (
-            tolerance * scale
-        )
-
-
 def compared(fun, arguments, optimized=None):
     """What devices exchange without and with the optimizer; values are checked."""
     alone = jax.tree.map(np.asarray, arguments)
@@ -36,7 +29,7 @@ def compared(fun, arguments, optimized=None):
     found = []
     for each in (fun, optimized or jscan.optimize(fun)):
         compiled = jax.jit(each).lower(*arguments).compile()
-        close(compiled(*arguments), expected)
+        assert_close(compiled(*arguments), expected)
         found.append(traffic(compiled))
     before, after = found
     assert after.in_loops <= before.in_loops
@@ -95,7 +88,7 @@ def test_the_mesh_may_be_set(mesh, how):
     with jax.set_mesh(mesh):
         new = jax.jit(jscan.optimize(networks.gradient), in_shardings=places)
         compiled = new.lower(*placed.values).compile()
-    close(compiled(*arguments), jax.jit(networks.gradient)(*placed.values))
+    assert_close(compiled(*arguments), jax.jit(networks.gradient)(*placed.values))
     assert traffic(compiled).in_loops == 0
 
 
@@ -236,7 +229,7 @@ def test_memory_of_a_last_row(mesh, spec, set_it):
     a = on(mesh, np.full(8000, 0.999, np.float32), *spec)
     with jax.set_mesh(mesh) if set_it else nullcontext():
         compiled = jax.jit(jscan.optimize(power)).lower(a).compile()
-        close(compiled(a), power(np.asarray(a)))
+        assert_close(compiled(a), power(np.asarray(a)))
         rows = 1000 * 8000 * 4 // (8 if spec else 1)
         analysis = compiled.memory_analysis()
         assert analysis is not None

@@ -12,13 +12,8 @@ from jscan._optimizer import PASS_NAMES, RULE_NAMES, make_options, rewrite, rule
 from jscan._optimizer import pipeline as pipeline
 from jscan._optimizer.program import walk as programs
 from jscan._optimizer.record.notes import Note
-from support.optimizer.loops import (
-    assert_same,
-    check,
-    loop_lengths,
-    lowered,
-    operations,
-)
+from support.comparing import assert_close
+from support.optimizer.loops import check, loop_lengths, lowered, operations
 
 X = jax.random.normal(jax.random.key(6), (6, 4, 32))
 W = jax.random.normal(jax.random.key(7), (32, 32)) / 6
@@ -86,7 +81,7 @@ def test_a_single_rule_can_be_asked_for(name):
     assert {note.rule for loop in found.loops for note in loop.notes} <= {name}
     assert set(found.seconds or ()) <= {name, "associate"}  # which only suggests
     new = optimize(jax.grad(loss), passes=[name])(W, X)
-    assert_same(new, jax.grad(loss)(W, X), 1e-4)
+    assert_close(new, jax.grad(loss)(W, X), 1e-4)
 
 
 def test_what_was_not_asked_for_is_not_reported():
@@ -172,7 +167,7 @@ def test_a_failing_rewrite_runs_the_original(monkeypatch, place):
     monkeypatch.delenv("JSCAN_DEBUG", raising=False)
     monkeypatch.setattr(programs, place, broken)
     doubled = lambda w, x: 2 * cell(w, x)  # not in any cache yet
-    assert_same(optimize(doubled)(W, X), 2 * cell(W, X))
+    assert_close(optimize(doubled)(W, X), 2 * cell(W, X))
     assert "a pass that cannot" in str(explain(cell)(W, X)) or place == "emit"
     monkeypatch.setenv("JSCAN_DEBUG", "1")
     with pytest.raises((RuntimeError, TypeError)):
@@ -228,7 +223,7 @@ def test_inside_cond_while_remat_and_custom_rules():
         return jax.lax.while_loop(lambda s: s[0] < 3, body, (0, x))[1]
 
     check(program, W, X, tolerance=1e-4)
-    assert_same(jax.jit(optimize(repeated))(W, X), repeated(W, X), 1e-4)
+    assert_close(jax.jit(optimize(repeated))(W, X), repeated(W, X), 1e-4)
     for fun in (program, repeated):
         _, inside = operations(optimize(fun, passes=["hoist"]), W, X)
         _, plain = operations(fun, W, X)
@@ -238,7 +233,7 @@ def test_inside_cond_while_remat_and_custom_rules():
 def test_empty_and_single_step_loops():
     """Zero and one step are left alone."""
     for length in (0, 1):
-        assert_same(
+        assert_close(
             optimize(jax.grad(lambda w, x: cell(w, x).sum()))(W, X[:length]),
             jax.grad(lambda w, x: cell(w, x).sum())(W, X[:length]),
         )

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jscan
+from support.comparing import assert_close
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(5, 3)))
@@ -100,11 +101,7 @@ TRANSFORMS = {
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transform_agrees_with_lax_scan(name):
     found, expected = (TRANSFORMS[name](loop) for loop in (ours, by_hand))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11),
-        found,
-        expected,
-    )
+    assert_close(found, expected)
 
 
 def test_a_linear_loop_can_be_transposed():

@@ -12,7 +12,8 @@ import pytest
 
 import jscan
 from support import reference
-from support.checking import assert_trees_close, check_scan
+from support.checking import check_scan
+from support.comparing import assert_close
 from support.programs import numbers
 
 CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
@@ -219,4 +220,4 @@ def test_state_keeps_its_type(dtype):
             outputs_info=[x[0], None],
         ).outputs
 
-    assert_trees_close(program(jscan), program(reference), 1e-6)
+    assert_close(program(jscan), program(reference), 1e-6)

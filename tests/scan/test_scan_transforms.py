@@ -10,6 +10,7 @@ import pytest
 
 import jscan
 from support import checking as helpers
+from support.comparing import assert_close
 from support.programs import PROGRAMS, numbers
 
 Tree = Any
@@ -143,8 +144,7 @@ def assert_as_by_hand(name: str, apply: Callable[..., Tree], precision: str) -> 
     actual = apply(lambda p: case.ours(**flat.rebuild(jnp, p)), point)
     by_hand = lambda p: apply(lambda p: case.by_hand(**flat.rebuild(jnp, p)), p)
     expected = jax.jit(by_hand)(point)
-    tolerance = helpers.SINGLE if precision == "float32" else helpers.DOUBLE
-    helpers.assert_trees_close(actual, expected, tolerance.value)
+    assert_close(actual, expected)
 
 
 def test_vmap_over_one_argument_only():
@@ -153,7 +153,7 @@ def test_vmap_over_one_argument_only():
     batch = jnp.stack([args["h"], 2 * args["h"]])
     actual = jax.vmap(lambda h: case.ours(**(args | {"h": h})))(batch)
     expected = jax.vmap(lambda h: case.by_hand(**(args | {"h": h})))(batch)
-    helpers.assert_trees_close(actual, expected, 1e-12)
+    assert_close(actual, expected, 1e-12)
 
 
 def test_disabled_jit_gives_the_same_numbers():
@@ -161,7 +161,7 @@ def test_disabled_jit_gives_the_same_numbers():
     args = helpers.as_jax(case.args)
     with jax.disable_jit():
         actual = case.ours(**args)
-    helpers.assert_trees_close(actual, case.by_hand(**args), 1e-12)
+    assert_close(actual, case.by_hand(**args), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["value", "grad"])
@@ -183,7 +183,7 @@ def test_sharded_batch_stays_sharded(name):
         return jax.jit(jax.grad(lambda x, h, W: (f(x, h, W) ** 2).sum()))(x, h, W)
 
     actual, expected = run(case.ours), run(case.by_hand)
-    helpers.assert_trees_close(actual, expected, 1e-12)
+    assert_close(actual, expected, 1e-12)
     assert actual.sharding.is_equivalent_to(expected.sharding, 3)
     assert len(actual.sharding.device_set) == 2
     eager = jscan.scan(lambda x, h, W: jnp.tanh(x + h @ W), x, h, W).outputs

@@ -12,6 +12,8 @@ import pytest
 
 import jscan
 
+pytestmark = pytest.mark.any_jax
+
 OLD = Path(__file__).parent / "data" / "of_0_1_0.pickle"
 COUNT = jscan.shared(0.0, name="count")
 

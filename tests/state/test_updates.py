@@ -45,9 +45,11 @@ def test_clash(clash, variables):
 def test_a_clash_says_where_it_is_and_what_to_do(mode, variables):
     c, _ = variables
     pairs = lambda: [(c, c + 1), (c, c + 2)]
-    with pytest.raises(KeyError, match=r"scan 'count': .*<SharedVariable c>.*Fix:"):
+    with pytest.raises(KeyError, match=r"(?s)scan 'count': .*<SharedVariable c>.*Fix:"):
         jscan.scan(pairs, n_steps=2, name="count", mode=mode)
-    with pytest.raises(KeyError, match=r"function 'twice': .*<SharedVariable c>.*Fix:"):
+    with pytest.raises(
+        KeyError, match=r"(?s)function 'twice': .*<SharedVariable c>.*Fix:"
+    ):
         jscan.function(pairs, name="twice", mode=mode)()
     first, second = jscan.Updates({c: 1}), jscan.Updates({c: 2})
     with pytest.raises(KeyError, match=r"\{\*\*first, \*\*second\}") as caught:
@@ -157,9 +159,9 @@ def test_apply_stores_all_or_nothing(variables):
 
 def test_apply_inside_a_trace_is_refused(variables):
     c, _ = variables
-    with pytest.raises(TypeError, match=r"Updates.apply.*outside"):
+    with pytest.raises(TypeError, match=r"(?s)Updates.apply.*outside"):
         jscan.function(lambda: jscan.Updates({c: c + 1}).apply())()
-    with pytest.raises(TypeError, match=r"Updates.apply.*outside"):
+    with pytest.raises(TypeError, match=r"(?s)Updates.apply.*outside"):
         jax.jit(lambda x: jscan.Updates({c: x}).apply())(3)
     assert c.value == 0
 

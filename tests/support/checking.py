@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from support.comparing import assert_close
+
 Tree = Any
 Program = Callable[..., Tree]
 
@@ -51,13 +53,13 @@ def check_scan(
     args = jax.tree.map(np.asarray, args)
     tolerance = tolerance_of(args)
     expected = reference(*args)
-    assert_trees_close(call(*as_jax(args)), expected, tolerance.value)
+    assert_close(call(*as_jax(args)), expected, tolerance.value, least=1.0)
     if batch:
         check_vmap(call, reference, args, tolerance)
     if derivatives:
         check_derivatives(call, reference, args, tolerance, second=second)
     else:
-        assert_trees_close(jax.jit(call)(*as_jax(args)), expected, tolerance.value)
+        assert_close(jax.jit(call)(*as_jax(args)), expected, tolerance.value, least=1.0)
 
 
 def check_vmap(
@@ -69,7 +71,7 @@ def check_vmap(
     actual = jax.jit(jax.vmap(call))(*stacked)
     for position, lane in enumerate(lanes):
         here = jax.tree.map(lambda x: x[position], actual)
-        assert_trees_close(here, reference(*lane), tolerance.value)
+        assert_close(here, reference(*lane), tolerance.value, least=1.0)
 
 
 def check_derivatives(
@@ -99,7 +101,7 @@ def check_derivatives(
         return call(*flat.rebuild(jnp, point)), jax.grad(cost)(point), slope
 
     outputs, gradient, slope = everything(jnp.asarray(start))
-    assert_trees_close(outputs, reference(*args), tolerance.value)
+    assert_close(outputs, reference(*args), tolerance.value, least=1.0)
     directions = [direction, *np.eye(start.size)]
     if start.size > FULL_GRADIENT:
         directions = [direction, np.sin(direction * 9), np.cos(direction * 7)]
@@ -179,19 +181,6 @@ def slope_along(
     """Central difference quotient."""
     shift = DIFFERENCE_STEP * direction
     return (cost(at + shift) - cost(at - shift)) / (2 * DIFFERENCE_STEP)
-
-
-def assert_trees_close(actual: Tree, expected: Tree, tolerance: float) -> None:
-    """Same tree, shapes and types; same numbers up to `tolerance`."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for mine, theirs in zip(
-        jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
-    ):
-        mine, theirs = np.asarray(mine), np.asarray(theirs)
-        assert mine.shape == theirs.shape
-        assert mine.dtype == theirs.dtype
-        scale = np.abs(theirs).max(initial=1.0) if is_inexact(theirs) else 0.0
-        np.testing.assert_allclose(mine, theirs, tolerance, tolerance * scale)
 
 
 def tolerance_of(tree: Tree) -> Tolerance:

@@ -6,6 +6,7 @@ written by hand. Derivatives are taken of one scalar made of all results, or of 
 smooth results.
 """
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from jax.experimental import checkify, io_callback
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import jscan
 from support import checking as helpers
 from support.matrix_kinds import BATCH, LENGTH, SIZE, Tree
 
@@ -277,8 +279,17 @@ def debug_nans(make, args):
 
 @tool
 def checking_leaks(make, args):
-    with jax.checking_leaks():
-        return all_gradients(make())(*args)
+    # What was traced before is not traced again, and could not leak.
+    jscan.clear_caches()
+    jax.clear_caches()
+    # Of a leak JAX tells who holds it, and asks all objects but the frozen ones.
+    gc.collect()
+    gc.freeze()
+    try:
+        with jax.checking_leaks():
+            return all_gradients(make())(*args)
+    finally:
+        gc.unfreeze()
 
 
 @tool

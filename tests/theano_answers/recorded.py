@@ -8,6 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from support.comparing import assert_close
+
 
 @cache
 def _archive() -> dict[str, np.ndarray]:
@@ -62,8 +64,5 @@ def cost(case: str, values: Sequence[Any]) -> Any:
 
 
 def assert_equal(actual: Any, recorded: np.ndarray, what: str) -> None:
-    """Same shape and, to the rounding of float64, the same numbers."""
-    actual = np.asarray(actual)
-    assert actual.shape == recorded.shape, f"{what}: {actual.shape}"
-    assert actual.dtype == recorded.dtype, f"{what}: {actual.dtype}"
-    np.testing.assert_allclose(actual, recorded, 1e-10, 1e-12, err_msg=what)
+    """Same shape, type and numbers."""
+    assert_close({what: actual}, {what: recorded})

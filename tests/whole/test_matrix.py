@@ -1,15 +1,15 @@
 """Every kind of loop under every transformation and tool, against `lax.scan`."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.sharding import AxisType
 
 import jscan
+from support.comparing import assert_close
 from support.matrix_kinds import KINDS, SIZE, Loop
 from support.matrix_tools import SPECS, TOOLS, arguments, cell, cost, mesh_of
 
@@ -67,6 +67,9 @@ def run(loop: Loop, tool: str) -> Any:
     return TOOLS[tool](maker(loop), arguments())
 
 
+by_hand = cache(run)  # some kinds have one plain loop
+
+
 @pytest.mark.parametrize(("kind", "tool"), CELLS, ids=map("-".join, CELLS))
 def test_cell(kind, tool):
     ours, plain = KINDS[kind]
@@ -78,12 +81,7 @@ def test_cell(kind, tool):
             with pytest.raises(refusal.error):  # JAX cannot do it, either
                 run(plain, tool)
         return
-    mine, theirs = run(ours, tool), run(plain, tool)
-    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
-    for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
-        assert one.shape == other.shape
-        assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, 2e-5, 2e-5)
+    assert_close(run(ours, tool), by_hand(plain, tool))
 
 
 def test_a_state_of_constants_becomes_varying_inside_shard_map():
@@ -101,6 +99,4 @@ def test_a_state_of_constants_becomes_varying_inside_shard_map():
     whole = lambda w, x: KINDS["plain"].plain(cell, w, x, jnp.zeros_like(h))
     both = lambda f: jax.jit(jax.value_and_grad(cost(f), (0, 1)))(w, x)
     mine, theirs = both(mapped), both(whole)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 2e-5, 2e-5), mine, theirs
-    )
+    assert_close(mine, theirs)

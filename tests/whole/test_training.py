@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import jscan
+from support.comparing import assert_close
 
 optax = pytest.importorskip("optax", reason="trains with optax: extra oracles")
-pytestmark = pytest.mark.oracles
 
 # optax mixes weak and strong types.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.oracles, pytest.mark.usefixtures("standard_promotion")]
 
 INPUTS = np.random.default_rng(0).normal(size=(6, 8, 3))
 TARGETS = np.tanh(INPUTS @ np.array([1.0, -2.0, 0.5])) * 2.0 + 0.3
@@ -45,9 +45,7 @@ def test_gradient_descent_written_as_updates():
         cost, slope = jax.value_and_grad(loss)(expected, x, y)
         expected = jax.tree.map(lambda p, g: p - 0.1 * g, expected, slope)
         np.testing.assert_allclose(train(x, y), cost, 1e-10)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 1e-10), params.value, expected
-    )
+    assert_close(params.value, expected)
 
 
 class Trainer:

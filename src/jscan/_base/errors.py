@@ -52,7 +52,7 @@ class ScanError(Exception):
         owner: str | None = None,
     ) -> None:
         if needed:  # the one argument is the place
-            args = (f"{args[0]}: needed {needed}; got {came}. Fix: {fix}.",)
+            args = (f"{args[0]}: needed {needed}; got {came}.\nFix: {fix}.",)
             self._owner, self._unsigned = owner, owner is None
         super().__init__(*args)
 
@@ -120,7 +120,7 @@ class UpdateCollision(ScanError, KeyError):
     def __str__(self) -> str:
         return (
             f"{self._owner or 'Updates'}: Collision, the update of {self.args[-1]!r}: "
-            "needed one new value; got two different ones. Fix: leave one out; "
+            "needed one new value; got two different ones.\nFix: leave one out; "
             "{**first, **second} keeps the second's values."
         )
 
@@ -209,5 +209,10 @@ def is_ours(module: str) -> bool:
     return module.partition(".")[0] == __name__.partition(".")[0]
 
 
+def is_jax(module: str) -> bool:
+    """True for the name of a module of JAX."""
+    return module.partition(".")[0] in ("jax", "jaxlib")
+
+
 def _is_skipped(module: str) -> bool:
-    return is_ours(module) or module.partition(".")[0] == "jax"
+    return is_ours(module) or is_jax(module)

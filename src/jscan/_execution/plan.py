@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jscan._base.errors import ScanNotImplementedError
+from jscan._base.errors import ScanNotImplementedError, ScanValueError
+from jscan._base.kinds import counted
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.taps import CarryPlan, plan_carry
 from jscan._frontend.spec import Options, OutputSpec, ScanSpec, SequenceSpec
 from jscan._frontend.step import Step, value_before
 from jscan._loops.bars import Bar
-from jscan._loops.chunks import Level, plan_levels
+from jscan._loops.chunks import LONGEST, Level, kept_in, plan_levels
 from jscan._programs.program import Program
+from jscan._state.positions import DRAWS
 
 
 class SequencePlan(NamedTuple):
@@ -131,9 +133,18 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     updated = tuple(map(step.reads.index, step.updated))
     shared = tuple(given.reads[index] for index in updated)
     _check_length(spec)
+    _check_counters(spec, step)
     bar = plan_bar(spec.n_steps, spec.options, step.program)
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
+    levels = kept_in(levels, spec.options.memory_kind)
     may_stop = step.has_stop or spec.limit is not None
+    if may_stop and spec.options.memory_kind is not None:
+        raise ScanNotImplementedError(
+            "checkpoint",
+            needed="a loop that runs to its end, where memory_kind is given",
+            came="until" if step.has_stop else "a traced n_steps",
+            fix="leave memory_kind out: write checkpoint='sqrt'",
+        )
     in_parts = may_stop or levels or spec.options.row_every is not None
     in_parts = in_parts or spec.options.truncate_gradient != -1
     plan = LoopPlan(
@@ -205,6 +216,33 @@ def _check_length(spec: ScanSpec) -> None:
             came=f"the symbolic length {spec.n_steps}",
             fix="leave it out, or export the program for a fixed length",
         )
+
+
+def _check_counters(spec: ScanSpec, step: Step) -> None:
+    """Steps and draws that are counted in 32 bits must not be more."""
+    options, steps = spec.options, spec.n_steps
+    kinds = {
+        "until": step.has_stop,
+        "a traced n_steps": spec.limit is not None,
+        "progress": options.progress is not None,
+        "checkpoints every N steps": options.row_every is not None,
+    }
+    names = [name for name, given in kinds.items() if given]
+    if names and isinstance(steps, int) and steps > LONGEST:
+        raise ScanNotImplementedError(
+            ", ".join(names),
+            needed=f"a loop of at most {LONGEST} steps, which an int32 can count",
+            came=f"one of up to {steps}",
+            fix="run an inner loop of fewer steps in each step of an outer one",
+        )
+    for stream, count in step.draws.items():
+        if isinstance(steps, int) and steps * count > DRAWS:
+            raise ScanValueError(
+                f"{stream!r}",
+                needed=f"at most {DRAWS} draws, as many as a stream has",
+                came=f"{steps} steps of {counted(count, 'draw')}",
+                fix="run several loops, each with a RandomStreams of its own",
+            )
 
 
 def _first_row(sequence: SequenceSpec, spec: ScanSpec) -> int:

@@ -14,6 +14,7 @@ import jax
 
 from jscan._base.caches import cached
 from jscan._base.types import Leaf
+from jscan._base.verbs import verb
 from jscan._execution.plan import LoopPlan
 from jscan._execution.run import PlannedLoop
 from jscan._programs.program import Program
@@ -90,6 +91,7 @@ class profile:
 
     always: ClassVar[profile]
 
+    @verb("write with jscan.profile() as report: and call the function in there")
     def __init__(self) -> None:
         self.loops: dict[str, LoopProfile] = {}
 

@@ -23,7 +23,7 @@ from jscan._base.types import Leaf, PyTree, tree_text
 from jscan._execution.bar_plan import plan_bar
 from jscan._frontend.returns import Returned
 from jscan._frontend.signature import argument_names, check_arity
-from jscan._frontend.spec import OutputSpec, ScanSpec
+from jscan._frontend.spec import WITHOUT_ARRAYS, OutputSpec, ScanSpec
 from jscan._frontend.state_types import promote_states
 from jscan._frontend.step import (
     call_step,
@@ -79,7 +79,7 @@ def _run(spec: ScanSpec, n_steps: int) -> _Run:
         run = _Run(spec, outputs, _cut(spec, n_steps))
         try:
             returned = run.step(0)
-        except (TypeError, ValueError) as error:
+        except WITHOUT_ARRAYS as error:
             if not spec.listed:
                 raise
             spec = spec.with_values(error)
@@ -105,13 +105,13 @@ def _holds(stop: Any) -> bool:
     try:
         # What is known stays known under `jax.jit`, where `condition` is traced.
         return bool(condition if is_traced(given) else np.asarray(given))
-    except jax.errors.TracerBoolConversionError as error:
+    except jax.errors.TracerBoolConversionError:
         raise ScanNotImplementedError(
             "mode='DEBUG'",
             needed="to know when the loop stops: this mode is a Python loop",
             came="an until() condition traced by jax.jit or jax.vmap",
             fix="call the function outside of them, or leave mode out",
-        ) from error
+        ) from None
 
 
 def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:

@@ -23,7 +23,12 @@ import jax.numpy as jnp
 from jscan._base.types import Leaf, PyTree
 from jscan._execution.body import Body, Carry, Slices, body_of
 from jscan._execution.plan import LoopPlan
-from jscan._loops.chunks import bounded_chunks, plan_levels, scan_chunks
+from jscan._loops.chunks import (
+    bounded_chunks,
+    kept_in,
+    plan_levels,
+    scan_chunks,
+)
 
 
 def scan_truncated(
@@ -51,7 +56,10 @@ def scan_truncated(
         body.resume(carry, cut),
         jax.tree.map(lambda leaf: leaf[cut:], slices),
         length=kept,
-        levels=plan_levels(kept, plan.options.checkpoint, plan.bar, cut),
+        levels=kept_in(
+            plan_levels(kept, plan.options.checkpoint, plan.bar, cut),
+            plan.options.memory_kind,
+        ),
         unroll=unroll,
     )
     return carry, jax.tree.map(lambda *r: jnp.concatenate(r), before, after)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanTypeError, ScanValueError
-from jscan._base.kinds import counted, fix_of_kind, shown
+from jscan._base.kinds import brief, counted, fix_of_kind, from_table, shown
 from jscan._base.types import (
     PyTree,
     converts,
@@ -107,17 +107,20 @@ def _as_array(leaf: Any, place: str) -> Any:
     if is_number_list(leaf):
         try:
             return jnp.asarray(np.asarray(list(leaf)))
-        except ValueError as error:
+        except ValueError:
             raise ScanValueError(
                 place,
                 needed="a list of numbers with rows of equal length",
                 came="rows of different lengths",
                 fix="pad the rows, or pass the parts as separate arrays",
-            ) from error
+            ) from None
     if is_array(leaf) or is_number(leaf) or converts(leaf):
         donation.check_alive(leaf, place)
         return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
-    raise _not_numeric(place, leaf)
+    found = from_table(leaf)
+    if found is None:
+        raise _not_numeric(place, leaf)
+    return found
 
 
 def _not_numeric(place: str, value: Any) -> ScanTypeError:
@@ -157,13 +160,14 @@ def _taps(taps: Any, default: tuple[int, ...], place: str) -> tuple[int, ...]:
         if any(isinstance(value, bool) for value in values):
             raise TypeError
         found = tuple(operator.index(value) for value in values)
-    except TypeError as error:
+    except TypeError:
         raise ScanTypeError(
             f"{place}: taps",
             needed="an integer, or integers in an order: a list, a range, an array",
-            came=f"{taps!r:.60}",
-            fix=f"write whole numbers, as in taps={list(default)}",
-        ) from error
+            came=brief(taps),
+            fix=f"write whole numbers in a list, as in taps={list(default)}, in the "
+            "order of the step's arguments",
+        ) from None
     if not found:
         raise ScanValueError(
             f"{place}: taps",
@@ -195,10 +199,12 @@ def _sequence(item: Any, place: str) -> SequenceSpec:
         raise ScanTypeError(
             place,
             needed="at least one array, whose rows the steps see",
-            came=f"{value!r:.60}, which holds none",
+            came=f"{brief(value)}, which holds none",
             fix="leave it out, or pass it in non_sequences",
         )
-    _check_rows(value, place, "sequence", "put a constant in non_sequences")
+    elsewhere = "put a constant in non_sequences, an initial state in outputs_info: "
+    elsewhere += "scan(step, sequences, outputs_info, non_sequences)"
+    _check_rows(value, place, "sequence", elsewhere)
     return SequenceSpec(place, source, value, _taps(taps, (0,), place))
 
 

@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.integers import as_integer, at_least
+from jscan._base.kinds import brief, shown
 from jscan._frontend.spec import Options
 
 MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
@@ -15,6 +18,7 @@ MODES = ("FAST_RUN", "FAST_COMPILE", "DEBUG")
 
 def check_options(**given: Any) -> Options:
     """Validate the options and freeze them; the name first, which errors bear."""
+    given |= _split_checkpoint(given.get("checkpoint"))
     return Options(**{key: _CHECKS[key](value) for key, value in given.items()})
 
 
@@ -24,16 +28,23 @@ def _name(name: Any) -> str | None:
     raise _wrong_type("name", "a string or None", name, "write name='...'")
 
 
-def _mode(mode: Any) -> str:
+def check_mode(mode: Any) -> str:
+    """The mode, None being the usual one."""
     if mode is None:
         return "FAST_RUN"
     if isinstance(mode, str) and mode in MODES:
         return mode
+    fix = "leave mode out for the usual, optimized loop"
+    name = str(mode).upper()
+    if "DEBUG" in name or "NAN" in name:  # Theano's DebugMode, NanGuardMode
+        fix = 'write mode="DEBUG", which runs in Python and looks for NaN'
+    elif name in MODES:
+        fix = f"write mode={name!r}"
     raise ScanValueError(
         "mode",
         needed=f"None or one of {', '.join(map(repr, MODES))}",
-        came=repr(mode),
-        fix="leave mode out for the usual, optimized loop",
+        came=brief(mode),
+        fix=fix,
     )
 
 
@@ -69,6 +80,32 @@ def _checkpoint(value: Any) -> int | str | None:
     if isinstance(value, str):
         raise ScanValueError("checkpoint", needed=needed, came=repr(value), fix=fix)
     return at_least(1, value, "checkpoint", needed=needed, fix=fix)
+
+
+def _split_checkpoint(value: Any) -> dict[str, Any]:
+    """`checkpoint` as a dict says what is saved, and where."""
+    if not isinstance(value, dict):
+        return {}
+    if set(value) != {"every", "memory_kind"}:
+        raise ScanValueError(
+            "checkpoint",
+            needed="a dict with the keys every and memory_kind",
+            came=f"the keys {', '.join(map(repr, value)) or 'of an empty one'}",
+            fix='write checkpoint=dict(every="sqrt", memory_kind="pinned_host")',
+        )
+    return {"checkpoint": value["every"], "memory_kind": value["memory_kind"]}
+
+
+def _memory_kind(value: Any) -> str | None:
+    kinds = [memory.kind for memory in jax.local_devices()[0].addressable_memories()]
+    if value is None or value in kinds:
+        return value
+    raise ScanValueError(
+        "checkpoint: memory_kind",
+        needed=f"None or a memory of this backend, {', '.join(map(repr, kinds))}",
+        came=repr(value),
+        fix="leave it out, and what is saved stays on the device",
+    )
 
 
 def _row_every(value: Any) -> int:
@@ -127,7 +164,7 @@ def _check_bar(settings: dict[str, Any]) -> None:
             needed="options that stay what they are",
             came=str(error),
             fix="write the postfix as text",
-        ) from error
+        ) from None
 
 
 def _bar_options() -> list[str]:
@@ -143,13 +180,12 @@ def _bar_options() -> list[str]:
 
 
 def _wrong_type(place: str, needed: str, value: Any, fix: str) -> ScanTypeError:
-    came = f"{value!r:.60} of type {type(value).__name__}"
-    return ScanTypeError(place, needed=needed, came=came, fix=fix)
+    return ScanTypeError(place, needed=needed, came=shown(value), fix=fix)
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": _name,
-    "mode": _mode,
+    "mode": check_mode,
     "truncate_gradient": _truncation,
     "go_backwards": bool,
     "strict": bool,
@@ -157,6 +193,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "profile": _profile,
     "unroll": _unroll,
     "checkpoint": _checkpoint,
+    "memory_kind": _memory_kind,
     "progress": _progress,
     "last_only": bool,
     "row_every": _row_every,

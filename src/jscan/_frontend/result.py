@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jscan._base.errors import ScanTypeError
+from jscan._base.errors import ScanAttributeError, ScanTypeError
+from jscan._base.kinds import brief
 from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
 from jscan._jax.types import is_traced
 from jscan._state.updates import Updates
@@ -56,6 +57,8 @@ class ScanResult:
 
         Of a result that `jax.vmap` returned: ``[lanes, T]``.
         """
+        if isinstance(self.n_steps, int):  # the rows are those of the executed steps
+            return jnp.ones(self._rows, bool)
         count = jnp.asarray(self.n_steps)[..., None]
         rows = jnp.arange(self._rows, dtype=count.dtype)
         return rows[(None,) * (count.ndim - 1)] < count
@@ -96,6 +99,30 @@ class ScanResult:
         fill = functools.partial(_fill, self.mask)
         return jax.tree.map(fill, self.outputs, values)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise ScanAttributeError(
+            f"the attribute {name!r}",
+            needed="outputs, updates, n_steps, mask or filled",
+            came="none of them",
+            fix=f"what an array has is on its outputs: result.outputs.{name}",
+            owner="ScanResult",
+        )
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise ScanTypeError(
+            "the result of a loop",
+            needed="an array",
+            came="the pair (outputs, updates)",
+            fix="take result.outputs, or unpack it: outputs, updates = scan(...)",
+            owner="ScanResult",
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __array__
+    __truediv__ = __rtruediv__ = __pow__ = __matmul__ = __rmatmul__ = __array__
+    __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __array__
+
     def __iter__(self) -> Iterator[Any]:
         return iter((self.outputs, self.updates))
 
@@ -130,8 +157,8 @@ def _fill(mask: Leaf, rows: Leaf, value: Any) -> Leaf:
             "filled",
             owner="ScanResult",
             needed=f"a value that {type_text(rows)} can hold",
-            came=f"{value!r:.60}",
-            fix="pass a tree of values like the outputs, one for each",
+            came=brief(value),
+            fix=f"pass one of dtype {rows.dtype}; for several outputs a tree of them",
         )
     mask = jax.lax.broadcast_in_dim(mask, rows.shape, tuple(range(mask.ndim)))
     return jnp.where(mask, rows, jnp.asarray(value).astype(rows.dtype))

@@ -35,11 +35,10 @@ from jscan._base.types import (
 )
 from jscan._frontend.result import ScanResult
 from jscan._frontend.until import until
+from jscan._state import frames
 from jscan._state.array_likes import ArrayLike
 from jscan._state.updates import Updates
 from jscan._state.variables import SharedVariable
-
-PLACE = "the step's return value"
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,14 @@ def _take_stop(value: Any) -> tuple[list[Any], Any]:
     return parts[:-1], parts[-1].condition
 
 
+def _place() -> str:
+    frame = frames.current()
+    return f"the {frame.scope.value if frame else 'step'}'s return value"
+
+
 def _bad_stop(came: str) -> ScanValueError:
     return ScanValueError(
-        PLACE,
+        _place(),
         needed="outputs or updates first and until(condition) last",
         came=came,
         fix="return (outputs, until(condition)); for no outputs ([], until(...))",
@@ -190,7 +194,7 @@ def _output(part: PyTree, index: int = 0) -> PyTree:
         shared_keys = [key for key in part if isinstance(key, SharedVariable)]
         if shared_keys and len(shared_keys) == len(part):
             raise ScanTypeError(
-                PLACE,
+                _place(),
                 needed="updates beside the list of outputs",
                 came=f"updates of {shared_keys[0]!r} among several outputs",
                 fix="return ([first, second], updates)",
@@ -198,7 +202,7 @@ def _output(part: PyTree, index: int = 0) -> PyTree:
         if shared_keys:
             other = next(key for key in part if not isinstance(key, SharedVariable))
             raise ScanTypeError(
-                PLACE,
+                _place(),
                 needed="updates whose every target is a SharedVariable",
                 came=f"the target {shown(other)}",
                 fix="make it one with jscan.shared, or return it as an output",
@@ -227,6 +231,8 @@ def _bad_output(value: Any, part: PyTree, index: int) -> ScanValueError:
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
         fix = "return the new value (did the step forget its return statement?)"
+        if index:
+            fix = "leave None out: return h, where a step of lax.scan returns (h, None)"
     if isinstance(value, Iterator):
         fix = "return a list of its items"
     if isinstance(value, jax.Ref):
@@ -234,7 +240,7 @@ def _bad_output(value: Any, part: PyTree, index: int) -> ScanValueError:
     paths = jax.tree_util.tree_leaves_with_path(part, is_leaf=lambda x: x is value)
     path = next((path for path, leaf in paths if leaf is value), ())
     return ScanValueError(
-        f"{PLACE}, output {index}{jax.tree_util.keystr(path)}",
+        f"{_place()}, output {index}{jax.tree_util.keystr(path)}",
         needed="arrays, lists or tuples of them, a dict of updates",
         came=shown(value),
         fix=fix,

@@ -10,7 +10,7 @@ from typing import Any
 
 from jscan._base.errors import ScanTypeError, is_ours
 from jscan._base.kinds import counted
-from jscan._base.types import is_array
+from jscan._base.types import is_number
 from jscan._frontend.spec import ScanSpec
 
 
@@ -21,17 +21,31 @@ def argument_names(spec: ScanSpec) -> list[str]:
 
 def expected_signature(spec: ScanSpec) -> str:
     """The call the step has to accept, with the caller's variable names where known."""
-    scope = _caller_scope()
+    known = caller_names()
 
     def label(part: Any) -> str:
-        known = [key for key, value in scope.items() if value is part.source]
-        named = getattr(part.source, "name", None)
-        fallback = part.place.replace("outputs_info", "outputs")
-        return named or (known[0] if known and is_array(part.source) else fallback)
+        return known(part.source) or part.place.replace("outputs_info", "outputs")
 
-    name = getattr(spec.fn, "__name__", "step")
-    name = name if name.isidentifier() else "step"
-    return f"{name}({', '.join(_names(spec, label))})"
+    return f"{step_name(spec.fn)}({', '.join(_names(spec, label))})"
+
+
+def step_name(fn: Callable[..., Any], otherwise: str = "step") -> str:
+    """How texts call the step: by its name, if it has one."""
+    name = getattr(fn, "__name__", otherwise)
+    return name if name.isidentifier() else otherwise
+
+
+def caller_names() -> Callable[[Any], str | None]:
+    """How the code that called jscan calls a value that it passed, where known."""
+    scope = _caller_scope()
+
+    def name(source: Any) -> str | None:
+        known = [key for key, value in scope.items() if value is source]
+        named = getattr(source, "name", None)
+        unique = known and not is_number(source)  # numbers may be one object
+        return named or (known[0] if unique else None)
+
+    return name
 
 
 def check_arity(spec: ScanSpec) -> None:
@@ -44,17 +58,49 @@ def check_arity(spec: ScanSpec) -> None:
         signature = inspect.signature(spec.fn)
     except (TypeError, ValueError):  # a builtin without a signature: let it speak
         return
-    try:
-        signature.bind(*argument_names(spec))
-    except TypeError as error:
+    if not _takes(signature, count):
         raise ScanTypeError(
             "fn",
             needed=f"a step that accepts {counted(count, 'positional argument')}, "
             f"{expected_signature(spec)}",
-            came=f"{getattr(spec.fn, '__name__', 'step')}{signature}",
-            fix="take sequences first, then past outputs in the order of "
-            "outputs_info, then non_sequences",
-        ) from error
+            came=f"{step_name(spec.fn)}{signature}",
+            fix=_fix_of_arity(spec, signature, count),
+        )
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _fix_of_arity(spec: ScanSpec, signature: inspect.Signature, count: int) -> str:
+    """What to do; a list that was meant as one argument is the usual slip."""
+    for parts, fix in (
+        (
+            spec.states,
+            "a tuple or list is several states; one state that is a tuple goes into a "
+            "list, outputs_info=[(h, c)], and is returned in one",
+        ),
+        (
+            spec.sequences,
+            "a list is several sequences; stack the rows of one, jnp.stack(rows)",
+        ),
+        (
+            spec.non_sequences,
+            "a list is several constants; one that is a list goes into a list, "
+            "non_sequences=[[W, b]]",
+        ),
+    ):
+        arguments = sum(len(getattr(part, "taps", "1")) for part in parts)
+        if len(parts) > 1 and _takes(signature, count - arguments + 1):
+            return fix
+    return (
+        "take sequences first, then past outputs in the order of outputs_info, then "
+        "non_sequences"
+    )
 
 
 def _obviously_takes(fn: Callable[..., Any], count: int) -> bool:

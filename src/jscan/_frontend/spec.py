@@ -12,6 +12,9 @@ from jscan._base.types import Leaf, PyTree
 from jscan._jax.types import abstract_row
 from jscan._state.variables import SharedVariable
 
+# What a step may raise that took a variable for an array, or an array for one.
+WITHOUT_ARRAYS = (TypeError, ValueError, AttributeError)
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceSpec:
@@ -101,6 +104,7 @@ class Options:
     profile: bool | str = False
     unroll: int | bool | None = None
     checkpoint: int | str | None = None
+    memory_kind: str | None = None  # where what it saves is kept, if not at hand
     progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output
     row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`
@@ -152,6 +156,12 @@ class ScanSpec:
     def non_sequence_leaves(self) -> list[Leaf]:
         """The arrays in `non_sequences`, in order; inputs of the loop."""
         return [leaf for leaf in self._constants if not _is_variable(leaf)]
+
+    @property
+    def constant_types(self) -> list[PyTree]:
+        """The types of the `non_sequence_leaves`, in the trees the step gets."""
+        types = lambda leaf: None if _is_variable(leaf) else jax.typeof(leaf)
+        return [jax.tree.map(types, s.value) for s in self.non_sequences]
 
     def non_sequence_arguments(self, arrays: Iterable[Leaf]) -> list[PyTree]:
         """What the step gets for its non_sequences, whose arrays are worth `arrays`."""

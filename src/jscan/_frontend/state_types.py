@@ -121,10 +121,14 @@ def _mismatch(
         kind = ScanTypeError
         fix = f"return output {index} with .astype({str(old.dtype)!r}), or start from "
         fix += f"an initial of dtype {new.dtype}"
-    elif spec.has_rows or len(old.shape) + 1 != len(new.shape):
-        fix = f"start from an initial whose rows have the shape {new.shape}"
     else:
-        fix = f"start from an initial of shape {new.shape}, e.g. jnp.zeros({new.shape})"
+        rows = "whose rows have the" if spec.has_rows else "of"
+        start = f"start from an initial {rows} shape {new.shape}"
+        if len(old.shape) < len(new.shape) and not spec.has_rows:
+            fix = f"{start}, e.g. jnp.zeros({new.shape})"
+        else:
+            fix = f"return the shape {old.shape} at every step, outputs in the order "
+            fix += f"of outputs_info; or {start}"
     return kind(
         f"{spec.place} (output {index})",
         needed=f"a step that returns its state's type, {type_text(old)}",

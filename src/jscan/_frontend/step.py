@@ -14,14 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._base.errors import ScanTypeError, ScanValueError, loop_label
+from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.kinds import counted, shown
 from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
+from jscan._frontend.hints import add_step
 from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import check_arity
-from jscan._frontend.spec import OutputSpec, ScanSpec
+from jscan._frontend.spec import WITHOUT_ARRAYS, OutputSpec, ScanSpec
 from jscan._frontend.state_types import promote_states
 from jscan._frontend.strict import another_precision, in_both, refuse_captured
+from jscan._jax.naming import name_after
 from jscan._jax.types import abstract_row, axes_of, varying
 from jscan._programs.program import Program
 from jscan._state import frames
@@ -85,7 +87,7 @@ def trace_step(spec: ScanSpec) -> Step:
         except frames.Lost as lost:
             reads = tuple(dict.fromkeys((*reads, *lost.reads)))
             continue
-        except (TypeError, ValueError) as error:
+        except WITHOUT_ARRAYS as error:
             if not spec.listed:
                 raise
             spec = spec.with_values(error)
@@ -114,19 +116,20 @@ def _trace_once(
 ) -> tuple[Any, Effects]:
     """One `jax.make_jaxpr` of the step with `reads` as explicit inputs."""
     states = [o for o in outputs or () if o.is_state]
-    inputs = (
-        jax.tree.map(jax.typeof, [value_before(variable, axes) for variable in reads]),
-        [jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
-        [state.row for state in states for _ in state.taps],
-        [jax.typeof(leaf) for leaf in spec.non_sequence_leaves()],
-    )
+    values = [jax.tree.map(jax.typeof, value_before(v, axes)) for v in reads]
+    inputs = [
+        *[jax.tree.map(abstract_row, s.value) for s in spec.sequences for _ in s.taps],
+        *[state.row for state in states for _ in state.taps],
+    ]
     noted = []
 
-    def flat(bound: Any, slices: Any, past: Any, constants: Any) -> list[Leaf]:
+    def flat(*given: Any) -> list[Leaf]:
+        bound, slices = given[: len(reads)], given[len(reads) :][: len(inputs)]
         frame = step_frame(spec, dict(zip(reads, bound, strict=True)))
         with frame as seen:
-            given = spec.non_sequence_arguments(constants)
-            returned = call_step(spec, [*slices, *past, *given])
+            constants = jax.tree.leaves(given[len(reads) + len(inputs) :])
+            arguments = [*slices, *spec.non_sequence_arguments(constants)]
+            returned = call_step(spec, arguments)
             leaves = _flatten_returned(returned)
             rows = list(map(types_of, returned.outputs))
         noted.append(
@@ -141,8 +144,9 @@ def _trace_once(
         )
         return leaves
 
+    name_after(flat, spec.fn, [variable.label for variable in reads])
     with jax.disable_jit(False):  # a Python loop that has no steps asks for types
-        return jax.make_jaxpr(flat)(*inputs), noted[-1]
+        return jax.make_jaxpr(flat)(*values, *inputs, *spec.constant_types), noted[-1]
 
 
 def _axes(variable: SharedVariable, value: PyTree, known: Axes) -> frozenset[Any]:
@@ -168,8 +172,7 @@ def call_step(
     try:
         value = spec.fn(*arguments)
     except Exception as error:
-        step = "the step" if index is None else f"step {index}"
-        error.add_note(f"This happened in {step} of {loop_label(spec.options.name)}.")
+        add_step(error, spec.fn, arguments, spec.options.name, index)
         raise
     returned = parse_return(value, spec.empty_pair)
     updates = without_streams(returned.updates)
@@ -262,7 +265,10 @@ def complete_outputs(
             "outputs_info",
             needed=counted(count, "entry") + ", one an output of the step",
             came=counted(len(outputs), "entry"),
-            fix="write None for every output that does not feed back; a state that "
-            "is a tuple or list is returned inside a list: [(h, c)]",
+            fix="return an output for each entry, or leave entries out"
+            if count < len(outputs)
+            else "write None for every output that does not feed back; a state that "
+            "is a tuple or list is returned inside a list: [(h, c)]; other than in "
+            "lax.scan, sequences come before initials",
         )
     return outputs

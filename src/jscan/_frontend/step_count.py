@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError, ScanValueError, loop_label, warn
@@ -14,6 +13,7 @@ from jscan._base.kinds import counted
 from jscan._base.types import Leaf, type_text
 from jscan._frontend.spec import SequenceSpec
 from jscan._jax.types import is_traced
+from jscan._loops.chunks import LONGEST
 from jscan._state import frames
 from jscan._state.variables import SharedVariable
 
@@ -101,7 +101,9 @@ def _traced(n_steps: Leaf, bound: int | None) -> tuple[int, Leaf | None]:
             came=f"{came} without sequences and max_steps",
             fix="pass max_steps=..., or mark n_steps static (static_argnums)",
         )
-    limit = jax.lax.convert_element_type(jnp.clip(n_steps, 0, bound), jnp.int32)
+    if n_steps.dtype.itemsize < 4:  # it may not hold the bound
+        n_steps = n_steps.astype(jnp.int32)
+    limit = jnp.clip(n_steps, 0, min(bound, LONGEST)).astype(jnp.int32)
     return bound, limit if bound else None  # no room: known to be 0 steps
 
 
@@ -123,7 +125,6 @@ def _as_count(value: Any, place: str) -> int:
         0,
         value,
         place,
-        needed="an integer of at least 0",
+        needed="an integer scalar of at least 0",
         fix="for a reversed loop use go_backwards=True",
-        kind="integer scalar",
     )

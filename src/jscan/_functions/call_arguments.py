@@ -11,8 +11,10 @@ import jax
 
 from jscan._base.caches import Cache
 from jscan._base.errors import ScanTypeError, Subject, signed
+from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.types import Leaf, is_array, is_number
-from jscan._functions.inputs import Argument
+from jscan._frontend.hints import add_call
+from jscan._functions.named_types import typed
 from jscan._state.array_likes import ArrayLike
 from jscan._state.placement import spread
 from jscan._state.variables import SharedVariable
@@ -41,6 +43,14 @@ class Layout:
         self.programs: Cache[Any] = Cache()
 
 
+class Argument(NamedTuple):
+    """What is known of a traced argument before its values."""
+
+    is_int: bool = False  # whether it came as a Python int
+    name: str = ""
+    sharding: Any = None  # where it is to lie, if the user says so
+
+
 class Arguments(NamedTuple):
     """The arguments of one call."""
 
@@ -65,19 +75,52 @@ class Arguments(NamedTuple):
         layout = Layout(len(self.leaves), self.kind.arrays, python)
         return self._replace(layout=layout)
 
-    def caller(self, fn: Callable[..., Any]) -> Callable[[Sequence[Leaf]], Any]:
+    def unhashable(self, owner: Subject) -> ScanTypeError:
+        """The error of a constant that no program can be kept by."""
+        wrong = next(x for x in self.constants if not _is_hashable(x))
+        return ScanTypeError(
+            "an argument",
+            needed="arrays, numbers, trees of them or hashable values",
+            came=shown(wrong),
+            fix=fix_of_kind(wrong),
+            owner=owner,
+        )
+
+    def caller(self, fn: Callable[..., Any], owner: Subject) -> Caller:
         """The function of the traced leaves alone; it keeps none of those here."""
-        tree, size, traced = self.kind.tree, len(self.leaves), self.layout.traced
         constants = dict(zip(self.layout.constant, self.constants, strict=True))
+        return Caller(fn, owner, self.kind.tree, self.layout.traced, constants)
 
-        def call(values: Sequence[Leaf]) -> Any:
-            leaves = constants | dict(zip(traced, values, strict=True))
-            flat = [leaves[place] for place in range(size)]
-            flat = [x.value if isinstance(x, Whole) else x for x in flat]
-            args, kwargs = jax.tree.unflatten(tree, flat)
-            return fn(*args, **kwargs)
 
-        return call
+@dataclass(frozen=True, eq=False)
+class Caller:
+    """A function of the traced leaves of its arguments."""
+
+    fn: Callable[..., Any]
+    owner: Subject  # who complains
+    tree: Any  # of all arguments
+    traced: list[int]  # places of the traced leaves
+    constants: dict[int, Any]  # the others
+
+    def __call__(self, values: Sequence[Leaf]) -> Any:
+        """Call the function."""
+        leaves = self.constants | dict(zip(self.traced, values, strict=True))
+        flat = [leaves[place] for place in range(len(leaves))]
+        flat = [x.value if isinstance(x, Whole) else x for x in flat]
+        args, kwargs = jax.tree.unflatten(self.tree, flat)
+        try:
+            return self.fn(*args, **kwargs)
+        except Exception as error:
+            static = "; or name the argument in static_argnames"
+            add_call(error, self.owner, self.fn, args, kwargs, "f", static)
+            raise
+
+    def named(self, values: Sequence[Leaf]) -> Any:
+        """`values` as the arguments that JAX shall name: ``(args, kwargs)``."""
+        size = len(self.traced) + len(self.constants)
+        args, kwargs = jax.tree.unflatten(self.tree, range(size))
+        keyed, _ = jax.tree.flatten_with_path((args, kwargs))
+        return typed(args, kwargs, [keyed[place][0] for place in self.traced], values)
 
 
 class Sorter:
@@ -201,3 +244,11 @@ def _is_array(leaf: Any, owner: Subject) -> bool:
             owner=owner,
         )
     return is_array(leaf) or is_number(leaf) or isinstance(leaf, ArrayLike)
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

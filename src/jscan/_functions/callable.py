@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanTypeError
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
+from jscan._base.verbs import shorten
 from jscan._functions.call_arguments import Arguments, Sorter
 from jscan._functions.compiled import Compiled, Result
 from jscan._functions.inputs import Inputs, Missing, Notes, Settings
@@ -58,8 +59,14 @@ class Function:
 
     def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
         """Call the function; all new values are stored together when it has ended."""
+        try:
+            return self._call(self._sort(args, kwargs))
+        except Exception as error:
+            shorten(error)
+            raise
+
+    def _call(self, arguments: Arguments) -> PyTree:
         inside = frames.current()
-        arguments = self._sort(args, kwargs)
         if self.settings.debug or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._run_in_python(arguments)
         while True:
@@ -98,9 +105,10 @@ class Function:
         program, operands = compiled.prepared(values, arguments.traced)
         return program.lower(*operands)
 
-    def traced(self, *args: Any, **kwargs: Any) -> Program:
-        """The program of a call with these arguments, before any rewriting."""
-        return self._learn(self._sort(args, kwargs))[2].program
+    def traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
+        """The program of a call before any rewriting, and its operands where known."""
+        arguments, compiled, notes = self._learn(self._sort(args, kwargs))
+        return notes.program, compiled.flat(notes, arguments.traced)
 
     def with_options(self, options: Options) -> Function:
         """This function with the loops of its program rewritten as `options` say."""
@@ -117,14 +125,8 @@ class Function:
     def _lookup(self, arguments: Arguments) -> Compiled | None:
         try:
             return arguments.layout.programs.get(arguments.constants)
-        except TypeError as error:
-            raise ScanTypeError(
-                "an argument",
-                needed="arrays, numbers, trees of them or hashable values",
-                came=str(error),
-                fix="convert it with jnp.asarray",
-                owner=self.settings.owner,
-            ) from error
+        except TypeError:
+            raise arguments.unhashable(self.settings.owner) from None
 
     def _learn(self, arguments: Arguments) -> tuple[Arguments, Compiled, Notes]:
         """Trace with as few concrete ints as the function allows, and keep that."""
@@ -151,7 +153,7 @@ class Function:
         while True:
             if compiled is None:
                 known = self._sort.described(arguments, self.settings.in_shardings)
-                call = arguments.caller(self.fn)
+                call = arguments.caller(self.fn, self.settings.owner)
                 compiled = Compiled(Inputs(call, known, self.settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
@@ -262,7 +264,7 @@ class Function:
     def _run_in_python(self, arguments: Arguments) -> PyTree:
         """``mode="DEBUG"``: the function on real values, line by line."""
         arguments = arguments.laid_out(arguments.kind.integers)
-        call = arguments.caller(self.fn)
+        call = arguments.caller(self.fn, self.settings.owner)
         leaves = [jnp.asarray(leaf) for leaf in arguments.traced]
         while True:
             how = dict(staged=False, without_jit=True)

@@ -99,10 +99,21 @@ class Compiled:
         """The program for these values, and its arguments; stores nothing."""
         places = None
         if frames.current() is None and frames.staging_trace() is None:
-            moved = self._joining(values, leaves)
-            values = [moved.get(v, x) for v, x in zip(self.reads, values, strict=True)]
+            values = self._joined(values, leaves)
             places = list(map(placement_of, values[: len(self.inputs.updated)]))
         return self.program(places), self.operands(values, leaves)
+
+    def flat(self, notes: Notes, leaves: list[Leaf]) -> list[Leaf] | None:
+        """What the program of the notes is called with now; None if not all is known.
+
+        Not known is an array that it did not close over at its first trace.
+        """
+        if None in notes.constants:
+            return None
+        constants = [self._captured[place or 0] for place in notes.constants]
+        values = self._joined(list(map(frames.value_of, self.reads)), leaves)
+        operands = [*constants, *jax.tree.leaves(values), *map(jnp.asarray, leaves)]
+        return operands if len(operands) == len(notes.program.in_avals) else None
 
     def notes(self, values: list[PyTree], leaves: list[Leaf]) -> Notes:
         """Trace the function, unless JAX has it, and compile nothing."""
@@ -120,28 +131,26 @@ class Compiled:
         known = self._programs.get(tuple(map(_placement, updated)) or None)
         if known is not None:
             return known
-        moved = self._joining(values, leaves)
-        values[:] = [moved.get(v, x) for v, x in zip(self.reads, values, strict=True)]
+        values[:] = self._joined(values, leaves)
         for variable in updated:
             variable.placement = None  # first, so that an interrupt does no harm
-        store(moved)
+        now = zip(self.reads, values, strict=True)
+        store({v: x for v, x in now if v in self.inputs.joined})
         for variable in updated:
             variable.placement = placement_of(variable.stored)
         return self.program(list(map(_placement, updated)))
 
-    def _joining(
-        self, values: list[PyTree], leaves: list[Leaf]
-    ) -> dict[SharedVariable, PyTree]:
-        """New values of the variables that are to lie on the mesh of the others."""
+    def _joined(self, values: list[PyTree], leaves: list[Leaf]) -> list[PyTree]:
+        """The values, where some variables join the mesh of the other inputs."""
         joined = self.inputs.joined
         if not joined:
-            return {}
+            return values
         settings = self.inputs.settings
         asked = jax.tree.leaves((settings.in_shardings, settings.out_shardings))
         arrays = jax.tree.leaves((values, self._captured, leaves))
         mesh = mesh_among([*map(own_sharding, arrays), *asked])
         old = zip(self.reads, values, strict=True)
-        return {v: on_mesh(x, mesh) for v, x in old if v in joined and mesh}
+        return [on_mesh(x, mesh) if v in joined and mesh else x for v, x in old]
 
     def __call__(
         self, program: Any, values: list[PyTree], leaves: list[Leaf]

@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
-from jscan._base.errors import ScanTypeError, ScanValueError
-from jscan._frontend.options import MODES
+from jscan._base.errors import ScanTypeError, Subject, signed
+from jscan._base.kinds import brief
+from jscan._base.verbs import verb
+from jscan._frontend.options import check_mode
 from jscan._functions.callable import Function
 from jscan._functions.inputs import Settings
 from jscan._programs.regions import usual_options
-
-Maker = TypeVar("Maker", bound=Callable[..., Any])
 
 _PORTING = (
     "in place of theano.function([x], y, updates=u, givens=g) write jscan.function"
     "(lambda x: (y, u)), where y and u are computed inside; givens are set_value before"
 )
 
-
-def _hinting(make: Maker) -> Maker:
-    """Say how a call in Theano's style is written here."""
-    taken = inspect.signature(make)
-
-    @functools.wraps(make)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            taken.bind(*args, **kwargs)
-        except TypeError as error:
-            raise ScanTypeError(
-                "a call",
-                needed="one Python function, and options by name",
-                came=f"something else ({error})",
-                fix=_PORTING,
-                owner="jscan.function",
-            ) from None
-        return make(*args, **kwargs)
-
-    return checked  # type: ignore[return-value]
+_OF_THEANO: dict[str, str] = dict.fromkeys(
+    ("inputs", "outputs", "updates", "givens"), _PORTING
+)
 
 
-@_hinting
+@verb(_PORTING, _OF_THEANO)
 def function(
     f: Callable[..., Any] | None = None,
     *,
@@ -125,12 +107,15 @@ def function(
             out_shardings=out_shardings,
         )
     name = str(name or getattr(f, "__name__", "function"))
-    _check(f, mode, f"function {name!r}")
+    owner = Subject(f"function {name!r}")
+    _check_callable(f, owner)
+    with signed(owner):
+        mode = check_mode(mode)
     names = static_argnames
     settings = Settings(
         name,
         donate=donate,
-        options=usual_options(mode in (None, "FAST_RUN")),
+        options=usual_options(mode == "FAST_RUN"),
         default_updates=not no_default_updates,
         static_argnames=(names,) if isinstance(names, str) else tuple(names),
         in_shardings=in_shardings,
@@ -140,21 +125,12 @@ def function(
     return Function(f, settings)
 
 
-def _check(f: Any, mode: Any, owner: str) -> None:
-    """Refuse what cannot be compiled, or not in that way."""
+def _check_callable(f: Any, owner: Subject) -> None:
     if not callable(f):
         raise ScanTypeError(
             "f",
             needed="a Python function",
-            came=f"{f!r:.60}",
+            came=brief(f),
             fix=_PORTING,
-            owner=owner,
-        )
-    if mode is not None and mode not in MODES:
-        raise ScanValueError(
-            "mode",
-            needed=f"None or one of {', '.join(map(repr, MODES))}",
-            came=repr(mode),
-            fix="leave mode out",
             owner=owner,
         )

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed, warn
-from jscan._base.kinds import shown
-from jscan._base.types import PyTree, type_text
+from jscan._base.kinds import brief, shown
+from jscan._base.types import PyTree, is_array, type_text
+from jscan._base.verbs import came, is_of_the_call, verb
+from jscan._frontend.result import ScanResult
 from jscan._frontend.step import refuse_given_away
 from jscan._state import frames
 from jscan._state.array_likes import unwrapped
@@ -18,8 +20,14 @@ from jscan._state.updates import with_updates
 from jscan._state.variables import SharedVariable
 
 _SUBJECT = Subject("jscan.grad")
+_FORM = (
+    "write jscan.grad(lambda: cost, [W, b]) for shared variables; for derivatives in "
+    "arguments use jax.grad"
+)
+_OF_JAX = {"argnums": _FORM, "argnames": _FORM}
 
 
+@verb(_FORM, _OF_JAX)
 def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
     """Gradient of a cost with respect to shared variables, at their values here.
 
@@ -92,7 +100,7 @@ def value_and_grad(
     def bound(values: list[PyTree]) -> Any:
         binding = dict(zip(variables, values, strict=True))
         with frames.Frame(binding, frames.Scope.COST, staged=False) as frame:
-            result = cost()
+            result = _evaluated(cost)
             unread[:] = [v for v in variables if v not in frame.reads]
             with signed(_SUBJECT):
                 scalar, aux = _split(result) if has_aux else (result, None)
@@ -109,6 +117,21 @@ def value_and_grad(
             "it inside of the cost, or leave the variable out of wrt."
         )
     return (value, aux) if has_aux else value, jax.tree.unflatten(tree, gradients)
+
+
+def _evaluated(cost: Callable[[], Any]) -> Any:
+    try:
+        return cost()
+    except TypeError as error:
+        if callable(cost) and not is_of_the_call(error):
+            raise
+        raise ScanTypeError(
+            "cost",
+            needed="a function without arguments",
+            came=came(str(error)) if callable(cost) else shown(cost),
+            fix=_FORM,
+            owner=_SUBJECT,
+        ) from None
 
 
 def _check_variables(variables: list[Any]) -> None:
@@ -147,7 +170,7 @@ def _split(result: Any) -> tuple[Any, Any]:
     raise ScanTypeError(
         "has_aux=True",
         needed="a cost that returns (scalar, aux)",
-        came=type(result).__name__,
+        came=f"one value, {type_text(result)}" if is_array(result) else brief(result),
         fix="return two values",
         owner=_SUBJECT,
     )
@@ -163,7 +186,9 @@ def _as_scalar(cost: Any) -> jax.Array:
             "cost",
             needed="a scalar",
             came=type_text(cost) if shape else type(cost).__name__,
-            fix="reduce it with .sum() or .mean()",
+            fix="take its outputs, as in result.outputs.sum()"
+            if isinstance(cost, ScanResult)
+            else "reduce it with .sum() or .mean()",
             owner=_SUBJECT,
         )
     value = jnp.asarray(cost)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from jscan._base.errors import Subject
 from jscan._base.types import Leaf, PyTree
+from jscan._functions.call_arguments import Argument, Caller
 from jscan._optimizer import Options
 from jscan._state.variables import SharedVariable
-
-Call = Callable[[Sequence[Leaf]], Any]  # the user's function on flat arguments
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,11 @@ class Settings:
         return Subject(f"function {self.name!r}")
 
 
-class Argument(NamedTuple):
-    """What is known of a traced argument before its values."""
-
-    is_int: bool = False  # whether it came as a Python int
-    name: str = ""
-    sharding: Any = None  # where it is to lie, if the user says so
-
-
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """What the program of a function takes, and how it is traced."""
 
-    call: Call  # the user's function
+    call: Caller  # the user's function, on flat arguments
     arguments: tuple[Argument, ...]
     settings: Settings
     updated: tuple[SharedVariable, ...] = ()  # under some setting at least
@@ -104,6 +95,8 @@ class Notes:
     draws: dict[SharedVariable, int] = field(default_factory=dict)
     output_tree: Any = None  # the structure of what it returns
     program: Any = None  # what it computes, before any rewriting
+    # Of the arrays that are its first inputs: the place among those captured, or None.
+    constants: tuple[int | None, ...] = ()
     has_callbacks: bool = False  # running it can raise an error of the user's code
 
     def leaves_of(self, new: Mapping[SharedVariable, PyTree]) -> list[Leaf]:

@@ -15,18 +15,27 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
+from jscan._base.kinds import brief
 from jscan._base.lists import pick
 from jscan._base.types import Leaf, PyTree, is_array, is_number
+from jscan._base.verbs import shortened, verb
+from jscan._frontend.hints import add_call
 from jscan._functions.callable import Function
 from jscan._functions.named_types import typed
+from jscan._jax.naming import name_after
 from jscan._jax.traces import is_staging
 from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
-from jscan._programs.regions import evaluate_rewritten
+from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
 from jscan._state.updates import with_updates
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+_OF_JIT: dict[str, str] = dict.fromkeys(
+    ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames"),
+    "give that to jax.jit around it, as in jax.jit(jscan.optimize(f), ...)",
+)
 
 
 @overload
@@ -44,6 +53,7 @@ def optimize(
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 
 
+@verb("write jscan.optimize(f)(x), with the arguments behind it", _OF_JIT)
 def optimize(
     fun: Any = None,
     *,
@@ -98,6 +108,7 @@ def optimize(
         return fun.with_options(options)
     numbers = _Numbers()
 
+    @shortened
     @functools.wraps(fun)
     def optimized(*args: Any, **kwargs: Any) -> Any:
         if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
@@ -117,12 +128,13 @@ def _check_callable(verb: str, fun: Any) -> None:
         raise ScanTypeError(
             "fun",
             needed="a function",
-            came=f"{fun!r:.60}",
+            came=brief(fun),
             fix=f"write jscan.{verb}(f)(x), with the arguments behind it",
             owner=f"jscan.{verb}",
         )
 
 
+@verb("write jscan.explain(f)(x), with the arguments behind it", _OF_JIT)
 def explain(
     fun: Callable[..., Any],
     *,
@@ -140,7 +152,8 @@ def explain(
     Returns:
         A function of the same arguments that returns a `Report`. It compiles the
         program twice, to ask XLA for its temporary memory, and does not run it: no
-        shared variable changes.
+        shared variable changes. What a call takes `Report.measure` tells, which runs
+        both forms on these arguments.
 
     Example:
         >>> import jax
@@ -156,12 +169,15 @@ def explain(
     _check_callable("explain", fun)
     numbers = _Numbers()
 
+    @shortened
     def explained(*args: Any, **kwargs: Any) -> Report:
-        if isinstance(fun, Function):
-            program, operands = fun.traced(*args, **kwargs).jaxpr, None
-        else:
-            traced = numbers.trace(fun, args, kwargs)
-            program, operands = traced.program, traced.operands
+        with traced_anew():
+            if isinstance(fun, Function):
+                whole, operands = fun.traced(*args, **kwargs)
+                program = whole.jaxpr
+            else:
+                traced = numbers.trace(fun, args, kwargs)
+                program, operands = traced.program, traced.operands
         platform = jax.default_backend()
         return report(program, platform=platform, options=options, operands=operands)
 
@@ -239,8 +255,6 @@ def _trace(
     frame = frames.Frame({}, frames.Scope.REWRITTEN)
     marked: PyTree = None
 
-    # Under the name of `fun`, so that JAX's errors speak of it and of its arguments.
-    @functools.wraps(fun)
     def flat(*args: Any, **kwargs: Any) -> list[Any]:
         nonlocal marked
         here = list(leaves)
@@ -249,7 +263,7 @@ def _trace(
             here[place] = operand
         here_args, here_kwargs = jax.tree.unflatten(tree, here)
         with frame:
-            returned = with_updates(fun(*here_args, **here_kwargs))
+            returned = with_updates(_called(fun, here_args, here_kwargs))
         results, structure = jax.tree.flatten(returned)
         computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
         pairs = zip(computed, results, strict=True)
@@ -259,8 +273,18 @@ def _trace(
 
     operands = [_as_operand(leaves[place]) for place in places]
     given, named = typed(args, kwargs, [keyed[place][0] for place in places], operands)
+    name_after(flat, fun)
     program = jax.make_jaxpr(flat)(*given, **named)
     return _Traced(program, operands, marked, frame)
+
+
+def _called(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        return fun(*args, **kwargs)
+    except Exception as error:
+        place = "the function to be optimized"
+        add_call(error, place, fun, args, kwargs, "f", "; or pass a Python number")
+        raise
 
 
 def _as_operand(leaf: Any) -> Leaf:

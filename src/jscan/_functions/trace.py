@@ -20,8 +20,10 @@ from jax.sharding import Sharding
 from jscan._base.errors import ScanTypeError, ScanValueError, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
-from jscan._functions.inputs import Call, Inputs, Missing, Notes, Settings
+from jscan._functions.call_arguments import Caller
+from jscan._functions.inputs import Inputs, Missing, Notes, Settings
 from jscan._jax.jaxprs import open_jaxpr
+from jscan._jax.naming import name_after
 from jscan._jax.types import is_traced
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten
@@ -51,9 +53,10 @@ def trace(
     closed = _recorded(inputs, notes, bound, arguments)
     notes.program, constants = Program.close(closed)
     notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
-    known = dict(zip(map(_identity, inputs.captured), captured, strict=True))
-    pairs = zip(map(_identity, closed.consts), constants, strict=True)
-    constants = [known.get(name, constant) for name, constant in pairs]
+    known = {_identity(x): place for place, x in enumerate(inputs.captured)}
+    notes.constants = tuple(map(known.get, map(_identity, closed.consts)))
+    pairs = zip(notes.constants, constants, strict=True)
+    constants = [x if place is None else captured[place] for place, x in pairs]
     operands = [*constants, *jax.tree.leaves(bound), *arguments]
     results = evaluate_rewritten(notes.program, operands, inputs.settings.options)
     results, count = _apart(results, operands), notes.output_tree.num_leaves
@@ -68,8 +71,10 @@ def _recorded(
 ) -> Any:
     """The program of the user's function; asks for more where it has used no input."""
     seen: dict[SharedVariable, PyTree] = {}
+    count = len(inputs.reads)
 
-    def flat(bound: list[PyTree], leaves: list[Leaf]) -> Any:
+    def flat(*args: Any, **kwargs: Any) -> Any:
+        bound, leaves = args[:count], jax.tree.leaves((args[count:], kwargs))
         values = dict(zip(inputs.reads, bound, strict=True))
         frame = frames.Frame(values, frames.Scope.FUNCTION)
         pairs = zip(inputs.arguments, leaves, strict=True)
@@ -85,8 +90,10 @@ def _recorded(
         old = {v: values[v] for v in inputs.updated}
         return packed, notes.leaves_of(old | new)
 
+    name_after(flat, inputs.call.fn, [variable.label for variable in inputs.reads])
+    given, named = inputs.call.named(arguments)
     try:
-        closed = jax.make_jaxpr(flat)(bound, arguments)
+        closed = jax.make_jaxpr(flat)(*bound, *given, **named)
     except frames.Lost as lost:
         raise Missing(inputs, lost.reads) from None
     _raise_missing(inputs, notes, seen, closed.consts)
@@ -173,7 +180,7 @@ def _identity(constant: Any) -> Any:
 
 
 def evaluate(
-    call: Call, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
+    call: Caller, leaves: Sequence[Leaf], frame: frames.Frame, settings: Settings
 ) -> tuple[PyTree, dict[SharedVariable, PyTree]]:
     """Call the function in its frame: packed outputs, new values of variables."""
     value = call(leaves)

@@ -60,10 +60,15 @@ def without_dead_code(closed_jaxpr: Any) -> Any:
 
 
 def with_body(
-    closed_jaxpr: Any, equations: Sequence[Any], outputs: Sequence[Atom]
+    closed_jaxpr: Any,
+    equations: Sequence[Any],
+    outputs: Sequence[Atom],
+    inputs: Sequence[Any] | None = None,
 ) -> Any:
-    """A closed program with other equations and results, and the same inputs."""
+    """A closed program with other equations and results, and as many inputs."""
     changes = {"eqns": list(equations), "outvars": list(outputs)}
+    if inputs is not None:
+        changes["invars"] = list(inputs)
     if ClosedJaxpr is Jaxpr:
         return closed_jaxpr.replace(**changes)
     return closed_jaxpr.replace(jaxpr=closed_jaxpr.jaxpr.replace(**changes))

@@ -48,7 +48,7 @@ def _made(bar: Bar) -> Any:
             came=f"{settings}, of which it says: {error}",
             fix="leave the options out that it does not take",
             owner=None,
-        ) from error
+        ) from None
 
 
 def move_bar(bar: Bar, done: int, *, last: bool = False) -> None:

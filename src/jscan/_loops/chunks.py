@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jscan._base.types import Leaf, PyTree
 from jscan._loops.bars import Bar
@@ -24,6 +26,12 @@ from jscan._loops.meters import Meter, after
 from jscan._optimizer import STRETCHES
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
+
+LONGEST = 2**31 - 1  # steps of one loop of JAX, which counts them in an int32
+
+STATE = "jscan_state"  # the name of what a chunk begins with, to policies of JAX
+
+HALFWAY = 2**20  # loops in one of the loops of which a longer one is made
 
 Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 Chunk = Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]]  # so many steps
@@ -40,6 +48,7 @@ class Level:
     length: int  # steps of a chunk
     recomputed: bool  # the backward pass keeps only the state at its start
     meter: Meter | None = None  # what the loop over the chunks tells a progress bar
+    memory_kind: str | None = None  # where those states are kept, if not at hand
 
     @property
     def is_flat(self) -> bool:
@@ -60,7 +69,9 @@ def plan_levels(
     if n_steps == 0:
         return ()
     if bar is None:
-        return _checkpoint_levels(n_steps, checkpoint)
+        levels = _checkpoint_levels(n_steps, checkpoint)
+        long = isinstance(n_steps, int) and n_steps > LONGEST
+        return _within_counters(n_steps, levels) if long else levels
     meter = Meter(bar, offset, closes=offset + n_steps == bar.total)
     if checkpoint is None:
         return (Level(1, False, dataclasses.replace(meter, every=bar.stride)),)
@@ -79,10 +90,39 @@ def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Leve
         return (Level(math.isqrt(n_steps - 1) + 1, True),)  # rounded up
     if isinstance(checkpoint, int):
         return (Level(checkpoint, True),)
-    lengths = [n_steps]
-    while lengths[-1] > BRANCHES:
-        lengths.append(-(-lengths[-1] // BRANCHES))
-    return tuple(Level(length, True) for length in lengths[1:])
+    # Each divides the next: a chunk has no rest, which would be one more program.
+    powers = [1]
+    while n_steps > powers[-1] * BRANCHES:
+        powers.append(powers[-1] * BRANCHES)
+    least = -(-n_steps // powers.pop())
+    return tuple(Level(least * power, True) for power in reversed(powers))
+
+
+def kept_in(levels: Levels, memory_kind: str | None) -> tuple[Level, ...]:
+    """The levels, of which the longest chunks have their states in such a memory.
+
+    The states of shorter ones are few, and gone when their chunk has been run again.
+    """
+    longest = next((level for level in levels if level.recomputed), None)
+    return tuple(
+        dataclasses.replace(level, memory_kind=memory_kind)
+        if level is longest
+        else level
+        for level in levels
+    )
+
+
+def _within_counters(n_steps: int, levels: Levels) -> tuple[Level, ...]:
+    """More levels where a loop would have more steps than it can count."""
+    found: list[Level] = []
+    size = 1
+    for level in (*reversed(levels), Level(n_steps, False)):
+        while level.length // size > LONGEST:
+            size *= HALFWAY
+            found.append(Level(size, False))
+        found.append(level)
+        size = level.length
+    return tuple(reversed(found[:-1]))
 
 
 def scan_chunks(
@@ -100,7 +140,8 @@ def scan_chunks(
     level, inner = levels[0], levels[1:]
 
     def chunk(carry: PyTree, part: PyTree, size: int) -> tuple[PyTree, PyTree]:
-        return scan_chunks(step, carry, part, length=size, levels=inner, unroll=unroll)
+        below = [level for level in inner if level.length < size]
+        return scan_chunks(step, carry, part, length=size, levels=below, unroll=unroll)
 
     return _in_chunks(chunk, carry, xs, length, level)
 
@@ -138,9 +179,9 @@ def _in_chunks(
         if meter:
             meter.report(done)
             done += count
-        # Inside a loop the compiler cannot merge the two runs of a chunk into one.
-        again = jax.checkpoint(chunk, prevent_cse=not within, static_argnums=2)
-        carry, rows = (again if level.recomputed else chunk)(carry, part, count)
+        steps = lambda carry, part: chunk(carry, part, count)
+        steps = _recomputed(steps, level, within) if level.recomputed else steps
+        carry, rows = steps(carry, part)
         return (done, carry), rows
 
     chunks, rest = divmod(length, size)
@@ -165,6 +206,39 @@ def _in_chunks(
     if meter and meter.closes:
         meter.report(after(done, (carry, rows)), last=True)
     return carry, rows
+
+
+def _recomputed(steps: Step, level: Level, within: bool) -> Step:
+    """Steps that the backward pass runs again, from the state that they began with.
+
+    They take arrays alone: with `static_argnums` JAX would keep all that they hold.
+    """
+    # Inside a loop the compiler cannot merge the two runs of a chunk into one.
+    how: Any = dict(prevent_cse=not within)
+    if level.memory_kind is None:
+        return jax.checkpoint(steps, **how)
+
+    def named(carry: PyTree, part: PyTree) -> Any:
+        return steps(jax.tree.map(_named, carry), part)
+
+    return jax.checkpoint(named, policy=_keeping_in(level.memory_kind), **how)
+
+
+def _named(leaf: Leaf) -> Leaf:
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf  # small, and not differentiated
+    return checkpoint_name(leaf, STATE)
+
+
+@functools.cache
+def _keeping_in(memory_kind: str) -> Any:
+    """The policy of JAX; one object for each memory, so that programs stay equal."""
+    return jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[STATE],
+        offload_src="device",
+        offload_dst=memory_kind,
+    )
 
 
 def bounded_chunks(

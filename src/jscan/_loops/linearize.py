@@ -22,8 +22,8 @@ class Linearized:
     """A program, linearised at some of its inputs."""
 
     known: Any  # ``inputs -> outputs + residuals``, a closed jaxpr
-    # ``tangents of the moving inputs -> tangents of the smooth outputs``, an open jaxpr
-    # whose constants are the residuals.
+    # ``residuals + tangents of the moving inputs -> tangents of the smooth outputs``,
+    # an open jaxpr.
     tangent: Any
     smooth: tuple[bool, ...]  # which outputs have a tangent of their own type
     moves: tuple[bool, ...]  # which outputs depend on what moves
@@ -50,7 +50,7 @@ class Linearized:
 
     def linear(self, residuals: Sequence[Leaf], rates: Sequence[Leaf]) -> list[Leaf]:
         """The tangents of the smooth outputs."""
-        return eval_jaxpr(self.tangent, residuals, *rates)
+        return eval_jaxpr(self.tangent, [], *residuals, *rates)
 
     def fixed(self, consts: Sequence[Leaf]) -> dict[int, Leaf]:
         """Values of the residuals that depend on the first inputs, `consts`, alone."""
@@ -82,13 +82,18 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
 
         soft, push, hard = jax.linearize(live, *pick(values, moving), has_aux=True)
         closed = jax.make_jaxpr(push)(*rates)
-        tangent[:] = [open_jaxpr(closed)[0]]
+        body, _ = open_jaxpr(closed)
+        # Its constants are tracers of this trace, which nothing may keep.
+        inputs = [*body.constvars, *body.invars]
+        tangent[:] = [body.replace(constvars=(), invars=inputs)]
         soft, hard = iter(soft), iter(hard)
         outputs = [next(soft) if is_smooth else next(hard) for is_smooth in smooth]
         return [*outputs, *closed.consts]
 
     known = jax.make_jaxpr(forward)(*program.in_avals)
-    live = _reached(tangent[0].eqns, tangent[0].invars)  # else zero whatever moves
+    residuals = len(known.out_avals) - len(smooth)
+    # What is not live is zero whatever moves.
+    live = _reached(tangent[0].eqns, tangent[0].invars[residuals:])
     depends = (not live.isdisjoint(_variables([a])) for a in tangent[0].outvars)
     return Linearized(
         known=known,

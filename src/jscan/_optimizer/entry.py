@@ -1,12 +1,16 @@
 """The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from jscan._jax.jaxprs import avals_of, open_jaxpr, run_jaxpr
-from jscan._jax.marks import lowering_rule, marked
+from jscan._base.kinds import counted
+from jscan._jax.jaxprs import avals_of, every_equation, open_jaxpr, run_jaxpr
+from jscan._jax.marks import is_plain, lowering_rule, marked
+from jscan._jax.places import place_of
+from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.index import has_loops
 from jscan._optimizer.analysis.placement import (
     explicit_axes,
@@ -16,10 +20,11 @@ from jscan._optimizer.analysis.placement import (
 from jscan._optimizer.analysis.size import measure
 from jscan._optimizer.costs.machines import is_measured
 from jscan._optimizer.options import Options
-from jscan._optimizer.program.session import Session
+from jscan._optimizer.program.session import Record, Session
 from jscan._optimizer.program.walk import rewritten
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.names import loop_name
+from jscan._optimizer.reports.measuring import Runs
 from jscan._optimizer.reports.report import LoopReport, Report
 from jscan._optimizer.switches import attempt, enabled, failure
 
@@ -96,22 +101,42 @@ def report(
     split = is_split_when_compiled(before)
     session = Session(Context(options, platform, is_split=split))
     new, failed = _rewrite(closed_jaxpr, session)
-    loops = tuple(
-        LoopReport(
-            name=loop_name(first.scope, position),
-            steps=first.length,
-            notes=after.notes,
-            before=measure(first),
-            after=measure(after, first.length),
-        )
-        for position, (_, first, after) in enumerate(session.records.values(), 1)
-    )
+    loops = tuple(map(_loop_report, itertools.count(1), session.tree()))
     programs = before, _compiled(new, given)
     analyses: list[Any] = [program.memory_analysis() for program in programs]
     memory = None
     if None not in analyses:
         memory = analyses[0].temp_size_in_bytes, analyses[1].temp_size_in_bytes
-    return Report(loops, memory, failed, dict(session.context.seconds))
+    seconds, others = dict(session.context.seconds), _others(opened, bool(loops))
+    runs = Runs(programs, operands, bool(opened.effects))
+    return Report(loops, memory, failed, seconds, others, runs=runs)
+
+
+def _loop_report(position: int, loop: Record) -> LoopReport:
+    around = loop.around[-1].before.scope if loop.around else ""
+    return LoopReport(
+        name=loop_name(loop.before.scope, position, around),
+        steps=loop.before.length,
+        notes=loop.after.notes,
+        before=measure(loop.before),
+        after=measure(loop.after, loop.before.length),
+        place=place_of(loop.equation.source_info),
+        depth=len(loop.around),
+    )
+
+
+def _others(jaxpr: Any, has_listed: bool) -> str | None:
+    """Loops that a report does not list, and why."""
+    found = [e for outer in jaxpr.eqns for e in every_equation(outer)]
+    stopping = sum(e.primitive.name == "while" for e in found)
+    texts = []
+    if stopping:
+        texts.append(f"{counted(stopping, 'loop')} of unknown length as written")
+    if any(map(is_plain, found)):
+        texts.append("loops with mode='FAST_COMPILE' as written")
+    if not has_listed and any(map(is_scan, found)):
+        texts.append("no step computes anything for the results, so none is run")
+    return "; ".join(texts) or None
 
 
 def _compiled(closed_jaxpr: Any, operands: Sequence[Any]) -> Any:

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import jax
 
+from jscan._base.kinds import counted
 from jscan._optimizer.analysis.index import Flat
 from jscan._optimizer.costs.machine import EXCHANGED
 from jscan._optimizer.costs.machines import is_measured
 from jscan._optimizer.options import Options
+from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.record.rule import Rule
@@ -28,7 +30,8 @@ def run_rules(rules: Iterable[Rule], subject: Subject, context: Context) -> Subj
     """Run the rules that are asked for, in order.
 
     A rule that fails is skipped: what it was to change stays as it was, and a note says
-    so. With `JSCAN_DEBUG=1` the error is raised, and every record is verified.
+    so. With `JSCAN_DEBUG=1` the error is raised, and every record is verified. What
+    nobody reads any more behind a rule is dropped from the record.
     """
     for rule in rules:
         subject = _guarded(rule, subject, context)
@@ -38,7 +41,7 @@ def run_rules(rules: Iterable[Rule], subject: Subject, context: Context) -> Subj
 def run_passes(loop: Loop, context: Context) -> Loop:
     """Run all rules for a loop."""
     if loop.length < 2:
-        text = f"a loop of {loop.length} step(s) is left alone"
+        text = f"a loop of {counted(loop.length, 'step')} is left alone"
         return loop.refused(text).signed("pipeline")
     return run_rules(LOOP_RULES, loop, context)
 
@@ -60,7 +63,7 @@ def _guarded(rule: Rule, subject: Subject, context: Context) -> Subject:
         return subject
     start = time.perf_counter()
     new: Any = attempt(
-        lambda: run(subject, context),
+        lambda: _tidied(run(subject, context), subject),
         lambda error: subject.refused(failure(error)),
     )
     context.seconds[rule.name] += time.perf_counter() - start
@@ -74,3 +77,12 @@ def _guarded(rule: Rule, subject: Subject, context: Context) -> Subject:
     if isinstance(subject, Loop) and debugging():
         verify(new, rule.name)
     return new
+
+
+def _tidied(new: Any, old: Any) -> Any:
+    """What a rule made of a loop, without what nobody reads any more."""
+    if not isinstance(new, Loop):
+        return new
+    parts = "carries", "equations", "after", "results"
+    changed = any(getattr(new, part) is not getattr(old, part) for part in parts)
+    return drop_unused(new) if changed else new

@@ -7,7 +7,12 @@ that may be differentiated yet.
 
 from jscan._optimizer.passes import associate, sink, unroll, vectorise
 from jscan._optimizer.passes.accumulate import in_place, sums_out
-from jscan._optimizer.passes.across_loops import recomputed_rows, siblings, slices_first
+from jscan._optimizer.passes.across_loops import (
+    padded_chunks,
+    recomputed_rows,
+    siblings,
+    slices_first,
+)
 from jscan._optimizer.passes.hoist import (
     constants,
     cut_rows,
@@ -17,7 +22,7 @@ from jscan._optimizer.passes.hoist import (
 )
 from jscan._optimizer.passes.merge import padded_terms, repeats
 from jscan._optimizer.passes.save_memory import few_rows, last_row, logsumexp, residuals
-from jscan._optimizer.passes.small_dots import lags, tiny, weights
+from jscan._optimizer.passes.small_dots import from_sums, lags, tiny, weights
 from jscan._optimizer.record.rule import Rule
 
 RECOMPUTED_ROWS = Rule(
@@ -31,6 +36,11 @@ PROGRAM_RULES = (
         "save_memory.slices_first",
         slices_first.run,
         "first: what moves the axes of rows hides which of them are read",
+    ),
+    Rule(
+        "save_memory.padded_chunks",
+        padded_chunks.run,
+        "before loops are written again, which opens what recomputes",
     ),
     RECOMPUTED_ROWS,
     Rule(
@@ -75,6 +85,11 @@ LOOP_RULES = (
         few_rows.run,
         "after the rule that keeps single rows: it cuts the loop into parts",
         mixes=True,
+    ),
+    Rule(
+        "small_dots.from_sums",
+        from_sums.run,
+        "before all that asks what is a product, or moves what is spread for one",
     ),
     Rule(
         "hoist.constants",

@@ -9,7 +9,9 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +26,8 @@ from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked, storing
 from jscan._programs.program import Program
 
 UNASKED = Options(unasked=True)
+
+_anew: ContextVar[bool] = ContextVar("anew", default=False)
 
 
 class Computation(Protocol):
@@ -52,10 +56,24 @@ def run_region(
 ) -> list[Leaf]:
     """Compute flat results; `options` say what is rewritten, `None`: nothing."""
     if is_staging():
-        return _region(computation, options)(*inputs)
+        region = _region.__wrapped__ if _anew.get() else _region
+        return region(computation, options)(*inputs)
     if any(map(is_traced, inputs)):
         return _entry(computation, options)(*inputs)
     return executable(computation, options)(*inputs)
+
+
+@contextmanager
+def traced_anew() -> Iterator[None]:
+    """Regions of a trace in the block bear the user's lines of this very call.
+
+    Elsewhere they are shared with what computed the same before, on other lines.
+    """
+    token = _anew.set(True)
+    try:
+        yield
+    finally:
+        _anew.reset(token)
 
 
 def executable(

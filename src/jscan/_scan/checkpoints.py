@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from jscan._base.errors import ScanNotImplementedError, signed
+from jscan._base.verbs import verb
 from jscan._frontend.arguments import normalise
+from jscan._frontend.hints import ORDER, VIEW_SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import ScanSpec
 from jscan._scan.scan import run_scan
 
 
+@verb(ORDER, VIEW_SLIPS)
 def scan_checkpoints(
     fn: Callable[..., Any],
     sequences: Any = None,

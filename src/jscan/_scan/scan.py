@@ -12,6 +12,7 @@ from jscan._base.errors import ScanNotImplementedError, signed
 from jscan._base.lists import cut
 from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
+from jscan._base.verbs import verb
 from jscan._execution.bar_plan import plan_bar
 from jscan._execution.plan import LoopPlan, plan_loop
 from jscan._execution.profile import records, run_timed
@@ -26,10 +27,12 @@ from jscan._execution.results import (
 )
 from jscan._execution.run import run_loop
 from jscan._frontend.arguments import normalise
+from jscan._frontend.hints import ORDER, SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import ScanSpec
 from jscan._frontend.step import trace_step
+from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
 from jscan._loops.bars import running
 from jscan._state import frames
@@ -37,6 +40,7 @@ from jscan._state.streams import hand_on
 from jscan._state.updates import Updates
 
 
+@verb(ORDER, SLIPS)
 def scan(
     fn: Callable[..., Any],
     sequences: Any = None,
@@ -53,7 +57,7 @@ def scan(
     return_list: bool = False,
     *,
     max_steps: int | None = None,
-    checkpoint: int | str | None = None,
+    checkpoint: int | str | dict[str, Any] | None = None,
     unroll: int | bool | None = None,
     progress: bool | str | dict[str, Any] = False,
 ) -> ScanResult:
@@ -66,7 +70,8 @@ def scan(
 
     Args:
         fn: The step: ordinary JAX code on slices without the time axis.
-        sequences: An array ``[L, ...]``, a pytree of arrays with one leading length,
+        sequences: An array ``[L, ...]`` (or a table that NumPy takes for one, such as
+            those of pandas), a pytree of arrays with one leading length,
             ``dict(input=..., taps=[...])``, or a list of these. Step ``i`` sees row
             ``i - min(taps, 0) + tap``; a sequence allows
             ``L + min(taps, 0) - max(taps, 0)`` steps, the shortest one decides.
@@ -108,6 +113,9 @@ def scan(
             "sqrt"         2 sqrt(T)            at most T
             "recursive"    8 log8(T)            at most T (log8(T) - 1)
             =============  ===================  ========================
+
+            ``dict(every="sqrt", memory_kind="pinned_host")`` keeps the states that are
+            saved in another memory of the device, such as that of the host.
         unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
             effect on a loop that may stop early or shows a bar.
         progress: True, a label, or options of `tqdm`: show a bar. Needs the extra
@@ -210,7 +218,7 @@ def run_scan(spec: ScanSpec) -> ScanResult:
 def _run_shown(plan: LoopPlan, inputs: list[Leaf]) -> list[Leaf]:
     """Run the loop; an eager one within its progress bar, and timed."""
     found = records(plan)
-    if any(map(is_traced, inputs)):
+    if is_staging() or any(map(is_traced, inputs)):
         for record in found:
             record.traced += 1
         return run_loop(plan, inputs)

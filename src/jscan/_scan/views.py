@@ -13,8 +13,10 @@ from typing import Any
 import jax
 
 from jscan._base.errors import ScanValueError, signed
+from jscan._base.verbs import verb
 from jscan._execution.results import pack_outputs
 from jscan._frontend.arguments import normalise
+from jscan._frontend.hints import ORDER, VIEW_SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
 from jscan._frontend.spec import OutputSpec, ScanSpec
@@ -22,6 +24,7 @@ from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
 
+@verb(ORDER, VIEW_SLIPS)
 def map(
     fn: Callable[..., Any],
     sequences: Any,
@@ -35,7 +38,8 @@ def map(
 
     Args:
         fn: ``fn(elements..., non_sequences...)``.
-        sequences: As in `scan`; taps are allowed.
+        sequences: As in `scan`, several in a list (`map` of Python takes them one by
+            one); taps are allowed.
         non_sequences: As in `scan`.
         truncate_gradient: As in `scan`.
         go_backwards: As in `scan`.
@@ -66,6 +70,7 @@ def map(
     )
 
 
+@verb(ORDER, VIEW_SLIPS)
 def reduce(
     fn: Callable[..., Any],
     sequences: Any,
@@ -74,10 +79,13 @@ def reduce(
     go_backwards: bool = False,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """Fold the sequences and return only the last row of every output.
 
-    Rows before the last are never stored.
+    Rows before the last are never stored; with `checkpoint` the gradient stores no more
+    than that says.
 
     Args:
         fn: ``fn(elements..., accumulators..., non_sequences...)`` returns the new
@@ -89,6 +97,7 @@ def reduce(
         go_backwards: Fold from the end.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         A `ScanResult` whose outputs have no time axis: one tree, or a list. Over an
@@ -109,7 +118,11 @@ def reduce(
     """
     with signed(name):
         options = check_options(
-            name=name, mode=mode, go_backwards=go_backwards, last_only=True
+            name=name,
+            mode=mode,
+            go_backwards=go_backwards,
+            checkpoint=checkpoint,
+            last_only=True,
         )
         spec = normalise(fn, sequences, outputs_info, non_sequences, None, options)
         return run_scan(spec) if spec.n_steps else _reduce_nothing(spec)
@@ -136,6 +149,7 @@ def _newest_initial(output: OutputSpec) -> Any:
     )
 
 
+@verb(ORDER, VIEW_SLIPS)
 def foldl(
     fn: Callable[..., Any],
     sequences: Any,
@@ -143,6 +157,8 @@ def foldl(
     non_sequences: Any = None,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """`reduce` from the first element to the last.
 
@@ -153,6 +169,7 @@ def foldl(
         non_sequences: As in `scan`.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         As `reduce`.
@@ -165,9 +182,11 @@ def foldl(
         >>> float(jscan.foldl(lambda x, acc: x - acc, jnp.array([1., 2., 3.]), 0.)[0])
         2.0
     """
-    return reduce(fn, sequences, outputs_info, non_sequences, False, mode, name)
+    given = fn, sequences, outputs_info, non_sequences, False, mode, name
+    return reduce(*given, checkpoint=checkpoint)
 
 
+@verb(ORDER, VIEW_SLIPS)
 def foldr(
     fn: Callable[..., Any],
     sequences: Any,
@@ -175,6 +194,8 @@ def foldr(
     non_sequences: Any = None,
     mode: str | None = None,
     name: str | None = None,
+    *,
+    checkpoint: int | str | dict[str, Any] | None = None,
 ) -> ScanResult:
     """`reduce` from the last element to the first.
 
@@ -185,6 +206,7 @@ def foldr(
         non_sequences: As in `scan`.
         mode: As in `scan`.
         name: As in `scan`.
+        checkpoint: As in `scan`.
 
     Returns:
         As `reduce`.
@@ -197,4 +219,5 @@ def foldr(
         >>> float(jscan.foldr(lambda x, acc: x - acc, jnp.array([1., 2., 4.]), 0.)[0])
         3.0
     """
-    return reduce(fn, sequences, outputs_info, non_sequences, True, mode, name)
+    given = fn, sequences, outputs_info, non_sequences, True, mode, name
+    return reduce(*given, checkpoint=checkpoint)

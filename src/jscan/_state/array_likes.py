@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanValueError
+from jscan._base.kinds import brief
 from jscan._base.types import is_array, is_number
 
 # JAX's functions that ask for the type of an argument and refuse foreign objects.
@@ -73,7 +74,7 @@ class ArrayLike:
         raise ScanAttributeError(
             f"{self.label}.value = ...",
             needed="a value that is only read",
-            came=f"{new!r:.60}",
+            came=brief(new),
             fix=f"call {self.label}.set_value(...) on a shared variable, or return "
             f"{{{self.label}: new}} from the step or function; draw a sample anew",
             owner=type(self).__name__,
@@ -113,8 +114,8 @@ class ArrayLike:
         """
         if sys._getframe(1).f_code.co_name in _REFUSING:
             raise ScanValueError(
-                f"{self!r} was handed to a JAX function, which takes arrays only. "
-                f"Fix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
+                f"{self!r} was handed to a JAX function, which takes arrays only."
+                f"\nFix: pass {self.label}.value, as in jnp.tanh({self.label}.value)."
             )
         return lambda: self.value
 
@@ -127,7 +128,9 @@ class ArrayLike:
             f"the attribute {name!r}",
             needed="one of the object, or a method of arrays",
             came="neither",
-            fix=f"what the array has is on .value: {self.label}.value.{name}",
+            fix=f"read {self.label}.get_value(), or {self.label}.value"
+            if name in ("eval", "numpy", "detach")
+            else f"what its value has is on .value: {self.label}.value.{name}",
             owner=type(self).__name__,
         )
 

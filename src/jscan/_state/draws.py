@@ -7,12 +7,32 @@ from typing import Any
 
 import jax
 
+from jscan._base.errors import ScanAttributeError
 from jscan._base.turns import Turn, to_update
+from jscan._base.verbs import verb
 from jscan._state import frames
 from jscan._state.array_likes import ArrayLike, unwrapped
 from jscan._state.distributions import Distribution
 from jscan._state.positions import IMPLEMENTATION, Position
 from jscan._state.streams import Stream, take
+
+_NAMES = {"shape": "size", "loc": "avg", "mean": "avg", "scale": "std", "sigma": "std"}
+# Makes a function one that draws.
+draws = verb(
+    "give size first, then parameters by name, as in rng.normal((3,), avg=0)",
+    {theirs: f"write {ours}= for {theirs}=" for theirs, ours in _NAMES.items()},
+)
+
+
+def unknown_distribution(name: str) -> ScanAttributeError:
+    """The error for a draw that there is not."""
+    return ScanAttributeError(
+        f"the distribution {name!r}",
+        needed="uniform, normal or another of those that help(RandomStreams) lists",
+        came="none of them",
+        fix="make it of these, or draw by jax.random from keys in sequences",
+        owner="RandomStreams",
+    )
 
 
 @dataclass(eq=False, repr=False)

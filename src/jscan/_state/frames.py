@@ -240,7 +240,7 @@ def _check_readable(variable: Variable, here: Any, frame: Frame | None) -> None:
     raise ScanValueError(
         f"{variable!r} is read inside jax.jit or another construct that JAX traces on "
         "its own (lax.cond, lax.scan, jax.checkpoint). JAX would keep the value of "
-        "this moment and never see a later one. Fix: compile with jscan.function in "
+        "this moment and never see a later one.\nFix: compile with jscan.function in "
         f"place of jax.jit, or read {variable.label}.value before and pass it in as "
         "an argument."
     )

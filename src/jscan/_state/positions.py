@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from jscan._base.types import Leaf
 
+DRAWS = 2**32 - 1  # of one stream: its counter has 32 bits
+
 IMPLEMENTATION = "threefry2x32"  # the same numbers on every backend
 
 

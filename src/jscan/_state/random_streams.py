@@ -14,7 +14,7 @@ from jscan._base.kinds import shown
 from jscan._jax.types import is_traced
 from jscan._state import distributions, frames
 from jscan._state.distributions import Distribution
-from jscan._state.draws import Draw
+from jscan._state.draws import Draw, draws, unknown_distribution
 from jscan._state.positions import IMPLEMENTATION, Position
 from jscan._state.streams import Stream
 
@@ -29,7 +29,7 @@ class RandomStreams:
     from those of Theano's generators. A loop of ``T`` steps with ``d`` draws moves the
     stream on by ``T*d``; the loop's `updates` report it, and it happens whether or not
     they are used. (Inside a step of an outer loop, a loop that stops early moves it by
-    its bound.) A stream has ``2**32`` draws.
+    its bound.) A stream has ``2**32 - 1`` draws.
 
     Make it outside of the steps that draw from it: one made in a step would start again
     at every step, and is refused.
@@ -68,6 +68,7 @@ class RandomStreams:
         """Start again from a seed."""
         self.state.set_value(_first_position(seed))
 
+    @draws
     def uniform(
         self,
         size: Any = None,
@@ -79,6 +80,7 @@ class RandomStreams:
         """Evenly on ``[low, high)``."""
         return self._draw(distributions.uniform, size, ndim, dtype, low=low, high=high)
 
+    @draws
     def normal(
         self,
         size: Any = None,
@@ -90,12 +92,14 @@ class RandomStreams:
         """Gaussian with mean `avg` and standard deviation `std`."""
         return self._draw(distributions.normal, size, ndim, dtype, avg=avg, std=std)
 
+    @draws
     def bernoulli(
         self, size: Any = None, p: Any = 0.5, ndim: int | None = None, dtype: Any = None
     ) -> Draw:
         """One with probability `p`, else zero."""
         return self._draw(distributions.bernoulli, size, ndim, dtype, p=p)
 
+    @draws
     def binomial(
         self,
         size: Any = None,
@@ -109,6 +113,7 @@ class RandomStreams:
             return self._draw(distributions.bernoulli, size, ndim, dtype, p=p)
         return self._draw(distributions.binomial, size, ndim, dtype, n=n, p=p)
 
+    @draws
     def multinomial(
         self,
         size: Any = None,
@@ -122,6 +127,7 @@ class RandomStreams:
             distributions.multinomial, size, ndim, dtype, n=n, pvals=pvals
         )
 
+    @draws
     def poisson(
         self,
         size: Any = None,
@@ -132,6 +138,7 @@ class RandomStreams:
         """Number of events at the rate `lam`."""
         return self._draw(distributions.poisson, size, ndim, dtype, lam=lam)
 
+    @draws
     def random_integers(
         self,
         size: Any = None,
@@ -145,6 +152,7 @@ class RandomStreams:
             distributions.random_integers, size, ndim, dtype, low=low, high=high
         )
 
+    @draws
     def choice(
         self,
         size: Any = None,
@@ -170,6 +178,7 @@ class RandomStreams:
         distribution = distributions.choice(bool(replace))
         return self._draw(distribution, size, ndim, dtype, a=a, p=p)
 
+    @draws
     def permutation(
         self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: Any = None
     ) -> Draw:
@@ -182,6 +191,11 @@ class RandomStreams:
         """``input[..., k]`` with every row in an order of its own."""
         distribution = distributions.shuffle_row_elements
         return self._draw(distribution, None, None, None, rows=input)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "state":
+            raise AttributeError(name)
+        raise unknown_distribution(name)
 
     def _draw(
         self, distribution: Distribution, size: Any, ndim: Any, dtype: Any, **given: Any
@@ -257,7 +271,7 @@ def _shape(size: Any) -> tuple[int, ...] | None:
         size = size.tolist() if isinstance(size, np.ndarray) else size
         items = size if isinstance(size, tuple | list) else (size,)
         return tuple(map(operator.index, items))
-    except TypeError as error:
+    except TypeError:
         traced = any(map(is_traced, jax.tree.leaves(size)))
         raise ScanTypeError(
             "size",
@@ -265,7 +279,7 @@ def _shape(size: Any) -> tuple[int, ...] | None:
             came="a traced value" if traced else repr(size),
             fix="sizes are part of the program: pass a Python int",
             owner=_SUBJECT,
-        ) from error
+        ) from None
 
 
 class _Choice:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from jscan._base.turns import Turn, to_update
 from jscan._state.frames import Scope, sampling_frame
 from jscan._state.positions import Position
@@ -47,6 +49,8 @@ def hand_on(
     """
     frame = sampling_frame()
     steps = bound if frame and frame.scope is Scope.STEP else executed
+    if not isinstance(steps, int):
+        steps = jnp.asarray(steps, jnp.uint32)  # which holds the number of all draws
     return {
         stream: take(stream, steps * count).moved(steps * count)
         for stream, count in draws.items()

@@ -7,7 +7,13 @@ from typing import Any
 
 import jax
 
-from jscan._base.errors import ScanTypeError, Subject, UpdateCollision, signed
+from jscan._base.errors import (
+    ScanAttributeError,
+    ScanTypeError,
+    Subject,
+    UpdateCollision,
+    signed,
+)
 from jscan._base.kinds import shown
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf, PyTree
@@ -47,8 +53,7 @@ class Updates(dict[SharedVariable, Any]):
         self, pairs: Mapping[SharedVariable, Any] | Iterable[Any] | None = None
     ) -> None:
         super().__init__()
-        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
-        for variable, value in () if pairs is None else pairs:
+        for variable, value in _pairs(pairs):
             self[variable] = self._merged(variable, value)
 
     def _merged(self, variable: SharedVariable, value: Any) -> Any:
@@ -76,6 +81,18 @@ class Updates(dict[SharedVariable, Any]):
         pairs = Updates(pairs).items()
         super().update({v: self._merged(v, value) for v, value in pairs})
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise ScanAttributeError(
+            f"the attribute {name!r}",
+            needed="one of a dict, or apply",
+            came="none of them",
+            fix="of outputs, updates = scan(...) take the outputs: "
+            f"result.outputs[-1].{name}",
+            owner=_SUBJECT,
+        )
+
     def __add__(self, other: Any) -> Updates:
         merged = Updates(self)
         merged.update(other)
@@ -102,6 +119,22 @@ class Updates(dict[SharedVariable, Any]):
 
 
 OrderedUpdates = Updates
+
+
+def _pairs(given: Any) -> Iterable[Any]:
+    if given is None or isinstance(given, Mapping):
+        return () if given is None else given.items()
+    try:
+        return [(variable, value) for variable, value in given]
+    except (TypeError, ValueError):
+        raise ScanTypeError(
+            "updates",
+            needed="a dict, or pairs of a shared variable and its new value",
+            came=shown(given),
+            fix="write {variable: new}; arrays are in the outputs of "
+            "outputs, updates = scan(...)",
+            owner=_SUBJECT,
+        ) from None
 
 
 def checked_update(variable: SharedVariable, value: Any) -> list[Leaf]:

@@ -16,6 +16,7 @@ from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
 from jscan._base.types import PyTree, is_nothing
+from jscan._base.verbs import verb
 from jscan._jax.types import is_traced
 from jscan._state import donation, frames
 from jscan._state.array_likes import ArrayLike
@@ -28,6 +29,14 @@ from jscan._state.placement import (
     on_host,
     strong,
 )
+
+_OF_THEANO = {
+    "dtype": "give the value this dtype, as in np.zeros(3, 'float32')",
+    "broadcastable": "leave it out: axes of length 1 broadcast as in NumPy",
+    "strict": "leave it out: set_value refuses another dtype or rank",
+    "allow_downcast": "give the value its dtype, as in np.zeros(3, 'float32')",
+    "target": "write sharding= for it, as in jax.device_put",
+}
 
 
 class SharedVariable(ArrayLike):
@@ -72,8 +81,8 @@ class SharedVariable(ArrayLike):
                 "value",
                 needed="an array, a number, a random key or a pytree of them",
                 came=shown(wrong),
-                fix="take the variable's .value"
-                if isinstance(wrong, SharedVariable)
+                fix=f"take {wrong.label}.value"
+                if isinstance(wrong, ArrayLike)
                 else fix_of_kind(wrong),
                 owner=self.subject,
             )
@@ -222,6 +231,7 @@ class SharedVariable(ArrayLike):
         return f"<SharedVariable {self.name or 'unnamed'}>"
 
 
+@verb("write jscan.shared(value, name='W')", _OF_THEANO)
 def shared(
     value: PyTree,
     name: str | None = None,

@@ -8,7 +8,8 @@ import pytest
 
 import jscan
 from jscan import optimize
-from support.optimizer.loops import assert_same, check, operations
+from support.comparing import assert_close
+from support.optimizer.loops import check, operations
 from support.optimizer.machines import SHIPPED, every_machine
 
 T, LAGS, WIDE = 30, 5, 3
@@ -116,10 +117,10 @@ def test_taps_of_a_scan():
 
     assert operations(by_taps, weights, X)[1].count("dot_general") == 1
     for of in (lambda f: f, lambda f: jax.grad(lambda w, xs: (f(w, xs) ** 2).sum())):
-        assert_same(jax.jit(of(by_taps))(weights, X), of(by_window)(weights, X), 1e-4)
+        assert_close(jax.jit(of(by_taps))(weights, X), of(by_window)(weights, X), 1e-4)
     loss = lambda scale, f: (f(scale * weights, X) ** 2).mean()
     at = jnp.asarray(0.9)
-    assert_same(
+    assert_close(
         jax.hessian(lambda s: loss(s, by_taps))(at),
         jax.hessian(lambda s: loss(s, by_window))(at),
         1e-3,

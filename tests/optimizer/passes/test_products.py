@@ -7,7 +7,8 @@ import pytest
 from jscan import explain, optimize
 from jscan._jax.operations import DotSizes
 from jscan._optimizer.costs.machines import machine_for
-from support.optimizer.loops import assert_same, check, operations, stacked_shapes
+from support.comparing import assert_close
+from support.optimizer.loops import check, operations, stacked_shapes
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 WEIGHTS = tuple(jax.random.normal(key, (16, 16), "float32") / 4 for key in KEYS[:4])
@@ -55,8 +56,8 @@ def test_second_derivatives_agree():
         return loss(weights, X)
 
     plain = jax.hessian(total)(jnp.float32(0.5))
-    assert_same(jax.hessian(optimize(total))(jnp.float32(0.5)), plain, 1e-3)
-    assert_same(optimize(jax.hessian(total))(jnp.float32(0.5)), plain, 1e-3)
+    assert_close(jax.hessian(optimize(total))(jnp.float32(0.5)), plain, 1e-3)
+    assert_close(optimize(jax.hessian(total))(jnp.float32(0.5)), plain, 1e-3)
 
 
 def test_rows_are_stored_side_by_side():
@@ -117,7 +118,7 @@ def test_some_of_the_pieces_may_be_summed():
         gradient = jax.grad(function)
         assert JOINED in str(explain(gradient)(WEIGHTS, X))
         got = jax.jit(optimize(gradient))(WEIGHTS, X)
-        assert_same(got, jax.jit(gradient)(WEIGHTS, X), 1e-4)
+        assert_close(got, jax.jit(gradient)(WEIGHTS, X), 1e-4)
 
 
 def read_twice(weights, x):
@@ -217,7 +218,7 @@ def test_sums_over_time_read_the_narrow_operand_first():
     assert len(sums) == 2
     assert all("(tensor<108x16xf32>, tensor<108x64xf32>)" in line for line in sums)
     got = jax.jit(optimize(gradient))(weights, X)
-    assert_same(got, jax.jit(gradient)(weights, X), 1e-4)
+    assert_close(got, jax.jit(gradient)(weights, X), 1e-4)
 
 
 def test_large_products_merge_whatever_their_rows():

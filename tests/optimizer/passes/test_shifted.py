@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import optimize
-from support.optimizer.loops import assert_same, check, stacked_shapes
+from support.comparing import assert_close
+from support.optimizer.loops import check, stacked_shapes
 
 T, WIDE = 25, 3
 X = jax.random.normal(jax.random.key(0), (T, WIDE))
@@ -74,13 +75,13 @@ def test_one_row_a_step_gives_all_lags(form, reverse):
 def test_loops_about_as_short_as_the_lags(form, length):
     """Where only rows from before the loop are seen, or nearly."""
     for reverse in (False, True):
-        assert_same(
+        assert_close(
             jax.jit(optimize(FORMS[form], passes=["save_memory"]))(A, X[:length]),
             FORMS[form](A, X[:length]),
         )
         rows = FORMS[form](A, X[:length], reverse=reverse)
         fast = jax.jit(optimize(lambda a, xs: FORMS[form](a, xs, reverse=reverse)))
-        assert_same(fast(A, X[:length]), rows)
+        assert_close(fast(A, X[:length]), rows)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -90,10 +91,10 @@ def test_derivatives_agree(form):
     def loss(a):
         return sum((rows**2).mean() for rows in FORMS[form](a, X))
 
-    assert_same(optimize(jax.grad(loss))(A), jax.grad(loss)(A), 1e-4)
-    assert_same(jax.hessian(optimize(loss))(A), jax.hessian(loss)(A), 1e-3)
+    assert_close(optimize(jax.grad(loss))(A), jax.grad(loss)(A), 1e-4)
+    assert_close(jax.hessian(optimize(loss))(A), jax.hessian(loss)(A), 1e-3)
     one = (jnp.ones_like(A),)
-    assert_same(jax.jvp(optimize(loss), (A,), one), jax.jvp(loss, (A,), one), 1e-4)
+    assert_close(jax.jvp(optimize(loss), (A,), one), jax.jvp(loss, (A,), one), 1e-4)
 
 
 def test_lags_of_a_sequence():
@@ -190,4 +191,4 @@ def test_random_keys_and_integers():
         return jax.lax.scan(step, keys, xs)[1]
 
     xs = jnp.arange(9)
-    assert_same(jax.jit(optimize(function))(3, xs), jax.jit(function)(3, xs))
+    assert_close(jax.jit(optimize(function))(3, xs), jax.jit(function)(3, xs))

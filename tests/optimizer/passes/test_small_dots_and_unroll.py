@@ -9,7 +9,8 @@ import pytest
 
 from jscan import explain, optimize
 from jscan._optimizer import rewrite
-from support.optimizer.loops import assert_same, check, operations, reasons
+from support.comparing import assert_close
+from support.optimizer.loops import check, operations, reasons
 
 A = jnp.eye(4) * 0.9 + jnp.eye(4, k=1) * 0.1
 X = jax.random.normal(jax.random.key(5), (80,))
@@ -69,8 +70,8 @@ def test_transposed_weights_are_stored_once(steps, rows, stored):
 
     x = jnp.ones((steps, rows, 32))
     report = explain(jax.grad(loss))(u, x)
-    assert ("transposed matrix" in str(report.loops[-1])) == stored
-    assert_same(jax.jit(optimize(jax.grad(loss)))(u, x), jax.grad(loss)(u, x))
+    assert ("transposed matri" in str(report.loops[-1])) == stored
+    assert_close(jax.jit(optimize(jax.grad(loss)))(u, x), jax.grad(loss)(u, x))
 
 
 def test_products_with_one_left_operand_are_merged():
@@ -106,7 +107,7 @@ def test_products_of_different_types_stay_two():
     _, inside = operations(optimize(cell), u, x)
     assert inside.count("dot_general") == 2
     assert "failed" not in str(explain(cell)(u, x))
-    assert_same(optimize(cell)(u, x), cell(u, x))
+    assert_close(optimize(cell)(u, x), cell(u, x))
 
 
 def test_cpu_rules_stay_off_elsewhere():
@@ -202,11 +203,11 @@ def _many_rows(xs):
 @pytest.mark.parametrize(
     ("loop", "shape", "reason"),
     [
-        (_one_step_of(lambda c, x: c + x), (80, 64), "not tiny"),
+        (_one_step_of(lambda c, x: c + x), (80, 64), "bytes, several pay up to"),
         (_one_step_of(lambda c, x: c + x.sum() * c.max()), (80, 4), "more than"),
         (_one_step_of(lambda c, x: jnp.tanh(c + x)), (80,), "tanh, which outweighs"),
         (_one_step_of(lambda c, x: c + x), (63,), "63 steps are too few"),
-        (_many_rows, (80,), "10 rows, too many"),
+        (_many_rows, (80,), "10 rows, 4 steps more than 32"),
     ],
 )
 def test_unroll_says_why_not(loop, shape, reason):

@@ -14,6 +14,7 @@ from jscan._jax.scans import read_scan
 from jscan._optimizer import make_options, rewrite
 from jscan._optimizer.lowering import rewritten
 from jscan._optimizer.options import choices_of
+from support.comparing import assert_close
 
 Function = Callable[..., Any]
 
@@ -114,25 +115,6 @@ def row_parts(parts: Function, rows: jax.Array, *, reverse: bool = False) -> jax
     return jax.lax.scan(step, (zeros, zeros), rows, reverse=reverse)[1]
 
 
-def assert_same(got: Any, expected: Any, tolerance: float = 2e-5) -> None:
-    """Equal trees: integers exactly, floats within the tolerance, NaN alike."""
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
-    for left, right in zip(
-        jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
-    ):
-        left, right = np.asarray(left), np.asarray(right)
-        assert left.dtype == right.dtype
-        assert left.shape == right.shape
-        if np.issubdtype(right.dtype, np.inexact):
-            finite = right[np.isfinite(right)]
-            scale = np.abs(finite).max() if finite.size else 1.0
-            np.testing.assert_allclose(
-                left, right, rtol=tolerance, atol=tolerance * float(scale)
-            )
-        else:
-            np.testing.assert_array_equal(left, right)
-
-
 def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) -> None:
     """`fun` and its gradient agree with and without the optimizer.
 
@@ -153,14 +135,14 @@ def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) ->
         lambda *a: (optimize(fun, **options)(*a), jax.grad(loss_inside)(*a))
     )
     expected = plain(*args)
-    assert_same(after(*args), expected, tolerance)
-    assert_same(before(*args), expected, tolerance)
+    assert_close(after(*args), expected, tolerance)
+    assert_close(before(*args), expected, tolerance)
     stacked = [jax.tree.map(lambda x: np.stack([x, x]), arg) for arg in args]
     twice = jax.tree.map(lambda x: np.stack([x, x]), expected[0])
     inside = jax.jit(jax.vmap(optimize(fun, **options)))
     outside = jax.jit(optimize(jax.vmap(fun), **options))
-    assert_same(inside(*stacked), twice, tolerance)
-    assert_same(outside(*stacked), twice, tolerance)
+    assert_close(inside(*stacked), twice, tolerance)
+    assert_close(outside(*stacked), twice, tolerance)
 
 
 def lowered(fun: Function, *args: Any, **options: Any) -> Function:

@@ -13,7 +13,7 @@ import jscan
 datasets = pytest.importorskip(
     "sklearn.datasets", reason="the digits of scikit-learn: extra oracles"
 )
-pytestmark = pytest.mark.oracles
+pytestmark = [pytest.mark.oracles, pytest.mark.any_jax]
 
 VISIBLE, HIDDEN, BATCH, GIBBS = 64, 32, 20, 3
 

@@ -9,7 +9,7 @@ import scipy.optimize
 import jscan
 
 arch = pytest.importorskip("arch", reason="compares with arch: extra oracles")
-pytestmark = pytest.mark.oracles
+pytestmark = [pytest.mark.oracles, pytest.mark.any_jax]
 
 
 @pytest.fixture(scope="module")

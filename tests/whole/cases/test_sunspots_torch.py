@@ -14,7 +14,7 @@ torch = pytest.importorskip(
 sunspots = pytest.importorskip(
     "statsmodels.datasets.sunspots", reason="data of statsmodels: extra oracles"
 )
-pytestmark = pytest.mark.oracles
+pytestmark = [pytest.mark.oracles, pytest.mark.any_jax]
 
 HIDDEN, STEPS = 8, 60
 GATES = {"RNN": 1, "LSTM": 4}

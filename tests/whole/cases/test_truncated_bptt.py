@@ -11,7 +11,7 @@ from jscan.data import sunspots
 torch = pytest.importorskip(
     "torch", reason="torch cannot be installed here: nothing to compare gradients with"
 )
-pytestmark = pytest.mark.oracles
+pytestmark = [pytest.mark.oracles, pytest.mark.any_jax]
 
 HIDDEN, KEPT = 6, 12
 SERIES = sunspots().numbers[:80] / 100.0

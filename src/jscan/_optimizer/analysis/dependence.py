@@ -108,21 +108,13 @@ class Dependence:
 
     def upstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
         """The roots and the equations they need, taken from `among`, in order."""
-        return self._closure(
-            roots,
-            among,
-            lambda eqn: [
-                made for a in eqn.invars if (made := self.producer(a)) is not None
-            ],
-        )
+        made = lambda e: filter(None, map(self.producer, e.invars))
+        return self._closure(roots, among, made)
 
     def downstream(self, roots: Iterable[Any], among: Sequence[Any]) -> list[Any]:
         """The roots and the equations that need them, from `among`, in order."""
-        return self._closure(
-            roots,
-            among,
-            lambda eqn: [u for v in eqn.outvars for u in self.users.get(v, [])],
-        )
+        read = lambda e: [user for v in e.outvars for user in self.users.get(v, [])]
+        return self._closure(roots, among, read)
 
     def _closure(
         self, roots: Iterable[Any], among: Sequence[Any], step: Any

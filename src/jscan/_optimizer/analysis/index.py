@@ -9,7 +9,11 @@ from typing import Any, TypeAlias
 from jscan._jax.equations import needed
 from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
 from jscan._jax.scans import is_scan
-from jscan._optimizer.record.inlining import inline_calls, is_plain_call
+from jscan._optimizer.record.inlining import (
+    inline_calls,
+    is_first_run,
+    is_plain_call,
+)
 from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.record.notes import Note, signed
 from jscan._optimizer.record.reading import read_loop
@@ -70,7 +74,7 @@ class Flat:
 def flattened(jaxpr: Any) -> Flat:
     """An open program with the calls that hold loops opened."""
     equations, names = inline_calls(
-        jaxpr.eqns, lambda equation: is_plain_call(equation) and holds_loop(equation)
+        jaxpr.eqns, lambda e: (is_plain_call(e) or is_first_run(e)) and holds_loop(e)
     )
     outputs = [names.get(a, a) if is_variable(a) else a for a in jaxpr.outvars]
     return index(equations, outputs)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jscan._jax.jaxprs import is_variable
 from jscan._jax.names import primitives
 from jscan._optimizer.analysis.axes import adds_first_axis, drops_first_axis
+from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.record.loop import Carry, Loop, strong
 
 
@@ -66,13 +67,13 @@ class _History:
     def __init__(self, loop: Loop) -> None:
         self._known = loop.constants
         self._carries = {carry.variable: carry for carry in loop.carries}
-        self._producers = {v: e for e in loop.equations for v in e.outvars}
+        self._made = Dependence(loop).producer
 
     def of(self, variable: Any) -> Shifted | None:
         """The history of a carry, or of one row of a window that is carried."""
         if variable in self._carries:
             return self._of_carry(variable)
-        made = self._producers.get(variable)
+        made = self._made(variable)
         if made is not None and drops_first_axis(made):
             return self._of_row(made.invars[0])
         lone = self._of_row(variable)
@@ -107,7 +108,7 @@ class _History:
             new, first = old, initial[: row + 1][::-1]
         else:
             return None
-        made = self._producers.get(new) if is_variable(new) else None
+        made = self._made(new)
         if made is None or not adds_first_axis(made):
             return None
         source = made.invars[0]
@@ -129,5 +130,5 @@ class _History:
         return (window if whole and steps == {1} else None), start, end
 
     def _made_by(self, primitive: Any, atom: Any) -> Any | None:
-        made = self._producers.get(atom) if is_variable(atom) else None
+        made = self._made(atom)
         return made if made is not None and made.primitive is primitive else None

@@ -7,7 +7,6 @@ from typing import Any
 from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable, is_zero_literal
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import ADDITIONS
-from jscan._optimizer.record.loop import Loop
 
 _LINEAR = frozenset(
     {
@@ -33,13 +32,13 @@ def is_linear(equation: Any) -> bool:
     return name in _LINEAR or (name in EXCHANGES and len(equation.invars) == 1)
 
 
-def is_zero(atom: Atom, dependence: Dependence, loop: Loop) -> bool:
+def is_zero(atom: Atom, dependence: Dependence) -> bool:
     """Whether an operand is known to be all zeros."""
     if not is_variable(atom):
         return is_zero_literal(atom)
-    if atom in loop.zeros:
+    if atom in dependence.loop.zeros:
         return True
-    equation = dependence.producers.get(atom)
+    equation = dependence.producer(atom)
     return equation is not None and fills_with_zero(equation)
 
 
@@ -48,7 +47,7 @@ def inner_product(equation: Any, dependence: Dependence) -> Any | None:
     if equation.primitive.name != "reduce_sum":
         return None
     (operand,) = equation.invars
-    product = dependence.producers.get(operand)
+    product = dependence.producer(operand)
     whole = len(equation.params["axes"]) == operand.aval.ndim > 0
     if not whole or product is None or product.primitive.name != "mul":
         return None
@@ -70,4 +69,4 @@ def writes_into_zeros(equation: Any, dependence: Dependence) -> bool:
             return False
     elif name != "dynamic_update_slice" or len(operands) < 3:  # a number has no rows
         return False
-    return is_zero(operands[0], dependence, dependence.loop)
+    return is_zero(operands[0], dependence)

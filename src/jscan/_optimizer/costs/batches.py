@@ -6,6 +6,7 @@ from typing import Any
 
 from jscan._jax.operations import (
     INDEXED,
+    RANDOM,
     TRANSCENDENTAL,
     DotSizes,
     dot_sizes,
@@ -23,14 +24,30 @@ _ROUND = 1.5
 _STREAMED_ELEMENT = 0.14
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
-_TRANSCENDENTAL_ALONE = 2.0
-_WIDE_TRANSCENDENTAL = 0.35
 _VECTOR_ROW = 32  # elements from which a row counts as wide
+# A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
+# compiler uses vector instructions in a loop for wide rows only, and for some functions
+# nowhere: these gain by the second core, of which half is counted.
+_TRANSCENDENTAL = (2.0, 0.35)
+_TRANSCENDENTALS = {
+    **dict.fromkeys(("sin", "cos"), (0.7, 1.2)),
+    **dict.fromkeys(("asin", "acos", "lgamma"), (2.0, 1.0)),
+    "pow": (0.0, 1.0),
+    "tan": (0.0, 0.5),
+    "cbrt": (0.0, 0.0),
+    "atan2": (0.0, 4.0),
+    "log1p": (8.0, 0.9),
+    "erf_inv": (2.0, 0.8),
+    "digamma": (4.0, 3.0),
+}
 _VECTOR_CALL = 50.0
 _MATRIX_CALL = 400.0
 # A multiplication, by the fewest rows or columns of its product.
 _MULTIPLICATIONS = ((64, 0.003), (16, 0.006), (0, MULTIPLICATION))
 _OPAQUE = 100.0
+_OPAQUE_ELEMENT = 0.35
+_DRAW = 25.0  # what any number of random bits at once saves
+_VECTOR_DRAW = 128  # random numbers from which more of them save no more
 _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
@@ -48,11 +65,13 @@ class BatchCosts:
         lone_dot: If all that could leave a loop are one or two products with a vector,
             they stay up to so many multiplications together: the step is one short
             function with them as without.
+        drawn_number: Nanoseconds that one of a step's random numbers takes longer.
     """
 
     batch_start: int = 0
     whole_dot: tuple[int, int] = (0, 0)
     lone_dot: int = 0
+    drawn_number: float = 0.0
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -60,7 +79,7 @@ class BatchCosts:
         saves = always or self.saved_nanoseconds(equation) > 0
         return is_expensive(equation) and saves
 
-    def pays_batched(
+    def keeps_in_loop(
         self,
         equations: Iterable[Any],
         length: int,
@@ -68,19 +87,26 @@ class BatchCosts:
         *,
         held: int = 0,
         new: int = 0,
-    ) -> bool:
-        """Whether equations save enough over all steps to leave the loop together.
+    ) -> str | None:
+        """Why equations save too little over all steps to leave the loop, if so.
 
         A step saves `extra` nanoseconds besides. The loop holds rows of `held` bytes
         anyway, and would hold `new` more.
         """
         if not self.batch_start:
-            return True
+            return None
         equations = list(equations)
-        if self._are_lone_dots(list(filter(is_expensive, equations))):
-            return False
-        saved = extra + sum(map(self.saved_nanoseconds, equations))
-        return length * saved >= self.batch_start + self._faults(held, held + new)
+        worth = list(filter(is_expensive, equations))
+        if not worth:
+            return "it is cheap, and another pass over memory is not"
+        if self._are_lone_dots(worth):
+            return f"a step does {self.lone_dot} multiplications by a vector as fast"
+        saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
+        cost = self.batch_start + self._faults(held, held + new)
+        if saved >= cost:
+            return None
+        saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
+        return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
     def _faults(self, *sizes: int) -> float:
         """Nanoseconds that the pages of fresh memory cost a call besides.
@@ -100,23 +126,24 @@ class BatchCosts:
         if name == "dot_general":
             return self._saved_by_dot(dot_sizes(equation))
         if name in TRANSCENDENTAL:
-            # XLA's CPU compiler uses vector instructions in a loop for wide rows only.
-            wide = elements >= _VECTOR_ROW
-            return elements * (_WIDE_TRANSCENDENTAL if wide else _TRANSCENDENTAL_ALONE)
+            narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
+            return elements * (narrow if elements < _VECTOR_ROW else wide)
+        if name in RANDOM:
+            return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
         if not is_expensive(equation):
             return 0
         # An inner loop saves as much at each of its steps.
         steps = equation.params["length"] if name == "scan" else 1
-        return _OPAQUE * steps + _WIDE_TRANSCENDENTAL * elements
+        return _OPAQUE * steps + _OPAQUE_ELEMENT * elements
 
-    def pays_as_map(
+    def keeps_map_in_loop(
         self,
         equations: Sequence[Any],
         rows: Sequence[Any],
         length: int,
         summed: bool = False,
-    ) -> bool:
-        """Whether a loop without state pays as one batch.
+    ) -> str | None:
+        """Why a loop without state does not pay as one batch, if so.
 
         A step reads or hands out a row of each of `rows`. With `summed`, its products
         are summed over all steps.
@@ -125,7 +152,7 @@ class BatchCosts:
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
             extra += ADDED_ELEMENT * sum(_elements(e.outvars) for e in products)
-        return self.pays_batched(equations, length, extra)
+        return self.keeps_in_loop(equations, length, extra)
 
     def _saved_by_dot(self, sizes: DotSizes) -> float:
         least, most = self.whole_dot

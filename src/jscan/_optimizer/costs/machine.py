@@ -21,9 +21,6 @@ from jscan._optimizer.costs.batches import MEBIBYTE
 from jscan._optimizer.costs.products import ProductCosts
 from jscan._optimizer.costs.unrolling import Unrolling
 
-TOO_LITTLE = "over all steps it saves less time than a batch and its rows cost"
-"""Why work that would be expensive in a longer loop is left alone."""
-
 RECOMPUTED = "a step computes again what jax.checkpoint was asked not to store"
 """Why no more rows of such a loop are stored."""
 
@@ -77,7 +74,8 @@ class Machine(ProductCosts):
             touched += (*equation.invars, *equation.outvars)
         size = sum(map(number_of_bytes, touched))
         if size > self.joined_bytes:
-            return f"a step of both touches {size} bytes, too many to gain by it"
+            most = self.joined_bytes
+            return f"a step of both touches {size} bytes, one loop pays up to {most}"
         return None
 
     def _is_light(self, equation: Any) -> bool:

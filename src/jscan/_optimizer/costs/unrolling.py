@@ -74,9 +74,10 @@ class NativeLoops:
         limit = self.numbers if step.scalar else self.arrays
         limit = limit if rows else self.without_rows
         if step.touched > limit:
-            return 1, f"a step touches {step.touched} bytes, which is not tiny"
+            return 1, f"a step touches {step.touched} bytes, several pay up to {limit}"
         if rows * self.factor > self.rows:
-            return 1, f"a step reads and writes {rows} rows, too many to do several"
+            many = f"{self.factor} steps more than {self.rows}"
+            return 1, f"a step reads and writes {rows} rows, {many}"
         smallest = step.scalar and step.touched <= self.high_numbers
         many = smallest and rows * self.high_factor <= self.rows
         factor = self.high_factor if many else self.factor
@@ -113,7 +114,8 @@ class Launches:
         while 2 * factor <= self.factor and 2 * factor * operations <= self.operations:
             factor *= 2
         if factor == 1:
-            return 1, f"a step is {operations} operations, too many to repeat"
+            most = f"two are more than {self.operations}"
+            return 1, f"a step is {operations} operations, {most}"
         return factor, f"a step is {operations} operations: {factor} per iteration"
 
     def _is_short(self, equation: Any) -> bool:

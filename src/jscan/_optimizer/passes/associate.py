@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jscan._jax.equations import evaluate, free_variables, needed
 from jscan._jax.jaxprs import stack_bytes
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
-from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
+from jscan._optimizer.record.cleanup import without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Known, Loop, strong
 from jscan._optimizer.writing.batches import batched
@@ -34,7 +34,7 @@ def run(loop: Loop, context: Context) -> Loop:
         else:
             name = carry.variable.aval.str_short()
             loop = loop.refused(f"the state {name} stays: {why}")
-    return drop_unused(loop)
+    return loop
 
 
 def suggest(loop: Loop, context: Context) -> Loop:
@@ -65,7 +65,7 @@ def _why_not(loop: Loop, context: Context, carry: Carry) -> str | None:
     if not all(batchable(e, loop.length) for e in path):
         return "its update cannot be batched"
     if stack_bytes([variable] * 3, loop.length) > context.budget:
-        return "its rows do not fit the memory budget"
+        return f"its rows do not fit the memory budget of {context.budget} bytes"
     dependence = Dependence(loop)
     for equation in path:
         moves = dependence.level_of(equation) is Level.STATE
@@ -96,11 +96,10 @@ def _replaced(loop: Loop, context: Context, carry: Carry) -> Loop:
         before, final = jnp.concatenate([initial[None], rows[:-1]]), rows[-1]
     loop = replace(
         loop,
-        carries=tuple(c for c in loop.carries if c is not carry),
         sequences={**loop.sequences, variable: before, carry.update: rows},
         equations=tuple(e for e in loop.equations if carry.update not in e.outvars),
-        results=resolve_finals(loop.results, {variable: Known(final)}),
     )
+    loop = without_carries(loop, {variable: Known(final)})
     return loop.fired("a linear recurrence is an associative scan over time")
 
 
@@ -110,9 +109,7 @@ def _coefficients(loop: Loop, context: Context, carry: Carry) -> tuple[Any, Any]
     fixed = [e for e in path if dependence.level_of(e) < Level.STATE]
     moving = [e for e in path if dependence.level_of(e) is Level.STATE]
     inputs = [v for v in free_variables(moving) if v is not carry.variable]
-    values = batched(
-        fixed, inputs, loop.constants, loop.sequences, loop.length, context
-    )
+    values = batched(loop, fixed, inputs, context)
     aval = carry.variable.aval
     zero, one = jnp.zeros(aval.shape, aval.dtype), jnp.ones(aval.shape, aval.dtype)
 

@@ -8,12 +8,12 @@ results are small and their operands are not.
 
 from typing import Any
 
+from jscan._base.kinds import counted
 from jscan._jax.jaxprs import number_of_bytes, stack_bytes
 from jscan._jax.operations import is_expensive
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.size import intermediates
-from jscan._optimizer.costs.machine import RECOMPUTED, TOO_LITTLE
-from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -33,16 +33,17 @@ def run(loop: Loop, context: Context) -> Loop:
     if loop.recomputes:
         return loop.refused(f"what only outputs need stays: {RECOMPUTED}")
     chosen, loop = _chosen(loop, context, dependence, rest)
-    if chosen and not machine.pays_batched(chosen, loop.length):
-        return loop.refused(f"what only outputs need stays: {TOO_LITTLE}")
+    why = machine.keeps_in_loop(chosen, loop.length) if chosen else None
+    if why is not None:
+        return loop.refused(f"what only outputs need stays: {why}")
     if machine.batch_start and not any(map(machine.gains_batched, chosen)):
         return loop  # cheap work alone gains nothing by another pass over memory
     chosen = _with_free_riders(dependence, chosen, rest)
     if not chosen:
         return loop
     moved = sum(map(is_expensive, chosen)) or len(chosen)
-    text = f"{moved} operation(s) that only outputs need run after it"
-    return drop_unused(loop.with_after(chosen).fired(text))
+    text = f"{counted(moved, 'operation')} that only outputs need run after it"
+    return loop.with_after(chosen).fired(text)
 
 
 def _chosen(
@@ -57,7 +58,8 @@ def _chosen(
     ]
     size = stack_bytes(intermediates(loop, chosen), loop.length)
     if size > context.budget:
-        loop = loop.refused(f"work on sequences would hold {size} bytes at once")
+        over = f"over the memory budget of {context.budget}"
+        loop = loop.refused(f"work on sequences would hold {size} bytes, {over}")
         chosen = []
     gains = context.machine.gains_batched
     for root in [e for e in rest if gains(e) and e not in chosen]:
@@ -98,7 +100,8 @@ def _refusal(
     if new > _LARGEST_GROWTH * saved:
         return f"it would stack {new} bytes instead of {saved}"
     if new - saved > context.budget:
-        return f"it would add {new - saved} bytes, over the memory budget"
+        over = f"over the memory budget of {context.budget}"
+        return f"it would add {new - saved} bytes, {over}"
     return None
 
 

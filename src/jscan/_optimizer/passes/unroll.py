@@ -21,7 +21,8 @@ def run(loop: Loop, context: Context) -> Loop:
     if unrolling is None or loop.unroll != 1 or not loop.equations:
         return loop
     if loop.length < unrolling.shortest:
-        return loop.refused(f"{loop.length} steps are too few")
+        least = unrolling.shortest
+        return loop.refused(f"{loop.length} steps are too few, it pays from {least} on")
     factor, why = unrolling.steps(_size(loop, _work(loop)))
     if factor == 1:
         return loop.refused(why)

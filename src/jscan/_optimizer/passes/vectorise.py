@@ -11,7 +11,6 @@ from jscan._jax.jaxprs import stack_bytes
 from jscan._optimizer.analysis.dependence import batchable
 from jscan._optimizer.analysis.size import intermediates
 from jscan._optimizer.costs.machine import EXCHANGED
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, has_effects
 
@@ -30,8 +29,9 @@ def run(loop: Loop, context: Context) -> Loop:
         )
     read = {*free_variables(loop.equations)} & loop.sequences.keys()
     rows = [*read, *loop.wanted_rows()]
-    if not context.machine.pays_as_map(loop.equations, rows, loop.length):
-        return loop.refused(f"{loop.length} steps take less than a batch saves")
+    why = context.machine.keeps_map_in_loop(loop.equations, rows, loop.length)
+    if why is not None:
+        return loop.refused(f"the steps stay a loop: {why}")
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None
     if step_bytes * loop.length > context.budget:
@@ -44,6 +44,4 @@ def run(loop: Loop, context: Context) -> Loop:
             )
     loop = replace(loop.with_after(loop.equations), equations=(), chunk=chunk)
     how = "at once" if chunk is None else f"in chunks of {chunk} steps"
-    return drop_unused(
-        loop.fired(f"no state is carried: {loop.length} steps run {how}")
-    )
+    return loop.fired(f"no state is carried: {loop.length} steps run {how}")

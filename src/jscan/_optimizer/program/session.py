@@ -1,5 +1,8 @@
 """One rewrite of one program: what its parts share, and what the report will say."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,16 +13,40 @@ from jscan._optimizer.record.notes import Note
 from jscan._optimizer.switches import failure
 
 
+@dataclass(frozen=True)
+class Record:
+    """One loop: its equation, before and after, and what is around it.
+
+    While a program is rewritten those are the equations of loops, from the outermost;
+    in `Session.tree` the records of them.
+    """
+
+    equation: Any
+    before: Loop
+    after: Loop
+    around: tuple[Any, ...]
+
+
 @dataclass
 class Session:
     """One rewrite of one program: what every part of the walk shares."""
 
     context: Context
-    records: dict[int, tuple[Any, Loop, Loop]] = field(default_factory=dict)
+    records: dict[int, Record] = field(default_factory=dict)
+    around: list[Any] = field(default_factory=list)  # loops that are being rewritten
 
     def where(self, *, is_split: bool) -> "Session":
         """The same rewrite, of a part that runs on more or fewer devices."""
         return replace(self, context=replace(self.context, is_split=is_split))
+
+    @contextmanager
+    def inside(self, equation: Any) -> Iterator[None]:
+        """While the steps of a loop are rewritten."""
+        self.around.append(equation)
+        try:
+            yield
+        finally:
+            self.around.pop()
 
     def record(self, equation: Any, before: Loop, after: Loop) -> None:
         """Remember a loop for the report; one traced twice counts once."""
@@ -27,7 +54,23 @@ class Session:
             return  # it cuts another loop in stretches, for a bar
         scope = "/".join(filter(None, (*self.context.scopes, before.scope)))
         before = replace(before.without_values(), scope=scope)
-        self.records[id(equation)] = (equation, before, after.without_values())
+        record = Record(equation, before, after.without_values(), (*self.around,))
+        self.records[id(equation)] = record
+
+    def tree(self) -> list[Record]:
+        """The loops as they run, each before those inside it."""
+        inside: defaultdict[int | None, list[Record]] = defaultdict(list)
+        for record in self.records.values():
+            outer = [id(e) for e in record.around if id(e) in self.records]
+            inside[outer[-1] if outer else None].append(record)
+
+        def below(key: int | None, around: tuple[Record, ...]) -> Iterator[Record]:
+            for record in inside[key]:
+                record = replace(record, around=around)
+                yield record
+                yield from below(id(record.equation), (*around, record))
+
+        return list(below(None, ()))
 
     def failed(self, equation: Any, loop: Loop, error: Exception) -> None:
         """Say in the report that a loop runs as it was."""
@@ -37,9 +80,9 @@ class Session:
     def noted(self, equation: Any, note: Note) -> None:
         """Tell the report more of the loop that was written as this equation."""
         scope = str(equation.source_info.name_stack)
-        for key, (old, before, after) in reversed(self.records.items()):
+        for key, old in reversed(self.records.items()):
+            after, wanted = old.after, (scope, equation.params["length"])
             # A loop that another one runs has nothing left.
-            alike = (before.scope, after.length) == (scope, equation.params["length"])
-            if alike and after.results:
-                self.records[key] = old, before, after.noted(note)
+            if (old.before.scope, after.length) == wanted and after.results:
+                self.records[key] = replace(old, after=after.noted(note))
                 return

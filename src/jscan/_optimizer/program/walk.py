@@ -225,7 +225,7 @@ class Walk:
         before = [self._loop(equation) for equation in group]
         loop = before[0] if len(group) == 1 else join(before)
         scope = jax.named_scope(loop.scope) if loop.scope else nullcontext()
-        with scope:
+        with scope, self.session.inside(group[0]):
             after = run_passes(loop, context)
             values = emit(after, context)
         for variable, value in values.items():

@@ -46,10 +46,8 @@ def drop_unused(loop: Loop) -> Loop:
     )
 
 
-def resolve_finals(
-    results: Mapping[Any, Result], ends: Mapping[Any, Result]
-) -> dict[Any, Result]:
-    """The results, where something else gives the last values of some carries."""
+def without_carries(loop: Loop, ends: Mapping[Any, Result]) -> Loop:
+    """The loop without carries of which something else gives the last values."""
 
     def resolve(made: Result) -> Result:
         match made:
@@ -57,7 +55,11 @@ def resolve_finals(
                 return ends[variable]
         return made
 
-    return {name: with_source(result, resolve) for name, result in results.items()}
+    return replace(
+        loop,
+        carries=tuple(c for c in loop.carries if c.variable not in ends),
+        results={n: with_source(r, resolve) for n, r in loop.results.items()},
+    )
 
 
 def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:

@@ -8,6 +8,8 @@ from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, sub_programs
 from jscan._jax.marks import is_plain
 from jscan._jax.names import primitives
 from jscan._jax.operations import CHEAPER_THAN_A_ROW
+from jscan._jax.places import placed
+from jscan._jax.scans import is_scan
 
 
 def inline_calls(
@@ -33,8 +35,8 @@ def inline_calls(
         inner_names = dict(zip(body.invars, operands, strict=True))
         # The body's variables are shared between calls of one function: rename.
         copies = renamed(body.eqns, inner_names, {})
-        scope = equation.source_info.name_stack
-        inlined, more = inline_calls([_within(scope, e) for e in copies], wanted)
+        here = [_within(equation.source_info, e) for e in copies]
+        inlined, more = inline_calls(here, wanted)
         flat += inlined
         for old, new in zip(equation.outvars, body.outvars, strict=True):
             value = inner_names.get(new, new) if is_variable(new) else new
@@ -42,9 +44,10 @@ def inline_calls(
     return flat, names
 
 
-def _within(scope: Any, equation: Any) -> Any:
+def _within(call: Any, equation: Any) -> Any:
     here = equation.source_info
-    here = here.replace(name_stack=scope + here.name_stack)
+    here = here.replace(name_stack=call.name_stack + here.name_stack)
+    here = placed(here, call) if is_scan(equation) else here
     return equation.replace(source_info=here)
 
 
@@ -99,6 +102,13 @@ def is_plain_call(equation: Any) -> bool:
         and all(type(item).__name__ == "UnspecifiedValue" for item in placed)
         and not parameters.get("compiler_options_kvs")
     )
+
+
+def is_first_run(equation: Any) -> bool:
+    """What a derivative leaves of a `remat` where its values are first computed."""
+    if equation.primitive.name not in ("closed_call", "eval_jaxpr"):
+        return False
+    return not open_jaxpr(equation.params["call_jaxpr"])[1]
 
 
 def is_call_with_rule(equation: Any) -> bool:

@@ -9,9 +9,14 @@ STRETCHES = "jscan_stretches"
 """The scope of a loop whose steps are stretches of another one, watched by a bar."""
 
 
-def loop_name(scope: str, position: int) -> str:
-    """A readable name from a name stack such as ``transpose(jvp(cell))/while``."""
-    return scope_name(scope) or f"loop {position}{_backward(scope)}"
+def loop_name(scope: str, position: int, around: str = "") -> str:
+    """A readable name from a name stack such as ``transpose(jvp(cell))/while``.
+
+    A loop that has no name but that of the loop `around` it goes by its position.
+    """
+    name = scope_name(scope)
+    named = name and name != scope_name(around)
+    return name if named else f"loop {position}{_backward(scope)}"
 
 
 def scope_name(scope: str) -> str:

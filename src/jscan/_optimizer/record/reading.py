@@ -10,6 +10,7 @@ from jscan._jax.scans import read_scan
 from jscan._optimizer.record.inlining import (
     inline_calls,
     is_call_with_rule,
+    is_first_run,
     is_our_recomputation,
     is_plain_call,
     is_recomputation,
@@ -74,7 +75,8 @@ def _read_step(body: Any) -> _Step:
         return _steps[body]
 
     def opens(e: Any) -> bool:
-        return is_plain_call(e) or is_call_with_rule(e) or is_our_recomputation(e)
+        calls = is_plain_call(e) or is_call_with_rule(e) or is_first_run(e)
+        return calls or is_our_recomputation(e)
 
     equations, names = inline_calls(body.eqns, opens)
     recomputes = any(map(is_recomputation, equations))

@@ -1,13 +1,20 @@
-"""Draw numbers of operations as bars."""
+"""Draw what a call of a program takes, before and after, as bars."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jscan._base.errors import ScanImportError, Subject
 
+_COLOURS = ("tab:gray", "tab:blue")
 
-def draw(names: Sequence[str], in_loop: Sequence[int], at_once: Sequence[int]) -> Any:
-    """A figure with one bar a name: operations a step, and on all steps at once."""
+Panel = tuple[str, tuple[float, float] | None, Callable[[Any], str], str]
+"""A title, two numbers or none, how one is written, and what is said without them."""
+
+
+def draw(title: str, panels: Sequence[Panel]) -> Any:
+    """A figure with two bars a panel, each with its number; or the title alone."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -18,15 +25,26 @@ def draw(names: Sequence[str], in_loop: Sequence[int], at_once: Sequence[int]) -
             fix="pip install 'jscan[plot]', or print the report",
             owner=Subject("Report"),
         ) from error
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.55 * max(2, len(names))))
+    height = 2.4 if panels else 0.9
+    figure = plt.figure(figsize=(8, height), layout="constrained")
     plt.close(figure)  # so that a notebook shows it once: where it is returned
-    places = list(range(len(names)))
-    axes.barh(places, in_loop, label="at every step", color="tab:orange")
-    label = "for all steps at once"
-    axes.barh(places, at_once, left=in_loop, label=label, color="tab:blue")
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
-    axes.set_xlabel("operations")
-    axes.legend()
-    figure.tight_layout()
+    if not panels:
+        figure.text(0.5, 0.5, title, ha="center", va="center", wrap=True)
+        return figure
+    figure.suptitle(title, fontsize="medium")
+    for axes, (name, numbers, write, instead) in zip(
+        figure.subplots(1, len(panels)), panels, strict=True
+    ):
+        axes.set_title(name, fontsize="medium")
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.set_xticks([])
+        if numbers is None:
+            axes.spines["left"].set_visible(False)
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, instead, ha="center", va="center", wrap=True)
+            continue
+        bars = axes.barh(["before", "after"], numbers, color=_COLOURS, height=0.6)
+        axes.bar_label(bars, list(map(write, numbers)), padding=4)
+        axes.set_xlim(0, 1.35 * max(*numbers, 1e-12))  # room for the numbers
+        axes.invert_yaxis()
     return figure

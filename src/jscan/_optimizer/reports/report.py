@@ -1,13 +1,18 @@
 """What the optimizer did to each loop of a program, what it did not, and why."""
 
+from __future__ import annotations
+
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jscan._base.kinds import counted
 from jscan._optimizer.analysis.size import Size
 from jscan._optimizer.record.notes import Note
-from jscan._optimizer.reports.plot import draw
+from jscan._optimizer.reports.measuring import Runs
+from jscan._optimizer.reports.plot import Panel, draw
+from jscan._optimizer.reports.tree import as_page, as_text
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class LoopReport:
         notes: What each pass did or refused, in order.
         before: Size as written.
         after: Size as rewritten.
+        place: File and line of the user's that it comes from; empty if unknown.
+        depth: In how many other loops it is; those stand before it.
     """
 
     name: str
@@ -27,6 +34,8 @@ class LoopReport:
     notes: tuple[Note, ...]
     before: Size
     after: Size
+    place: str = ""
+    depth: int = 0
 
     @property
     def fired(self) -> tuple[str, ...]:
@@ -49,13 +58,26 @@ class LoopReport:
             ("steps", str(before.steps), str(after.steps)),
             ("operations a step", str(before.operations), str(after.operations)),
             ("operations on all steps", str(before.batched), str(after.batched)),
-            ("flops", _number(before.flops), _number(after.flops)),
-            ("bytes moved", _bytes(before.moved_bytes), _bytes(after.moved_bytes)),
-            ("rows held between", _bytes(before.held_bytes), _bytes(after.held_bytes)),
+            ("flops, estimated", _number(before.flops), _number(after.flops)),
+            (
+                "bytes moved, estimated",
+                _bytes(before.moved_bytes),
+                _bytes(after.moved_bytes),
+            ),
+            (
+                "rows held between",
+                _bytes(before.held_bytes),
+                _bytes(after.held_bytes),
+            ),
         ]
 
+    @property
+    def facts(self) -> str:
+        """What stands behind the name: steps and place."""
+        return f": {counted(self.steps, 'step')}" + (self.place and f", {self.place}")
+
     def __str__(self) -> str:
-        lines = [f"{self.name}: {self.steps} steps"]
+        lines = [self.name + self.facts]
         lines += [f"  {_mark(note)} {note.rule}: {note.text}" for note in self.notes]
         if not self.notes:
             lines.append("  nothing to do")
@@ -65,15 +87,20 @@ class LoopReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What `explain` returns; prints as text, shows as tables in a notebook.
+    """What `explain` returns: a verdict, and what was done to each of a tree of loops.
+
+    It prints as text and shows with colours in a notebook.
 
     Attributes:
-        loops: One entry a loop, in the order the program runs them, inner loops
-            before the loop around them.
+        loops: One entry a loop, in the order the program runs them, each before the
+            loops inside it.
         temporary_bytes: Peak temporary memory of the compiled program, before and
             after, as XLA reports it; `None` where it does not.
         failure: Why the program was left as it was, if rewriting failed.
         seconds: What each rule of the optimizer took.
+        remark: What other loops the program has, and why they are not listed.
+        times: Seconds that a call takes, before and after, once `measure` was asked.
+        untimed: Why `measure` could not tell.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -91,6 +118,10 @@ class Report:
     temporary_bytes: tuple[int, int] | None = None
     failure: str | None = None
     seconds: Mapping[str, float] | None = None
+    remark: str | None = None
+    times: tuple[float, float] | None = None
+    untimed: str | None = None
+    runs: Runs | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> LoopReport:
         """The loop of that name."""
@@ -99,38 +130,88 @@ class Report:
                 return loop
         raise KeyError(f"no loop {name!r}; there are {[x.name for x in self.loops]}")
 
+    @property
+    def verdict(self) -> str:
+        """In a line: how many loops were rewritten, and what a call gains by it.
+
+        Times are measured, never estimated: without `measure` there are none.
+        """
+        done = sum(bool(loop.fired) for loop in self.loops)
+        parts = [f"{done} of {counted(len(self.loops), 'loop')} rewritten"]
+        if self.failure:
+            parts = [f"the program runs as written: {self.failure}"]
+        elif not self.loops:
+            parts = ["no loops"]
+        if self.remark:
+            parts[0] += f" ({self.remark})"
+        if self.times:
+            taken = _change(self.times, _seconds)
+            parts.append(f"a call took {taken}{self._gain()}")
+        elif self.loops:
+            parts.append(f"time {self.untimed or 'not measured, see measure()'}")
+        if self.temporary_bytes:
+            memory = _change(self.temporary_bytes, _bytes)
+            parts.append(f"temporary memory of the program: {memory}")
+        return "; ".join(parts)
+
+    def _gain(self) -> str:
+        old, new = self.times or (0.0, 0.0)
+        return f", {old / new:.2f}x as fast" if old and new else ""
+
+    def measure(self) -> Report:
+        """Run the program as it is written and rewritten, and say what a call takes.
+
+        On the arguments that `explain` was given: each form at least twice, in pairs,
+        for a second if it is short; results are dropped, and no shared variable
+        changes. The report holds the arguments and both compiled programs for it.
+
+        Returns:
+            The report with `times`. Without them where it is not possible, for the
+            reason that its text gives: a program with effects, `explain` called on
+            tracers, arguments that were donated since, a pickled report.
+
+        Example:
+            >>> import jax.numpy as jnp, jscan
+            >>> def last(x):
+            ...     return jscan.scan(lambda h: 2 * h, outputs_info=x, n_steps=9)[0][-1]
+            >>> report = jscan.explain(last)(jnp.ones(3)).measure()
+            >>> before, after = report.times
+        """
+        if self.times:
+            return self
+        reason = self.runs.refusal if self.runs else "the report is a copy"
+        if reason or self.runs is None:
+            return replace(self, untimed=f"cannot be measured: {reason}")
+        return replace(self, times=self.runs.times())
+
     def __str__(self) -> str:
-        return "\n\n".join(self._parts(str, str))
+        return "\n\n".join([self.verdict, *self._tree(as_text), *self._rules_time()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return "\n".join(self._parts(_loop_html, _paragraph))
+        verdict = html.escape(self.verdict[0].upper() + self.verdict[1:])
+        ends = [f"<p>{html.escape(text)}</p>" for text in self._rules_time()]
+        parts = [f"<p><b>{verdict}</b></p>", *self._tree(as_page), *ends]
+        return "<div>" + "\n".join(parts) + "</div>"
 
-    def _parts(
-        self, show: Callable[[LoopReport], str], write: Callable[[str], str]
-    ) -> list[str]:
-        parts = [show(loop) for loop in self.loops] or [write("no loops")]
-        if self.failure:
-            parts.insert(0, write(f"the program runs as written: {self.failure}"))
-        if self.temporary_bytes:
-            old, new = map(_bytes, self.temporary_bytes)
-            parts.append(write(f"temporary memory of the program: {old} -> {new}"))
-        if self.seconds:
-            parts.append(write(self._time()))
-        return parts
+    def _tree(self, write: Any) -> list[str]:
+        return [write(self.loops)] if self.loops else []
 
-    def _time(self) -> str:
+    def _rules_time(self) -> list[str]:
         """What the rules took, and the one that took most."""
-        times = {rule: 1e3 * seconds for rule, seconds in (self.seconds or {}).items()}
-        total, most = sum(times.values()), max(times, key=times.__getitem__)
-        whole = f"time of the rules: {total:.3g} ms"
-        return f"{whole}, of which {most} took {times[most]:.3g} ms"
+        if not self.seconds:
+            return []
+        most = max(self.seconds, key=self.seconds.__getitem__)
+        whole, part = map(_seconds, (sum(self.seconds.values()), self.seconds[most]))
+        return [f"time of the rules: {whole}, of which {most} took {part}"]
 
     def plot(self) -> Any:
-        """Draw each loop before and after: the step, and what left it.
+        """Draw the time of a call and its temporary memory, before and after.
 
-        Needs matplotlib (``pip install "jscan[plot]"``).
+        The time is measured, see `measure`, unless the report has it. Of a program
+        without loops the picture is a sentence. Needs matplotlib
+        (``pip install "jscan[plot]"``).
 
         Returns:
             A matplotlib figure.
@@ -138,30 +219,15 @@ class Report:
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        names = [
-            f"{x.name}, {when}" for x in self.loops for when in ("before", "after")
+        if not self.loops:
+            return draw(self.verdict, [])
+        report = self.measure()
+        missing = report.untimed or ""
+        panels: list[Panel] = [
+            (f"time of a call{report._gain()}", report.times, _seconds, missing),
+            ("temporary memory", self.temporary_bytes, _bytes, "not told by XLA"),
         ]
-        sizes = [size for x in self.loops for size in (x.before, x.after)]
-        return draw(names, [s.operations for s in sizes], [s.batched for s in sizes])
-
-
-def _loop_html(loop: LoopReport) -> str:
-    notes = "".join(
-        f"<li>{_mark(note)} <b>{note.rule}</b>: {html.escape(note.text)}</li>"
-        for note in loop.notes
-    )
-    rows = "".join(
-        f"<tr><td>{what}</td><td>{old}</td><td>{new}</td></tr>"
-        for what, old, new in loop.rows()
-    )
-    return (
-        f"<h4>{html.escape(loop.name)}: {loop.steps} steps</h4><ul>{notes}</ul>"
-        f"<table><tr><th></th><th>before</th><th>after</th></tr>{rows}</table>"
-    )
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text[0].upper() + text[1:])}</p>"
+        return draw(self.verdict.split(";")[0], panels)
 
 
 def _mark(note: Note) -> str:
@@ -172,7 +238,20 @@ def _number(value: int) -> str:
     return f"{value:.3g}" if value >= 1e6 else str(value)
 
 
+def _change(pair: tuple[Any, Any], write: Callable[[Any], str]) -> str:
+    return " -> ".join(map(write, pair))
+
+
+def _seconds(value: float) -> str:
+    """A time with three digits, in a unit that suits it."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} us"
+
+
 def _bytes(value: int) -> str:
+    """An amount of memory with three digits, in a unit that suits it."""
     size = float(value)
     for unit in ("B", "KiB", "MiB"):
         if size < 999.5:  # three digits, not 1e+03

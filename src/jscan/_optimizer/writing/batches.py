@@ -10,23 +10,23 @@ from jscan._jax.equations import evaluate, free_variables, needed, unique_variab
 from jscan._jax.jaxprs import Atom, open_jaxpr
 from jscan._optimizer.analysis.index import holds_loop
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import unknown
+from jscan._optimizer.record.loop import Loop, unknown
 
 
 def batched(
+    loop: Loop,
     equations: Sequence[Any],
     outputs: Sequence[Atom],
-    constants: Mapping[Any, Any],
-    rows: Mapping[Any, Any],
-    length: int,
     context: Context,
+    rows: Mapping[Any, Any] | None = None,
     chunk: int | None = None,
 ) -> list[Any]:
     """Values `[length, ...]` of the outputs of a step, all of it batchable.
 
-    Its `constants` have one value, its `rows` are `[length, ...]`. With a `chunk`, so
-    many steps are done at a time, to bound memory.
+    What changes is in the sequences, or in the `rows` that are known once the loop has
+    run. With a `chunk`, so many steps are done at a time, to bound memory.
     """
+    constants, rows = loop.constants, loop.sequences if rows is None else rows
     equations = unknown(equations, constants.keys() | rows.keys())
     equations = needed(equations, outputs)
     outside = unique_variables([*free_variables(equations), *outputs])
@@ -38,7 +38,7 @@ def batched(
         return evaluate(equations, here, outputs)
 
     if not changing:
-        return [repeated(value, length) for value in step()]
+        return [repeated(value, loop.length) for value in step()]
     operands = [rows[v] for v in changing]
 
     def function(*operands: Any) -> list[Any]:

@@ -43,8 +43,7 @@ def emit(loop: Loop, context: Context) -> dict[Any, Any]:
         known = {*rows, *loop.constants}
         late = [v for v in _result_rows(loop) if v not in known]
         if late:
-            parts = loop.constants, rows, loop.length
-            values = batched(loop.after, late, *parts, context, loop.chunk)
+            values = batched(loop, loop.after, late, context, rows, loop.chunk)
             rows.update(zip(late, values, strict=True))
         sums = TimeSum(loop, rows, context)
         return {name: _value(r, finals, sums) for name, r in loop.results.items()}

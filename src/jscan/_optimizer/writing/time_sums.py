@@ -115,8 +115,8 @@ class TimeSum:
             value = jnp.asarray(loop.value(atom), atom.aval.dtype)
             return repeated(value, loop.length)
         if atom not in self._rows:
-            parts = loop.constants, self._rows, loop.length
-            (self._rows[atom],) = batched(loop.after, [atom], *parts, self.context)
+            (value,) = batched(loop, loop.after, [atom], self.context, self._rows)
+            self._rows[atom] = value
         return self._rows[atom]
 
     def _part_of_whole(self, equation: Any, side: int) -> Any | None:

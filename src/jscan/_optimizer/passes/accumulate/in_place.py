@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import in_order, splice
 from jscan._jax.jaxprs import Atom, number_of_bytes, variable_like
 from jscan._jax.operations import is_elementwise
@@ -40,7 +41,7 @@ def _rows_in_place(loop: Loop) -> Loop:
             new[id(equation)] = _added_in_place(equation, *found)
     if not new:
         return loop
-    text = f"{len(new)} row(s) a step are added in place"
+    text = f"{counted(len(new), 'row')} a step added in place"
     return drop_unused(loop.exchanged(new).fired(text))
 
 
@@ -56,7 +57,7 @@ def _written_rows(equation: Any, sums: Sums) -> tuple[Any, Atom] | None:
             and sums.is_read_once(operand)
             and other.aval == operand.aval
             and _is_stored(other, sums.dependence)
-            and is_zero(write.invars[0], sums.dependence, sums.dependence.loop)
+            and is_zero(write.invars[0], sums.dependence)
         ):
             return write, other
     return None
@@ -122,9 +123,6 @@ def _with_barrier(loop: Loop, array: Any, write: Any, reads: list[Any]) -> Loop:
 
 
 _LARGE = 4096
-
 _READS = frozenset({"gather", "dynamic_slice"})
-
 _OVERWRITES = frozenset({"scatter", "scatter-add", "dynamic_update_slice"})
-
 _WRITES = frozenset({"dynamic_update_slice", "scatter-add"})

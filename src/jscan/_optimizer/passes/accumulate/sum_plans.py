@@ -82,7 +82,8 @@ class Planner:
         read = {*free_variables(self.loop.equations)} & self.loop.sequences.keys()
         rows = [*read, *self.loop.wanted_rows()]
         machine, length = self.context.machine, self.loop.length
-        return machine.pays_as_map(self.loop.equations, rows, length, summed=True)
+        equations = self.loop.equations
+        return not machine.keeps_map_in_loop(equations, rows, length, summed=True)
 
     def plan_of_all(self, atoms: Iterable[Atom]) -> Plan | None:
         """How to sum several operands; `None` if one of them takes too much memory."""
@@ -181,7 +182,7 @@ class Planner:
             return self._materialise(atom)
         machine = self.context.machine
         gains = any(map(machine.gains_batched, pure))
-        pays = gains and machine.pays_batched(pure, self.loop.length)
+        pays = gains and not machine.keeps_in_loop(pure, self.loop.length)
         return Plan(pays, equations=tuple(upstream))
 
     def _materialise(self, atom: Any) -> Plan | None:

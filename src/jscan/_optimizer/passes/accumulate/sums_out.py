@@ -8,11 +8,12 @@ instead, which is why the memory budget has a say.
 
 from dataclasses import dataclass, replace
 
+from jscan._base.kinds import counted
 from jscan._jax.jaxprs import Atom, stack_bytes
 from jscan._optimizer.analysis.dependence import Level
 from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.passes.accumulate.sum_plans import Plan, Planner
-from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
+from jscan._optimizer.record.cleanup import without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Loop, Total
 
@@ -55,7 +56,7 @@ def run(loop: Loop, context: Context) -> Loop:
                 f"the sum {accumulator.type} stays: storing its terms costs more than "
                 "adding them in the loop"
             )
-    return drop_unused(_take_out(loop, chosen)) if chosen else loop
+    return _take_out(loop, chosen) if chosen else loop
 
 
 def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
@@ -88,11 +89,7 @@ def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:
     loop = loop.with_after(e for a in chosen for e in a.plan.equations)
     for accumulator in chosen:
         loop = loop.fired(
-            f"the sum {accumulator.type} of {len(accumulator.terms)} term(s) a step is "
-            "taken after the loop"
+            f"the sum {accumulator.type} of {counted(len(accumulator.terms), 'term')} "
+            "a step is taken after the loop"
         )
-    return replace(
-        loop,
-        carries=tuple(c for c in loop.carries if c.variable not in sums),
-        results=resolve_finals(loop.results, sums),
-    )
+    return without_carries(loop, sums)

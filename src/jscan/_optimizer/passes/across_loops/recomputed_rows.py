@@ -12,6 +12,7 @@ is written again to read fewer rows, and the earlier one then has fewer to hand 
 from dataclasses import replace
 from typing import Any
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import exchanged, splice, unique_variables
 from jscan._jax.jaxprs import Literal, Var, is_variable
 from jscan._jax.scans import is_scan
@@ -49,7 +50,7 @@ def run(flat: Flat, context: Context) -> Flat:
 
 def _of_rows(gone: list[Any], what: str) -> str:
     rows = ", ".join(sorted({v.aval.str_short() for v in gone}))
-    return f"{len(gone)} row(s) a step, {rows}: {what}" if rows else ""
+    return f"{counted(len(gone), 'row')} a step, {rows}: {what}" if rows else ""
 
 
 def _earlier_loops(equation: Any, flat: Flat) -> list[Any]:

@@ -72,15 +72,17 @@ class _Search:
     def place(self, equation: Any) -> None:
         """Join a loop to the first earlier one that it can and should be joined to."""
         here = next(i for i, group in enumerate(self.groups) if group[0] is equation)
+        read = _reading(equation, self._names)
+        upstream = set(map(id, _upstream(read, self.groups[:here])))
         for earlier, others in enumerate(self.groups[:here]):
             first = others[0]
             if not is_scan(first) or not _agree(first, equation, "length"):
                 continue
-            members = [_reading(e, self._names) for e in (*others, equation)]
-            between = self.groups[earlier + 1 : here]
-            needs = _needs(members[-1], _made_after(others, between))
+            needs = id(others) in upstream
             if needs and not _agree(first, equation, "reverse"):
                 continue  # as a backward loop needs its forward one: no siblings
+            members = [*(_reading(e, self._names) for e in others), read]
+            between = self.groups[earlier + 1 : here]
             why = _structure(needs, members[0], members[-1], between)
             if why is None:
                 *before, second = map(self._read, members)
@@ -225,19 +227,6 @@ def _reads_few_rows(loop: Loop, flat: Flat) -> bool:
     return all(e is not None and e.primitive.name == "slice" for e in readers) and any(
         not is_last_row(e, loop) for e in readers
     )
-
-
-def _made_after(loop: Group, between: Iterable[Group]) -> set[Any]:
-    """What the loop computes, and what is computed from it."""
-    made = {v for e in loop for v in e.outvars}
-    for group in between:
-        if any(_needs(e, made) for e in group):
-            made.update(v for e in group for v in e.outvars)
-    return made
-
-
-def _needs(equation: Any, variables: set[Any]) -> bool:
-    return not variables.isdisjoint(filter(is_variable, equation.invars))
 
 
 def _upstream(equation: Any, between: Sequence[Group]) -> list[Group]:

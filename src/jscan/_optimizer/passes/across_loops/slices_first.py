@@ -1,10 +1,12 @@
 """Slices of a loop's rows, in front of what only moves their axes.
 
 A batch-major network writes `ys.swapaxes(0, 1)[:, -1]`. Here that becomes the same
-operation on `ys[-1]`, so that the rules see that one row is read.
+operation on `ys[-1]`, so that the rules see that one row is read. The same goes for
+what joins the rows of a loop in chunks (`chunk_slices.py`).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from jscan._jax.equations import exchanged
@@ -13,9 +15,13 @@ from jscan._jax.names import primitives
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.axes import moved_axes
 from jscan._optimizer.analysis.index import Flat
+from jscan._optimizer.passes.across_loops.chunk_slices import cut_before, joins_chunks
 from jscan._optimizer.record.context import Context
 
 _Axes: TypeAlias = tuple[int | None, ...]
+
+_Push: TypeAlias = Callable[[Any], list[Any] | None]
+"""From a slice to the equations that cut first, unless that cannot be."""
 
 
 def run(flat: Flat, _: Context) -> Flat:
@@ -32,30 +38,40 @@ def run(flat: Flat, _: Context) -> Flat:
 def _pushed_slices(flat: Flat) -> dict[int, list[Any]]:
     """By slice (its `id`): what takes its place."""
     new: dict[int, list[Any]] = {}
-    for mover, axes, axis in _movers_of_rows(flat.equations):
+    for mover, axis, push in _movers_of_rows(flat.equations):
         readers = flat.readers.get(mover.outvars[0]) or ()
         if any(e.primitive is not primitives.slice_p for e in readers):
             continue
         for cut in readers:
-            pushed = _pushed(mover, axes, cut) if _is_few(cut, axis) else None
+            pushed = push(cut) if _is_few(cut, axis) else None
             if pushed is not None:
                 new[id(cut)] = pushed
     return new
 
 
-def _movers_of_rows(equations: Sequence[Any]) -> list[tuple[Any, _Axes, int]]:
-    """What moves a loop's rows, how, and which axis of the result is time."""
+def _movers_of_rows(equations: Sequence[Any]) -> list[tuple[Any, int, _Push]]:
+    """What moves a loop's rows, which axis of the result is time, how to cut before."""
     time: dict[Any, int] = {}
-    movers: list[tuple[Any, _Axes, int]] = []
+    movers: list[tuple[Any, int, _Push]] = []
     for equation in equations:
         if is_scan(equation):
             time.update(dict.fromkeys(equation.outvars, 0))
             continue
-        operand = next(filter(is_variable, equation.invars), None)
-        axes = moved_axes(equation) if operand in time else None
+        operand = next(
+            (a for a in equation.invars if is_variable(a) and a in time), None
+        )
+        if operand is None:
+            continue
+        axes = moved_axes(equation)
         if axes is not None and time[operand] in axes:
             axis = time[equation.outvars[0]] = axes.index(time[operand])
-            movers.append((equation, axes, axis))
+            push = functools.partial(_pushed, equation, axes)
+        elif time[operand] == 0 and joins_chunks(equation):
+            axis = time[equation.outvars[0]] = 0
+            push = functools.partial(cut_before, equation)
+        else:
+            continue
+        movers.append((equation, axis, push))
     return movers
 
 

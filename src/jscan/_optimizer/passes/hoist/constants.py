@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import evaluate, free_variables
 from jscan._jax.jaxprs import fills_with_zero
 from jscan._jax.operations import is_cut, is_elementwise, is_expensive, picks_a_number
@@ -34,7 +35,7 @@ def hoist_constants(loop: Loop, _: Context) -> Loop:
     moved = sum(map(is_expensive, fixed))
     if not moved:
         return loop
-    return loop.fired(f"{moved} operation(s) on constants alone are done once")
+    return loop.fired(f"{counted(moved, 'operation')} on constants alone, done once")
 
 
 def return_pieces(loop: Loop, _: Context) -> Loop:

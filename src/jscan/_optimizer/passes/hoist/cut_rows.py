@@ -15,7 +15,6 @@ from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.passes.hoist.push_slices import pushed
 from jscan._optimizer.passes.hoist.sequences import done_before
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -29,7 +28,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not smallest or loop.length < _FEWEST_STEPS or not is_slow:
         return loop
     original, loop = loop, pushed(loop, columns=False)
-    rows = [v for v in loop.sequences if v not in (loop.counters or {})]
+    rows = [v for v in loop.sequences if v not in loop.counters]
     cuts = [cut for row in rows for cut in _parts(row, loop, smallest)]
     if not cuts:
         return original
@@ -43,8 +42,7 @@ def run(loop: Loop, context: Context) -> Loop:
             f"memory budget of {context.budget}"
         )
     loop = done_before(loop, cuts, parts, context)
-    text = f"rows are cut into {len(parts)} parts for all steps at once"
-    return drop_unused(loop.fired(text))
+    return loop.fired(f"rows are cut into {len(parts)} parts for all steps at once")
 
 
 def _parts(row: Any, loop: Loop, smallest: int) -> list[Any]:

@@ -15,8 +15,7 @@ from jscan._jax.equations import free_variables
 from jscan._jax.jaxprs import stack_bytes
 from jscan._jax.operations import is_expensive
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
-from jscan._optimizer.costs.machine import RECOMPUTED, TOO_LITTLE
-from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.writing.batches import batched
@@ -39,21 +38,19 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     names = _names(filter(is_expensive, chosen))
     wanted = _frontier(dependence, chosen)
     held, new = (stack_bytes(v, length) for v in (loop.stacked(), wanted))
-    if not machine.pays_batched(chosen, length, held=held, new=new):
-        return loop.refused(f"{names} on sequences stays: {TOO_LITTLE}")
+    why = machine.keeps_in_loop(chosen, length, held=held, new=new)
+    if why is not None:
+        return loop.refused(f"{names} on sequences stays: {why}")
     loop = done_before(loop, chosen, wanted, context)
     loop = replace(loop, hoisted=(*loop.hoisted, *chosen))
-    text = f"{names} on sequences alone is done for all steps at once"
-    return drop_unused(loop.fired(text))
+    return loop.fired(f"{names} on sequences alone is done for all steps at once")
 
 
 def done_before(
     loop: Loop, equations: Sequence[Any], wanted: Sequence[Any], context: Context
 ) -> Loop:
     """The loop with equations done before it: what is wanted of them are sequences."""
-    values = batched(
-        equations, wanted, loop.constants, loop.sequences, loop.length, context
-    )
+    values = batched(loop, equations, wanted, context)
     rows = dict(zip(wanted, values, strict=True))
     return replace(loop.without(equations), sequences={**loop.sequences, **rows})
 

@@ -10,6 +10,7 @@ reads the row as a whole (see `whole_rows.py`).
 
 from typing import Any
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import splice
 from jscan._jax.jaxprs import is_variable, stack_bytes, variable_like
 from jscan._jax.names import primitives
@@ -48,8 +49,8 @@ def _has_leaving_products(loop: Loop, context: Context) -> bool:
     new = stack_bytes([e.outvars[0] for e in products], loop.length)
     held = stack_bytes(loop.stacked(), loop.length)
     machine = context.machine
-    pays = machine.pays_batched(products, loop.length, held=held, new=new)
-    return bool(products) and new <= context.budget and pays
+    stay = machine.keeps_in_loop(products, loop.length, held=held, new=new)
+    return bool(products) and new <= context.budget and stay is None
 
 
 def _split_products(loop: Loop) -> Loop:
@@ -62,7 +63,7 @@ def _split_products(loop: Loop) -> Loop:
             new[id(equation)] = _sum_of_products(equation, joined)
     if not new:
         return loop
-    text = f"{len(new)} product(s) of a concatenation taken apart"
+    text = f"{counted(len(new), 'product')} of a concatenation taken apart"
     return drop_unused(loop.exchanged(new).fired(text))
 
 

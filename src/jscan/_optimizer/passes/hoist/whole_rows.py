@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import splice, unique_variables
 from jscan._jax.jaxprs import variable_like
 from jscan._jax.operations import (
@@ -41,7 +42,7 @@ def run(loop: Loop, context: Context) -> Loop:
     )
     changed = substitute(loop, dict(zip(rows, whole, strict=True)))
     loop = replace(loop, equations=(*barrier, *changed.equations))
-    return loop.fired(f"{len(rows)} row(s) are read whole at each step")
+    return loop.fired(f"{counted(len(rows), 'row')} read whole at each step")
 
 
 def _read(*equations: Any) -> list[Any]:

@@ -24,7 +24,6 @@ from jscan._optimizer.analysis.axes import adds_first_axis
 from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.analysis.linearity import is_zero
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -58,7 +57,7 @@ def run(loop: Loop, _: Context) -> Loop:
     if not new:
         return loop
     text = f"{before} terms padded with zeros became {after}, their parts side by side"
-    return drop_unused(loop.exchanged(new).fired(text))
+    return loop.exchanged(new).fired(text)
 
 
 def _parts(addition: Any, sums: Sums) -> tuple[list[_Part], list[Any]]:
@@ -81,7 +80,7 @@ def _part(term: Any, sums: Sums) -> _Part | None:
     padded = [axis for axis, sides in enumerate(padding) if any(sides)]
     if len(padded) != 1 or not sums.is_read_once(term):
         return None
-    if not is_zero(filling, sums.dependence, sums.dependence.loop):
+    if not is_zero(filling, sums.dependence):
         return None
     (axis,), shape = padded, operand.aval.shape
     low, high, interior = map(int, padding[axis])

@@ -8,7 +8,6 @@
   known beforehand: work that depends on the step number is then sequence work.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,8 @@ import jax.numpy as jnp
 
 from jscan._base.kinds import counted
 from jscan._jax.jaxprs import Atom, is_variable
-from jscan._optimizer.record.cleanup import drop_unused, resolve_finals, substitute
+from jscan._optimizer.analysis.dependence import Dependence
+from jscan._optimizer.record.cleanup import drop_unused, substitute, without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Counter, Known, Loop, strong
 
@@ -38,18 +38,10 @@ def _removed(loop: Loop, number: int, which: str, what: str = "carry") -> Loop:
     return loop.fired(f"removed {counted(number, what)} {which}") if number else loop
 
 
-def _known_carries(loop: Loop, ends: Mapping[Any, Any]) -> Loop:
-    """The loop without the carries of which the last values are known."""
-    return replace(
-        loop,
-        carries=tuple(c for c in loop.carries if c.variable not in ends),
-        results=resolve_finals(loop.results, {v: Known(x) for v, x in ends.items()}),
-    )
-
-
 def _constant_carries(loop: Loop) -> Loop:
     same = {c.variable: c.initial for c in loop.carries if c.update is c.variable}
-    kept = replace(_known_carries(loop, same), constants={**loop.constants, **same})
+    kept = without_carries(loop, {v: Known(x) for v, x in same.items()})
+    kept = replace(kept, constants={**loop.constants, **same})
     return _removed(kept, len(same), "that never changes")
 
 
@@ -76,12 +68,12 @@ def _same_carries(loop: Loop) -> Loop:
 
 
 def _counters(loop: Loop) -> Loop:
-    producers = {v: e for e in loop.equations for v in e.outvars}
+    dependence = Dependence(loop)
     found: dict[Any, Counter] = {}
     rows: dict[Any, Any] = {}
     ends: dict[Any, Any] = {}
     for carry in loop.carries:
-        variable, increment = carry.variable, _increment(carry, producers)
+        variable, increment = carry.variable, _increment(carry, dependence)
         if increment is None:
             continue
         found[variable] = Counter(carry.initial, increment)
@@ -90,20 +82,20 @@ def _counters(loop: Loop) -> Loop:
         step = loop.length - 1 - step if loop.reverse else step
         initial, each = strong(carry), jnp.asarray(increment, dtype)
         rows[variable] = initial + step * each
-        ends[variable] = initial + jnp.asarray(loop.length, dtype) * each
+        ends[variable] = Known(initial + jnp.asarray(loop.length, dtype) * each)
     if not found:
         return loop
     return replace(
-        _known_carries(loop, ends),
+        without_carries(loop, ends),
         sequences={**loop.sequences, **rows},
-        counters={**(loop.counters or {}), **found},
+        counters={**loop.counters, **found},
     )
 
 
-def _increment(carry: Carry, producers: Mapping[Any, Any]) -> int | None:
+def _increment(carry: Carry, dependence: Dependence) -> int | None:
     """The constant a scalar integer carry grows by, if it does."""
     aval = carry.variable.aval
-    equation = producers.get(carry.update) if is_variable(carry.update) else None
+    equation = dependence.producer(carry.update)
     if equation is None or equation.primitive.name != "add" or aval.shape:
         return None
     if aval.dtype not in (jnp.int32, jnp.int64, jnp.uint32, jnp.uint64):

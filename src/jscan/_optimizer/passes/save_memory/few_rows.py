@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jscan._jax.jaxprs import stack_bytes, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.slices import of_rows
-from jscan._optimizer.record.cleanup import drop_unused, resolve_finals
+from jscan._optimizer.record.cleanup import drop_unused, without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
     Applied,
@@ -58,9 +58,11 @@ def run(loop: Loop, context: Context) -> Loop:
     finals = any(final_variables(r) for r in loop.results.values())
     hull = range(min(r.start for r in wanted), max(r.stop for r in wanted))
     only_fewer_steps = hull.start == 0 and not finals and hull.stop < loop.length
-    gains = bytes_saved >= context.machine.split_bytes
+    least = context.machine.split_bytes
+    gains = bytes_saved >= least
     if not gains and not only_fewer_steps:
-        return loop.refused(f"{bytes_saved} bytes of rows are too few to cut it")
+        text = f"cutting it saves {bytes_saved} bytes of rows, it pays from {least} on"
+        return loop.refused(text)
     strided = len(set(wanted)) == 1 and wanted[0].step > 1 and gains
     if 2 * len(hull) <= loop.length or (only_fewer_steps and not strided):
         return _window(loop, context.finish, readers, hull)
@@ -146,7 +148,7 @@ def _window(loop: Loop, finish: _Finish, readers: _Readers, hull: range) -> Loop
         results = {name: Known(state[name]) for name in results}
         hull = range(hull.stop, loop.length)
     rest = _part(loop, state, hull.start, hull.stop, {**others, **results})
-    return drop_unused(rest.fired(text))
+    return rest.fired(text)
 
 
 def _every_kth(loop: Loop, finish: _Finish, readers: _Readers, rows: range) -> Loop:
@@ -183,9 +185,9 @@ def _every_kth(loop: Loop, finish: _Finish, readers: _Readers, rows: range) -> L
     text = f"one row in {stride} is kept, by a loop of loops"
     rest = _part(loop, state, end, loop.length, results)
     if rest.length == 0:
-        known = resolve_finals(results, {v: Known(x) for v, x in state.items()})
-        rest = replace(rest, carries=(), equations=(), results=known)
-    return drop_unused(rest.fired(text))
+        rest = without_carries(rest, {v: Known(x) for v, x in state.items()})
+        rest = replace(rest, equations=())
+    return rest.fired(text)
 
 
 def _last_rows(

@@ -14,10 +14,10 @@ from jscan._jax.equations import new_equation
 from jscan._jax.jaxprs import is_variable, stack_bytes, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_expensive
-from jscan._jax.slices import of_rows
+from jscan._jax.slices import of_rows, slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
+from jscan._optimizer.analysis.index import holds_loop
 from jscan._optimizer.analysis.readers import is_last_row
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
     Applied,
@@ -51,28 +51,51 @@ def run(loop: Loop, context: Context) -> Loop:
             e.primitive.name in _REDUCTIONS and 0 in e.params["axes"] for e in readers
         ):
             loop = _reduce(loop, name, result.atom, readers, context)
-    return drop_unused(loop)
+    return loop
 
 
 def _keep_last(
     loop: Loop, name: Any, atom: Any, readers: tuple[Any, ...], context: Context
 ) -> Loop:
-    row = _last_row_alone(loop, atom, context)
+    row, row_type, cut = (
+        _last_row_alone(loop, atom, context),
+        atom.aval.str_short(),
+        None,
+    )
     if row is None:
         carry = next((c for c in loop.carries if c.update is atom), None)
         if carry is None:
-            shape, dtype = atom.aval.shape, atom.aval.dtype
-            if str(dtype).startswith("key<"):
+            if str(atom.aval.dtype).startswith("key<"):
                 return loop.refused("random keys have no zero to start from")
+            cut = _one_cut(loop, atom, readers)
+            if cut is not None:
+                loop = replace(loop, equations=(*loop.equations, cut))
+                (atom,) = cut.outvars
+            shape, dtype = atom.aval.shape, atom.aval.dtype
             # The start value is never read: there is at least one step.
             carry = Carry(variable_like(atom), atom, jnp.zeros(shape, dtype))
             loop = replace(loop, carries=(*loop.carries, carry))
         row = Final(carry.variable)
-    loop = loop.with_results(
-        name, {e.outvars[0]: Applied(of_rows(e, 0, 1, 1), Row(row)) for e in readers}
-    )
-    row_type = atom.aval.str_short()
+    last = Row(row)
+    results: dict[Any, Result] = {
+        e.outvars[0]: last if cut else Applied(of_rows(e, 0, 1, 1), last)
+        for e in readers
+    }
+    loop = loop.with_results(name, results)
     return loop.fired(f"only the last of {loop.length} rows of {row_type} is kept")
+
+
+def _one_cut(loop: Loop, atom: Any, readers: tuple[Any, ...]) -> Any | None:
+    """What all readers cut from the last row, if a loop in the step can make less."""
+    edges = {
+        (e.params["start_indices"][1:], e.params["limit_indices"][1:]) for e in readers
+    }
+    strided = any(e.params["strides"] is not None for e in readers)
+    if len(edges) > 1 or strided or not any(map(holds_loop, loop.equations)):
+        return None
+    ((starts, limits),) = edges
+    whole = tuple(limits) == atom.aval.shape and not any(starts)
+    return None if whole else slice_of(atom, starts, limits, readers[0])
 
 
 def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
@@ -85,7 +108,8 @@ def _last_row_alone(loop: Loop, atom: Any, context: Context) -> Result | None:
         return None
     last = slice(0, 1) if loop.reverse else slice(loop.length - 1, loop.length)
     rows = {v: x[last] for v, x in loop.sequences.items()}
-    (value,) = batched(upstream, [atom], loop.constants, rows, 1, context)
+    step = replace(loop, length=1, sequences=rows)
+    (value,) = batched(step, upstream, [atom], context)
     return Known(value[0])
 
 

@@ -20,7 +20,6 @@ from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, stack_bytes, variab
 from jscan._jax.structure import equation_key, value_key
 from jscan._optimizer.costs.machine import LONGEST_ROUNDING, keeps_logsumexp_rows
 from jscan._optimizer.passes.save_memory.last_row import stays_stacked
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.inlining import inline_calls, is_plain_call
 from jscan._optimizer.record.loop import Carry, Final, Loop, Stack
@@ -42,7 +41,7 @@ def run(loop: Loop, context: Context) -> Loop:
             loop = _carry(loop, name, result.atom, found)
         else:
             loop = loop.refused(f"the rows of a logsumexp are kept: {why}")
-    return drop_unused(loop)
+    return loop
 
 
 def _find(rows: Any, readers: Sequence[Any], context: Context) -> list[Any] | None:

@@ -17,7 +17,6 @@ from jscan._jax.names import primitives
 from jscan._optimizer.analysis.axes import drops_first_axis
 from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
-from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -45,7 +44,7 @@ def run(loop: Loop, context: Context) -> Loop:
         if len(lags) >= least:
             new[id(addition)] = _product(addition, terms, lags)
             loop = loop.fired(f"{len(lags)} numbers times rows became a product")
-    return drop_unused(loop.exchanged(new)) if new else loop
+    return loop.exchanged(new)
 
 
 def _longest(terms: list[Atom], sums: Sums) -> list[_Lag]:

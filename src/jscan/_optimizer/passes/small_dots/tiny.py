@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import splice
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
@@ -28,7 +29,9 @@ def run(loop: Loop, context: Context) -> Loop:
     if not tiny:
         return loop
     loop = loop.exchanged({id(e): _written_out(e, machine) for e in tiny})
-    return loop.fired(f"{len(tiny)} tiny product(s) written as multiply and sum")
+    return loop.fired(
+        f"{counted(len(tiny), 'tiny product')} written as multiply and sum"
+    )
 
 
 def _is_tiny(equation: Any, machine: Machine) -> bool:

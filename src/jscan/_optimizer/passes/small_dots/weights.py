@@ -20,6 +20,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import splice
 from jscan._jax.jaxprs import variable_like
 from jscan._jax.names import primitives
@@ -57,7 +58,9 @@ def store_transposed(loop: Loop, context: Context) -> Loop:
         return loop
     values = {mirror: loop.constants[v].T for v, mirror in transposed.items()}
     loop = replace(loop.exchanged(new), constants={**loop.constants, **values})
-    return loop.fired(f"{len(transposed)} transposed matrix(es) stored before the loop")
+    return loop.fired(
+        f"{counted(len(transposed), 'transposed matrix')} stored before the loop"
+    )
 
 
 def run(loop: Loop, context: Context) -> Loop:

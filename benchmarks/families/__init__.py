@@ -1,0 +1,6 @@
+"""Families of loops as people write them, each beside what an expert would write."""
+
+from . import maps, networks, series, simulations
+from ._registry import FAMILIES, Case, Family
+
+__all__ = ["FAMILIES", "Case", "Family", "maps", "networks", "series", "simulations"]

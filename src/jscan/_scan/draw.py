@@ -1,0 +1,71 @@
+"""`draw`: a picture of a loop, which is not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jscan._base.errors import signed
+from jscan._frontend.arguments import normalise
+from jscan._frontend.drawing import Drawing
+from jscan._frontend.flow import flow_of
+from jscan._frontend.options import check_options
+from jscan._frontend.step import trace_step
+
+
+def draw(
+    fn: Callable[..., Any],
+    sequences: Any = None,
+    outputs_info: Any = None,
+    non_sequences: Any = None,
+    n_steps: Any = None,
+    *,
+    max_steps: int | None = None,
+    allow_gc: bool | None = None,
+    **options: Any,
+) -> Drawing:
+    """Draw what a loop reads and writes: the same arguments as `scan`, and no run.
+
+    The picture has the sequences and states with their taps, constants, what the step
+    captures or reads of shared variables and random streams, its outputs and updates,
+    each with its type, and `until`. Names are those of the caller's variables, else
+    of the step's arguments.
+
+    Args:
+        fn: As in `scan`; it is traced, nothing is run and nothing stored.
+        sequences: As in `scan`.
+        outputs_info: As in `scan`.
+        non_sequences: As in `scan`.
+        n_steps: As in `scan`.
+        max_steps: As in `scan`.
+        allow_gc: As in `scan`.
+        options: `name`, `go_backwards`, ..., as in `scan`.
+
+    Returns:
+        A `Drawing`: text in a terminal, SVG in a notebook, `svg` to be saved.
+
+    Raises:
+        ScanError: As `scan` does. Transforms: it may be called in all of them.
+
+    Example:
+        >>> import jax.numpy as jnp, jscan
+        >>> x, y = jnp.ones(9), jnp.zeros(2)
+        >>> jscan.draw(lambda x, before, last, w: w * last - before + x, x,
+        ...            dict(initial=y, taps=[-2, -1]), 1.9, name="wave")
+        scan 'wave': 9 steps
+        step(x[t], y[t-2], y[t-1], w)
+        <BLANKLINE>
+          sequence  x  float32[9]  x[t]            ─┐
+          state     y  float32[]   y[t-2], y[t-1]  ─┤◀─╮
+          constant  w  float32[]   w               ─┤  │
+                                                    ▼  │
+          step                                         │
+                                                    │  │
+          output    y  float32[9]  y[t]           ◀─┘──╯
+    """
+    with signed(options.get("name")):
+        checked = check_options(**options)
+        spec = normalise(
+            fn, sequences, outputs_info, non_sequences, n_steps, checked, max_steps
+        )
+        return Drawing(flow_of(spec, trace_step(spec)))
