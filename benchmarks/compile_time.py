@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 
 import _timing
 from jscan import optimize
@@ -87,6 +88,38 @@ def programs() -> Iterator[tuple[str, Function, tuple[object, ...]]]:
             if workload.gradient is not None:
                 name = f"{workload.name}, gradient"
                 yield name, problem.gradient(), problem.arguments
+    yield from large_programs()
+
+
+def large_programs() -> Iterator[tuple[str, Function, tuple[object, ...]]]:
+    """Very many loops, very deep ones, and a very long step, and their gradients."""
+    rows, w = jnp.linspace(0.0, 1.0, 50), jnp.float32(0.5)
+
+    def many(w: jax.Array) -> jax.Array:
+        x = rows
+        for number in range(200):
+            step = lambda h, v, number=number: (jnp.tanh(h * w + v + number),) * 2
+            x = jax.lax.scan(step, 0.1 * w, x)[1]
+        return x.sum()
+
+    def deep(w: jax.Array, level: int = 6) -> jax.Array:
+        if not level:
+            return jnp.sin(w)
+        step = lambda h, v: (jnp.tanh(h + deep(h * v, level - 1)),) * 2
+        return jax.lax.scan(step, w, rows[:3])[1][-1]
+
+    def long(w: jax.Array) -> jax.Array:
+        def step(h: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            for number in range(1000):
+                h = jnp.sin(h) * w if number % 2 else h + v * number
+            return h, h
+
+        return jax.lax.scan(step, w, rows)[1].sum()
+
+    programs = {"200 loops": many, "6 loops deep": deep, "a step of 2,000": long}
+    for name, function in programs.items():
+        yield f"large/{name}, forward", function, (w,)
+        yield f"large/{name}, gradient", jax.grad(function), (w,)
 
 
 def builds(function: Function, arguments: tuple[object, ...], repeats: int) -> Builds:

@@ -123,7 +123,7 @@ def test_loops_of_loops_give_the_rows_of_one(monkeypatch, checkpoint):
     levels = chunks.plan_levels(1000, checkpoint)
     sizes = [1000, *(level.length for level in levels), 1]
     assert all(a // b <= 10 for a, b in itertools.pairwise(sizes))
-    plain = lambda x: jax.lax.scan(lambda c, x: (add(x, c),) * 2, 0.5, x)[1]
+    plain = lambda x: jax.lax.scan(lambda c, x: 2 * (add(x, c),), 0.5, x)[1]  # pyright: ignore
     for f in (lambda loop: loop(x), lambda loop: jax.grad(lambda x: loop(x).sum())(x)):
         np.testing.assert_allclose(f(rows), f(plain), rtol=1e-5)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jax
@@ -132,7 +134,7 @@ def test_the_call_is_the_one_that_scan_makes():
         seen.setdefault("first", given)
         return given[3] + 1
 
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         sequences=[dict(input=x, taps=[1, -2]), dict(input=y)],
         outputs_info=dict(initial=h, taps=[-1, -3]),
         non_sequences=c,
@@ -188,6 +190,20 @@ def test_mistakes_are_those_of_scan():
         jscan.draw(lambda x: x, zeros(3), n_steps=5, name="rnn")
     with pytest.raises(jscan.ScanTypeError, match="accepts 1 positional argument"):
         jscan.draw(lambda: 0, zeros(3))
+    verbs: list[Any] = [jscan.scan, jscan.draw]
+    for verb in verbs:
+        with pytest.raises(jscan.ScanTypeError, match=r"write sequences= for xs="):
+            verb(lambda x: x, xs=zeros(3))
+
+
+def test_the_arguments_are_those_of_scan():
+    of_scan, of_draw = map(inspect.signature, (jscan.scan, jscan.draw))
+    assert of_draw.parameters == of_scan.parameters
+    given: dict[str, Any] = dict(
+        checkpoint=2, unroll=2, strict=True, progress=False, profile=True
+    )
+    drawing = jscan.draw(lambda x: x, zeros(3), return_list=True, **given)
+    assert drawing.flow.title == "scan: 3 steps"
 
 
 def test_under_transformations():
@@ -240,7 +256,7 @@ def six(*given):
 
 def small_boxes(svg):
     """The ground that every text may take: letters are 0.62 of their size wide."""
-    root = ElementTree.fromstring(svg)
+    root: Any = ElementTree.fromstring(svg)
     width, height = float(root.get("width")), float(root.get("height"))
     found = []
     for node in root.iter(f"{SVG}text"):
@@ -268,9 +284,11 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_of_the_picture_is_cut_or_lies_on_another(case):
-    fn, *arguments = CASES[case]
+    fn, sequences, states, constants = CASES[case]
     steps = 5 if case == "none" else None
-    drawing = jscan.draw(fn, *arguments, steps, name="a <name> & 'quotes'")
+    drawing = jscan.draw(
+        fn, sequences, states, constants, steps, name="a <name> & 'quotes'"
+    )
     assert "a <name> & 'quotes'" in drawing.flow.title
     (width, height), boxes = small_boxes(drawing.svg)
     for text, (left, top, right, low) in boxes:

@@ -12,7 +12,7 @@ import jax
 from jscan._base.errors import loop_label
 from jscan._base.kinds import counted
 from jscan._base.types import tree_text
-from jscan._frontend.signature import caller_names, captured_names
+from jscan._frontend.signature import caller_names, captured_names, step_name
 from jscan._frontend.spec import ScanSpec
 from jscan._frontend.step import Step
 from jscan._jax.types import stacked_aval
@@ -70,8 +70,7 @@ def flow_of(spec: ScanSpec, step: Step) -> Flow:
         *(_state(label(s), s) for s in step.outputs if s.is_state),
         *(_constant(label(s), s) for s in spec.non_sequences),
     ]
-    name = getattr(spec.fn, "__name__", "step")
-    name = name if name.isidentifier() else "step"
+    name = step_name(spec.fn)
     most = "at most " if step.has_stop or spec.limit is not None else ""
     where = ", from the last row on" if spec.options.go_backwards else ""
     return Flow(

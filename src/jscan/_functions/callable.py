@@ -228,9 +228,8 @@ class Function:
         frame = frames.current()
         assert frame is not None
         for variable, value in new.items():
-            count = draws.get(variable)
-            if isinstance(variable, Stream) and isinstance(count, int):
-                take(variable, count)
+            if isinstance(variable, Stream) and isinstance(draws.get(variable), int):
+                take(variable, draws[variable])
                 continue
             if frame.scope is not frames.Scope.FUNCTION:
                 raise ScanTypeError(

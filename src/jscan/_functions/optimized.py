@@ -261,9 +261,8 @@ def _trace(
         operands = jax.tree.leaves((args, kwargs))
         for place, operand in zip(places, operands, strict=True):
             here[place] = operand
-        here_args, here_kwargs = jax.tree.unflatten(tree, here)
         with frame:
-            returned = with_updates(_called(fun, here_args, here_kwargs))
+            returned = with_updates(_called(fun, *jax.tree.unflatten(tree, here)))
         results, structure = jax.tree.flatten(returned)
         computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
         pairs = zip(computed, results, strict=True)
@@ -282,8 +281,8 @@ def _called(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     try:
         return fun(*args, **kwargs)
     except Exception as error:
-        place = "the function to be optimized"
-        add_call(error, place, fun, args, kwargs, "f", "; or pass a Python number")
+        fix = "; or pass a Python number"
+        add_call(error, "the function to be optimized", fun, args, kwargs, "f", fix)
         raise
 
 

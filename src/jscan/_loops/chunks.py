@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,24 +15,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from jscan._base.types import Leaf, PyTree
 from jscan._loops.bars import Bar
 from jscan._loops.bounded import Step as Until
 from jscan._loops.bounded_derivative import bounded_loop
 from jscan._loops.meters import Meter, after
+from jscan._loops.recomputed import Step, recomputed
 from jscan._optimizer import STRETCHES
 
 BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
 
 LONGEST = 2**31 - 1  # steps of one loop of JAX, which counts them in an int32
 
-STATE = "jscan_state"  # the name of what a chunk begins with, to policies of JAX
-
 HALFWAY = 2**20  # loops in one of the loops of which a longer one is made
 
-Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 Chunk = Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]]  # so many steps
 
 
@@ -180,7 +176,8 @@ def _in_chunks(
             meter.report(done)
             done += count
         steps = lambda carry, part: chunk(carry, part, count)
-        steps = _recomputed(steps, level, within) if level.recomputed else steps
+        if level.recomputed:
+            steps = recomputed(steps, level.memory_kind, within=within)
         carry, rows = steps(carry, part)
         return (done, carry), rows
 
@@ -206,39 +203,6 @@ def _in_chunks(
     if meter and meter.closes:
         meter.report(after(done, (carry, rows)), last=True)
     return carry, rows
-
-
-def _recomputed(steps: Step, level: Level, within: bool) -> Step:
-    """Steps that the backward pass runs again, from the state that they began with.
-
-    They take arrays alone: with `static_argnums` JAX would keep all that they hold.
-    """
-    # Inside a loop the compiler cannot merge the two runs of a chunk into one.
-    how: Any = dict(prevent_cse=not within)
-    if level.memory_kind is None:
-        return jax.checkpoint(steps, **how)
-
-    def named(carry: PyTree, part: PyTree) -> Any:
-        return steps(jax.tree.map(_named, carry), part)
-
-    return jax.checkpoint(named, policy=_keeping_in(level.memory_kind), **how)
-
-
-def _named(leaf: Leaf) -> Leaf:
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return leaf  # small, and not differentiated
-    return checkpoint_name(leaf, STATE)
-
-
-@functools.cache
-def _keeping_in(memory_kind: str) -> Any:
-    """The policy of JAX; one object for each memory, so that programs stay equal."""
-    return jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=[],
-        names_which_can_be_offloaded=[STATE],
-        offload_src="device",
-        offload_dst=memory_kind,
-    )
 
 
 def bounded_chunks(

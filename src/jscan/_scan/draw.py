@@ -6,23 +6,35 @@ from collections.abc import Callable
 from typing import Any
 
 from jscan._base.errors import signed
+from jscan._base.verbs import verb
 from jscan._frontend.arguments import normalise
 from jscan._frontend.drawing import Drawing
 from jscan._frontend.flow import flow_of
+from jscan._frontend.hints import ORDER, SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.step import trace_step
 
 
+@verb(ORDER, SLIPS)
 def draw(
     fn: Callable[..., Any],
     sequences: Any = None,
     outputs_info: Any = None,
     non_sequences: Any = None,
     n_steps: Any = None,
+    truncate_gradient: int = -1,
+    go_backwards: bool = False,
+    mode: str | None = None,
+    name: str | None = None,
+    profile: bool | str = False,
+    allow_gc: bool | None = None,
+    strict: bool = False,
+    return_list: bool = False,
     *,
     max_steps: int | None = None,
-    allow_gc: bool | None = None,
-    **options: Any,
+    checkpoint: int | str | dict[str, Any] | None = None,
+    unroll: int | bool | None = None,
+    progress: bool | str | dict[str, Any] = False,
 ) -> Drawing:
     """Draw what a loop reads and writes: the same arguments as `scan`, and no run.
 
@@ -37,9 +49,19 @@ def draw(
         outputs_info: As in `scan`.
         non_sequences: As in `scan`.
         n_steps: As in `scan`.
-        max_steps: As in `scan`.
+        truncate_gradient: As in `scan`, like all below: they are checked, and of
+            those the picture shows `name` and `go_backwards`.
+        go_backwards: As in `scan`.
+        mode: As in `scan`.
+        name: As in `scan`.
+        profile: As in `scan`.
         allow_gc: As in `scan`.
-        options: `name`, `go_backwards`, ..., as in `scan`.
+        strict: As in `scan`.
+        return_list: As in `scan`.
+        max_steps: As in `scan`.
+        checkpoint: As in `scan`.
+        unroll: As in `scan`.
+        progress: As in `scan`.
 
     Returns:
         A `Drawing`: text in a terminal, SVG in a notebook, `svg` to be saved.
@@ -63,9 +85,20 @@ def draw(
                                                     │  │
           output    y  float32[9]  y[t]           ◀─┘──╯
     """
-    with signed(options.get("name")):
-        checked = check_options(**options)
+    with signed(name):
+        options = check_options(
+            name=name,
+            mode=mode,
+            truncate_gradient=truncate_gradient,
+            go_backwards=go_backwards,
+            strict=strict,
+            return_list=return_list,
+            profile=profile,
+            unroll=unroll,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
         spec = normalise(
-            fn, sequences, outputs_info, non_sequences, n_steps, checked, max_steps
+            fn, sequences, outputs_info, non_sequences, n_steps, options, max_steps
         )
         return Drawing(flow_of(spec, trace_step(spec)))
