@@ -34,7 +34,7 @@ def main(number, count, port, out):
 
     holds(start)
     assert repr(w) == "<SharedVariable w>"
-    way = r"shared variable 'w': .* 2 processes.* w.get_value\(gather=True\)"
+    way = r"(?s)shared variable 'w': .* 2 processes.* w.get_value\(gather=True\)"
     for read in (w.get_value, lambda: np.asarray(w), lambda: pickle.dumps(w)):
         with pytest.raises(jscan.ScanValueError, match=way):
             read()
@@ -77,7 +77,7 @@ def _functions(w, at, start):
     assert (int(count.value), count.sharding, w.sharding) == (2, at(), at("a", "b"))
     np.testing.assert_array_equal(w.get_value(gather=True), 16 * start + 2)
     assert pickle.loads(pickle.dumps(count)).sharding == at()
-    message = "function 'step': argument 'x': needed .* devices of <SharedVariable"
+    message = "(?s)function 'step': argument 'x': needed .* devices of <SharedVariable"
     with pytest.raises(jscan.ScanValueError, match=message):
         step(jax.device_put(start, jax.local_devices()[0]))
 
