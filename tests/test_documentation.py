@@ -89,7 +89,7 @@ def test_every_python_block_of(
     """
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
-    for library in ("equinox", "flax", "haiku", "optax"):
+    for library in ("equinox", "flax", "haiku", "optax", "orbax"):
         if any(re.search(rf"\bimport {library}\b", block) for block in blocks):
             pytest.importorskip(library)
     session: dict[str, object] = {}

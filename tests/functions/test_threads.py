@@ -128,11 +128,11 @@ def test_a_reader_on_its_way_keeps_what_it_reads(monkeypatch):
     reading, go = threading.Event(), threading.Event()
     run = _compiled.Compiled.__call__
 
-    def slow(self, values, leaves):
+    def slow(self, program, values, leaves):
         if not self.inputs.updated:
             reading.set()
             assert go.wait(30)
-        return run(self, values, leaves)
+        return run(self, program, values, leaves)
 
     monkeypatch.setattr(_compiled.Compiled, "__call__", slow)
     with ThreadPoolExecutor(2) as pool:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 
 from jscan._base.caches import Cache
-from jscan._base.errors import ScanTypeError, Subject
+from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.types import Leaf, is_array, is_number
 from jscan._frontend.hints import add_call
 from jscan._functions.named_types import typed
 from jscan._state.array_likes import ArrayLike, label_of
+from jscan._state.placement import spread
 from jscan._state.variables import SharedVariable
 
 
@@ -40,6 +41,14 @@ class Layout:
         self.traced = sorted(arrays - python)
         self.constant = sorted(set(range(size)).difference(self.traced))
         self.programs: Cache[Any] = Cache()
+
+
+class Argument(NamedTuple):
+    """What is known of a traced argument before its values."""
+
+    is_int: bool = False  # whether it came as a Python int
+    name: str = ""
+    sharding: Any = None  # where it is to lie, if the user says so
 
 
 class Arguments(NamedTuple):
@@ -142,6 +151,34 @@ class Sorter:
             leaves[place] = leaves[place].value
         return Arguments(kind, kind.layout, leaves)
 
+    def described(
+        self, arguments: Arguments, in_shardings: Any
+    ) -> tuple[Argument, ...]:
+        """What is known of the traced arguments, and where they are to lie."""
+        tree, ints = arguments.kind.tree, arguments.kind.integers
+        args, kwargs = tree.unflatten(arguments.leaves)
+        places: list[Any] = [None] * len(arguments.leaves)
+        if in_shardings is not None:
+            if any(not isinstance(x, Whole) for x in kwargs.values()):
+                raise ScanTypeError(
+                    "in_shardings",
+                    needed="a call with arguments by position, as in jax.jit",
+                    came=f"the arguments {', '.join(kwargs)} by name",
+                    fix="pass them by position",
+                    owner=self.owner,
+                )
+            given = tuple(x for x in args if not isinstance(x, Whole))
+            if isinstance(in_shardings, list):
+                in_shardings = tuple(in_shardings)
+            with signed(self.owner):
+                wanted = iter(spread(in_shardings, given, "in_shardings"))
+            is_whole = [isinstance(leaf, Whole) for leaf in arguments.leaves]
+            places = [None if whole else next(wanted) for whole in is_whole]
+        paths = jax.tree.leaves_with_path((args, kwargs))
+        names = [_name(path, self.signature) for path, _ in paths]
+        traced = arguments.layout.traced
+        return tuple(Argument(i in ints, names[i], places[i]) for i in traced)
+
     def _bind(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
         """The arguments by name; refuses those the function does not take."""
         try:
@@ -187,6 +224,14 @@ def _kind(tree: Any, leaves: Sequence[Any], owner: Subject) -> Kind:
         unwrapped=tuple(p for p in places if isinstance(leaves[p], ArrayLike)),
         layout=Layout(len(leaves), frozenset(places)),
     )
+
+
+def _name(path: Any, signature: inspect.Signature) -> str:
+    """How errors call an argument: ``argument 'params'['W']``."""
+    (in_kwargs, first, *rest), names = path, list(signature.parameters)
+    where = first.key if in_kwargs.idx else first.idx
+    known = names[where] if isinstance(where, int) and where < len(names) else where
+    return f"argument {known!r}{jax.tree_util.keystr(tuple(rest))}"
 
 
 def _is_array(leaf: Any, owner: Subject) -> bool:

@@ -20,7 +20,8 @@ from jscan._base.types import Leaf, PyTree
 from jscan._base.verbs import shorten
 from jscan._functions.call_arguments import Arguments, Sorter
 from jscan._functions.compiled import Compiled, Result
-from jscan._functions.trace import Inputs, Missing, Notes, Settings, evaluate
+from jscan._functions.inputs import Inputs, Missing, Notes, Settings
+from jscan._functions.trace import evaluate
 from jscan._jax.types import is_traced
 from jscan._loops.bars import close_since, opened
 from jscan._optimizer import Options
@@ -64,10 +65,7 @@ class Calls:
                 if inside is not None:
                     return self._run_inside(compiled, arguments.traced)
                 return self._run(compiled, arguments.traced)
-            except (
-                Missing,
-                frames.NeedsPython,
-            ) as request:  # by a trace for other types
+            except (Missing, frames.NeedsPython) as request:  # by a trace for others
                 if request.owner is not compiled.inputs:
                     raise
                 arguments = self._learn(arguments)[0]
@@ -92,7 +90,8 @@ class Calls:
         """
         arguments, compiled, _ = self._learn(self._sort(args, kwargs))
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
-        return compiled.run.lower(*compiled.operands(values, arguments.traced))
+        program, operands = compiled.prepared(values, arguments.traced)
+        return program.lower(*operands)
 
     def _traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
         """The program of a call before any rewriting, and its operands where known."""
@@ -141,10 +140,9 @@ class Calls:
         compiled = self._lookup(arguments)
         while True:
             if compiled is None:
-                places = enumerate(arguments.layout.traced)
-                ints = [i for i, place in places if place in arguments.kind.integers]
+                known = self._sort.described(arguments, self._settings.in_shardings)
                 call = arguments.caller(self.fn, self._settings.owner)
-                compiled = Compiled(Inputs(call, tuple(ints), self._settings))
+                compiled = Compiled(Inputs(call, known, self._settings))
             values = list(map(frames.value_of, compiled.reads))
             try:
                 notes = compiled.notes(values, arguments.traced)
@@ -166,22 +164,20 @@ class Calls:
         try:
             with Turn(compiled.claim):
                 values = values_of(compiled.reads)
-                if values and frames.staging_trace() is not None:
-                    for variable in compiled.reads:
-                        frames.value_of(variable)  # refuses what JAX would freeze
+                program = compiled.settled(values, leaves)
                 if self._settings.donate and compiled.inputs.updated:
-                    result = self._run_in_place(compiled, values, leaves)
+                    result = self._run_in_place(compiled, program, values, leaves)
                 else:
-                    result = self._kept(compiled(values, leaves))
+                    result = self._kept(compiled(program, values, leaves))
             return result.outputs
         except BaseException as error:
             close_since(bars)
             if isinstance(error, RuntimeError | ValueError):
-                compiled.check_alive(values, leaves)
+                compiled.check(values, leaves)
             raise
 
     def _run_in_place(
-        self, compiled: Compiled, values: list[PyTree], leaves: list[Leaf]
+        self, compiled: Compiled, program: Any, values: list[PyTree], leaves: list[Leaf]
     ) -> Result:
         """When the program has run the old values are gone: the new ones are stored.
 
@@ -189,7 +185,7 @@ class Calls:
         """
         results: list[Any] = []
         try:
-            compiled.call_in_place(values, leaves, results)
+            compiled.call_in_place(program, values, leaves, results)
             return self._kept(Result(results[0]))
         except BaseException:
             if results:
@@ -212,7 +208,7 @@ class Calls:
         draws_here = frames.sampling_frame() is None  # it stands in a cost
         with Turn(compiled.claim if draws_here else NOTHING):
             values = list(map(frames.value_of, compiled.reads))
-            result = compiled(values, leaves)
+            result = compiled(compiled.program(None), values, leaves)
             self._store_inside(result.new, result.notes.draws)
         return result.outputs
 

@@ -12,7 +12,7 @@ from jscan._base.verbs import verb
 from jscan._frontend.options import check_mode
 from jscan._frontend.spec import Mode
 from jscan._functions.function_type import Function
-from jscan._functions.trace import Settings
+from jscan._functions.inputs import Settings
 from jscan._programs.regions import usual_options
 
 P = ParamSpec("P")
@@ -67,6 +67,8 @@ def function(
     mode: Mode | None = None,
     name: str | None = None,
     no_default_updates: bool = False,
+    in_shardings: Any = None,
+    out_shardings: Any = None,
 ) -> Any:
     """Compile a function that reads and updates shared variables.
 
@@ -99,6 +101,12 @@ def function(
         name: Used in errors; by default that of `f`.
         no_default_updates: True: draws do not advance the stored random streams,
             unless the returned updates say so.
+        in_shardings: Where the arguments are to lie, as in `jax.jit`: one
+            `jax.sharding.Sharding`, or a tuple of trees of them, with an entry for each
+            argument by position that is not in `static_argnames`.
+        out_shardings: Where the outputs are to lie, as in `jax.jit`. New values of
+            variables lie where the old ones do, without being told. (In DEBUG neither
+            is looked at.)
 
     Returns:
         A `Function`. It returns outputs in the structure `f` gave them: None, one
@@ -106,7 +114,8 @@ def function(
 
     Raises:
         ScanTypeError: An update or an argument of the wrong kind.
-        ScanValueError: With `donate`, a buffer that is wanted twice.
+        ScanValueError: With `donate`, a buffer that is wanted twice; arrays on
+            different devices; shardings that do not fit.
 
     Works with `jax.grad` and every transformation inside `f`; inside one of them it
     can be called if it updates nothing. Source: Theano 0.9, ``theano.function``.
@@ -121,19 +130,20 @@ def function(
         [0, 1, 6]
     """
     if f is None:
-        how = dict(donate=donate, static_argnames=static_argnames, mode=mode, name=name)
-        return functools.partial(function, **how, no_default_updates=no_default_updates)
-    name = str(name or getattr(f, "__name__", "function"))
-    owner = f"function {name!r}"
-    if not callable(f):
-        raise ScanTypeError(
-            "f",
-            needed="a Python function",
-            came=brief(f),
-            fix=_PORTING,
-            owner=owner,
+        return functools.partial(
+            function,
+            donate=donate,
+            static_argnames=static_argnames,
+            mode=mode,
+            name=name,
+            no_default_updates=no_default_updates,
+            in_shardings=in_shardings,
+            out_shardings=out_shardings,
         )
-    with signed(Subject(owner)):
+    name = str(name or getattr(f, "__name__", "function"))
+    owner = Subject(f"function {name!r}")
+    _check_callable(f, owner)
+    with signed(owner):
         mode = check_mode(mode)
     names = static_argnames
     settings = Settings(
@@ -142,6 +152,19 @@ def function(
         options=usual_options(mode == "FAST_RUN"),
         default_updates=not no_default_updates,
         static_argnames=(names,) if isinstance(names, str) else tuple(names),
+        in_shardings=in_shardings,
+        out_shardings=out_shardings,
         debug=mode == "DEBUG",
     )
     return Function(f, settings)
+
+
+def _check_callable(f: Any, owner: Subject) -> None:
+    if not callable(f):
+        raise ScanTypeError(
+            "f",
+            needed="a Python function",
+            came=brief(f),
+            fix=_PORTING,
+            owner=owner,
+        )

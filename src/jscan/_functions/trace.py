@@ -8,130 +8,49 @@ in the structure of the result.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
-from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed
+from jscan._base.errors import ScanTypeError, ScanValueError, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
 from jscan._functions.call_arguments import Caller
+from jscan._functions.inputs import Inputs, Missing, Notes, Settings
 from jscan._jax.jaxprs import open_jaxpr
 from jscan._jax.naming import name_after
 from jscan._jax.types import is_traced
-from jscan._optimizer import Options
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten
 from jscan._state import frames
 from jscan._state.array_likes import label_of
+from jscan._state.new_values import check_value
+from jscan._state.placement import unfit
 from jscan._state.streams import Stream
-from jscan._state.variables import SharedVariable, check_value
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a function is compiled."""
-
-    name: str  # in errors and reports
-    donate: bool = False  # whether the old values of updated variables are overwritten
-    options: Options | None = None  # how its loops are rewritten; `None`: not at all
-    default_updates: bool = True  # whether streams that it draws from move on
-    static_argnames: tuple[str, ...] = ()
-    debug: bool = False  # whether it runs in Python, line by line
-
-    @property
-    def owner(self) -> Subject:
-        """Who complains in errors."""
-        return Subject(f"function {self.name!r}")
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What the program of a function takes, and how it is traced."""
-
-    call: Caller  # the user's function, on flat arguments
-    integers: tuple[int, ...]  # which of its arguments came as Python ints
-    settings: Settings
-    updated: tuple[SharedVariable, ...] = ()  # under some setting at least
-    others: tuple[SharedVariable, ...] = ()  # which it only reads
-    captured: tuple[
-        Leaf, ...
-    ] = ()  # arrays it closes over, as its first trace met them
-    searched: bool = False  # whether arrays that are not among those are constants
-
-    @property
-    def reads(self) -> tuple[SharedVariable, ...]:
-        """Every variable that is an input."""
-        return (*self.updated, *self.others)
-
-    def with_more(self, request: Missing) -> Inputs:
-        """The inputs that a trace asked for."""
-        updated = tuple(dict.fromkeys((*self.updated, *request.updated)))
-        reads = dict.fromkeys((*self.others, *request.reads))
-        others = tuple(v for v in reads if v not in updated)
-        new = dataclasses.replace(self, updated=updated, others=others)
-        if self.searched or request.captured is None:
-            return new
-        return dataclasses.replace(new, captured=request.captured, searched=True)
-
-
-@dataclass(eq=False)
-class Missing(Exception):
-    """A trace has used what is not yet an input of the program."""
-
-    owner: Inputs  # those there were
-    reads: tuple[SharedVariable, ...]  # variables it read or updated
-    updated: tuple[SharedVariable, ...] = ()
-    # Arrays it closes over; None if it did not come to its end.
-    captured: tuple[Leaf, ...] | None = None
-
-
-@dataclass(eq=False)
-class Notes:
-    """What one trace learned beside its arrays; it holds none."""
-
-    # Variables it gives new values, in the order of its results: their structures.
-    trees: dict[SharedVariable, Any] = field(default_factory=dict)
-    # Draws it makes of streams that it moves on, where known before it runs.
-    draws: dict[SharedVariable, int] = field(default_factory=dict)
-    output_tree: Any = None  # the structure of what it returns
-    program: Any = None  # what it computes, before any rewriting
-    # Of the arrays that are its first inputs: the place among those captured, or None.
-    constants: tuple[int | None, ...] = ()
-    has_callbacks: bool = False  # running it can raise an error of the user's code
-
-    def leaves_of(self, new: Mapping[SharedVariable, PyTree]) -> list[Leaf]:
-        """The leaves of new values, whose structures are noted."""
-        found = []
-        for variable, value in new.items():
-            leaves, self.trees[variable] = jax.tree.flatten(value)
-            found += leaves
-        return found
-
-    @functools.cached_property
-    def new_tree(self) -> Any:
-        """The structure of all new values together."""
-        return jax.tree_util.treedef_tuple(self.trees.values())
-
-    def __repr__(self) -> str:
-        return "<notes of a trace>"
+from jscan._state.variables import SharedVariable
 
 
 def trace(
     inputs: Inputs,
+    places: Sequence[Sharding | None] | None,
     updated: list[PyTree],
     others: list[PyTree],
     captured: Sequence[Leaf],
     arguments: list[Leaf],
-) -> dict[Notes, tuple[list[Leaf], list[Leaf]]]:
-    """What `jax.jit` traces: the user's function, with its loops rewritten."""
+) -> tuple[dict[Notes, tuple[()]], list[Leaf], list[Leaf]]:
+    """What `jax.jit` traces: the user's function, with its loops rewritten.
+
+    `places` are those of the updated values, leaf by leaf; None if they are not stored.
+    """
     notes, bound = Notes(), [*updated, *others]
+    if places is not None:
+        everything = jax.tree.leaves((bound, captured, arguments))
+        _raise_unplaced(inputs, updated, places, everything)
     closed = _recorded(inputs, notes, bound, arguments)
     notes.program, constants = Program.close(closed)
     notes.has_callbacks = _has_callbacks(notes.program.jaxpr)
@@ -141,11 +60,11 @@ def trace(
     constants = [x if place is None else captured[place] for place, x in pairs]
     operands = [*constants, *jax.tree.leaves(bound), *arguments]
     results = evaluate_rewritten(notes.program, operands, inputs.settings.options)
-    if inputs.settings.donate:  # a value that was given away has to come back
-        old = zip(inputs.updated, updated, strict=True)
-        results += notes.leaves_of({v: x for v, x in old if v not in notes.trees})
     results, count = _apart(results, operands), notes.output_tree.num_leaves
-    return {notes: (results[:count], results[count:])}
+    outputs, fresh = results[:count], results[count:]
+    if places is not None:
+        _check_places(inputs, notes, places, fresh)
+    return {notes: ()}, outputs, fresh
 
 
 def _recorded(
@@ -159,7 +78,8 @@ def _recorded(
         bound, leaves = args[:count], jax.tree.leaves((args[count:], kwargs))
         values = dict(zip(inputs.reads, bound, strict=True))
         frame = frames.Frame(values, frames.Scope.FUNCTION)
-        integers = {index: leaves[index] for index in inputs.integers}
+        pairs = zip(inputs.arguments, leaves, strict=True)
+        integers = {i: leaf for i, (known, leaf) in enumerate(pairs) if known.is_int}
         frame.integers = frames.Integers(inputs, integers)
         with frame:
             packed, new = evaluate(inputs.call, leaves, frame, inputs.settings)
@@ -167,7 +87,9 @@ def _recorded(
         notes.output_tree = jax.tree.structure(packed)
         counts = frame.draws.items()
         notes.draws = {s: n for s, n in counts if s in new and isinstance(n, int)}
-        return packed, notes.leaves_of(new)
+        # All that may be updated come back, in one order: donation takes the old ones.
+        old = {v: values[v] for v in inputs.updated}
+        return packed, notes.leaves_of(old | new)
 
     name_after(flat, inputs.call.fn, [label_of(variable) for variable in inputs.reads])
     given, named = inputs.call.named(arguments)
@@ -191,6 +113,49 @@ def _raise_missing(
     is_first = bool(arrays) and not inputs.searched
     if missing or is_first or not set(inputs.updated).issuperset(updated):
         raise Missing(inputs, (*seen, *updated), updated, tuple(arrays))
+    known, asked = inputs.output_tree, inputs.settings.out_shardings is not None
+    if asked and (known is None or notes.output_tree != known):
+        raise Missing(inputs, (), output_tree=notes.output_tree)
+
+
+def _raise_unplaced(
+    inputs: Inputs,
+    updated: list[PyTree],
+    places: Sequence[Sharding | None],
+    everything: list[Leaf],
+) -> None:
+    """Ask for variables to join the mesh of the program, where they lie nowhere.
+
+    JAX would put their new values somewhere on it, and compile again for those.
+    """
+    asked = (inputs.settings.in_shardings, inputs.settings.out_shardings)
+    on_mesh = not jax.sharding.get_abstract_mesh().empty or asked != (None, None)
+    if not on_mesh and all(jax.typeof(x).sharding.mesh.empty for x in everything):
+        return
+    left, free = iter(places), []
+    for variable, value in zip(inputs.updated, updated, strict=True):
+        wanted = [next(left) is None for _ in jax.tree.leaves(value)]
+        if any(wanted) and variable not in inputs.joined:
+            free.append(variable)
+    if free:
+        raise Missing(inputs, (), joined=tuple(free))
+
+
+def _check_places(
+    inputs: Inputs,
+    notes: Notes,
+    places: Sequence[Sharding | None],
+    fresh: Sequence[Leaf],
+) -> None:
+    """Refuse new values that cannot be split as the old ones are."""
+    left = iter(zip(places, fresh, strict=True))
+    for variable, tree in notes.trees.items():
+        for where, leaf in itertools.islice(left, tree.num_leaves):
+            try:
+                _ = where is None or where.shard_shape(leaf.shape)
+            except ValueError as error:
+                owner, place = inputs.settings.owner, f"the update of {variable!r}"
+                raise unfit(place, leaf, where, error, owner) from error
 
 
 def _apart(results: Sequence[Leaf], operands: Sequence[Leaf]) -> list[Leaf]:

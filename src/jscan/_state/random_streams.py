@@ -51,6 +51,7 @@ class RandomStreams:
     Args:
         seed: An integer, or a JAX random key (also a traced one); None: from the
             operating system.
+        sharding: Where the stream's state is to lie, as in `shared`.
 
     Attributes:
         state: A shared variable that holds the place in the stream: what to save and
@@ -68,9 +69,10 @@ class RandomStreams:
         True
     """
 
-    def __init__(self, seed: Any = None) -> None:
+    def __init__(self, seed: Any = None, *, sharding: Any = None) -> None:
         _refuse_in_a_step()
-        self.state = Stream(_first_position(seed), "RandomStreams")
+        first = _first_position(seed)
+        self.state = Stream(first, "RandomStreams", sharding=sharding)
 
     def seed(self, seed: Any = None) -> None:
         """Start again from a seed."""

@@ -17,9 +17,10 @@ from jscan._base.errors import (
 from jscan._base.kinds import shown
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import Leaf, PyTree
+from jscan._state.new_values import check_value
 from jscan._state.positions import later
 from jscan._state.streams import Stream
-from jscan._state.variables import SharedVariable, check_value, store, to_store
+from jscan._state.variables import SharedVariable, store, to_store
 
 V = TypeVar("V", bound=SharedVariable)
 NewValues: TypeAlias = Mapping[V, Any] | Iterable[tuple[V, Any]] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import repeat
@@ -9,31 +10,32 @@ from operator import attrgetter
 from typing import Any, Never, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
-from jscan._base.types import (
-    Leaf,
-    PyTree,
-    is_array,
-    is_nothing,
-    is_number,
-    type_text,
-)
+from jscan._base.types import PyTree, is_nothing
 from jscan._base.verbs import verb
 from jscan._jax.types import is_traced
 from jscan._state import donation, frames
 from jscan._state.array_likes import ArrayLike, described, label_of, refuse_to_set
+from jscan._state.new_values import check_value, is_storable
+from jscan._state.placement import (
+    Placement,
+    found_again,
+    laid_out,
+    on_host,
+    places_of,
+    strong,
+)
 
 _OF_THEANO = {
     "dtype": "give the value this dtype, as in np.zeros(3, 'float32')",
     "broadcastable": "leave it out: axes of length 1 broadcast as in NumPy",
     "strict": "leave it out: set_value refuses another dtype or rank",
     "allow_downcast": "give the value its dtype, as in np.zeros(3, 'float32')",
-    "target": "leave it out; jax.device_put the value",
+    "target": "write sharding= for it, as in jax.device_put",
 }
 
 
@@ -52,8 +54,9 @@ class SharedVariable(ArrayLike):
     Attributes:
         name: Used in errors and reports; None for none.
 
-    Variables pickle with their name and value. `function` and `set_value` may be called
-    from several threads, and be interrupted: all of an update is stored or nothing.
+    Variables pickle with their name and value, and lie after that where they lay, if
+    the devices are there. `function` and `set_value` may be called from several
+    threads, and be interrupted: all of an update is stored or nothing.
 
     Example:
         >>> import jscan
@@ -68,11 +71,15 @@ class SharedVariable(ArrayLike):
     _kind = "variable"
 
     def __init__(
-        self, value: PyTree, name: str | None = None, borrow: bool = False
+        self,
+        value: PyTree,
+        name: str | None = None,
+        borrow: bool = False,
+        sharding: Any = None,
     ) -> None:
         self.name = name
         leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, SharedVariable))
-        others = [leaf for leaf in leaves if not _is_storable(leaf)]
+        others = [leaf for leaf in leaves if not is_storable(leaf)]
         if is_nothing(value) or others:
             wrong = others[0] if others else value
             raise ScanTypeError(
@@ -85,7 +92,10 @@ class SharedVariable(ArrayLike):
                 owner=subject_of(self),
             )
         donation.check_alive(value, "value", subject_of(self))
-        self._stored: PyTree = jax.tree.map(lambda x: strong(x, copy=not borrow), value)
+        with signed(subject_of(self)):
+            self._stored: PyTree = laid_out(value, sharding, copy=not borrow)
+        # Which leaves lie on a mesh; None where that is to be found out again.
+        self._placement: Placement | None = None
         # A variable made inside a trace belongs to it and ends with it.
         self._home = frames.staging_trace()
         self._birth = frames.current()
@@ -104,47 +114,84 @@ class SharedVariable(ArrayLike):
     def value(self, new: Never) -> None:
         refuse_to_set(self, new)
 
-    def get_value(self, borrow: bool = False) -> PyTree:
+    @property
+    def sharding(self) -> PyTree:
+        """Where the stored value lies: the `jax.sharding.Sharding` of each array."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self._stored)
+
+    def get_value(self, borrow: bool = False, *, gather: bool = False) -> PyTree:
         """The stored value in NumPy arrays.
 
         Args:
             borrow: True: the arrays may be read-only views of the stored ones.
+            gather: True: a value split over several processes is brought together; all
+                of them must make the call.
 
         Returns:
             A tree of NumPy arrays (random keys stay JAX arrays); by default copies.
 
         Raises:
             ScanError: Inside a trace, where there is no value yet.
+            ScanValueError: A value of which this process has parts only.
         """
-        with _turn_to_read(self):
+        with _turn_to_read(self), signed(subject_of(self)):
             value = self.value
             if any(map(is_traced, jax.tree.leaves(value))):
                 _refuse_in_trace(self, "get_value")
-            return jax.tree.map(lambda leaf: _as_numpy(leaf, copy=not borrow), value)
+            read = lambda leaf: on_host(leaf, not borrow, label_of(self), gather)
+            return jax.tree.map(read, value)
 
-    def set_value(self, value: PyTree, borrow: bool = False) -> None:
+    def set_value(
+        self, value: PyTree, borrow: bool = False, *, sharding: Any = None
+    ) -> None:
         """Store a new value; calls of compiled functions see it without retracing.
 
         Args:
             value: A value of the same tree, dtypes and ranks; shapes may change.
-            borrow: True: a JAX array is stored itself, not a copy of it.
+            borrow: True: a JAX array is stored itself, not a copy of it, if it lies
+                where it is to lie.
+            sharding: Where it is to lie, as in `shared`; by default where the old
+                value was put, or where this one was if nobody had put the old one.
 
         Raises:
             ScanTypeError: Another tree, dtype or rank; or a call inside a trace:
                 return an update there.
+            ScanValueError: A value that cannot be split as it should be.
         """
         with Turn(to_update((self,))), signed(subject_of(self)):
-            self._stored = to_store(self, value, "set_value", "set_value", not borrow)
+            moves = sharding is not None
+            if moves:
+                value = laid_out(value, sharding, copy=False)
+            how = dict(copy=not borrow, moves=moves)
+            new = to_store(self, value, "set_value", "set_value", **how)
+            self._placement = None  # first, so that an interrupt does no harm
+            self._stored = new
 
     def __getstate__(self) -> dict[str, Any]:
-        with _turn_to_read(self):
-            value = jax.tree.map(lambda leaf: _as_numpy(leaf, copy=False), self.value)
-        return {"name": self.name, "value": value}
+        value = self.get_value(borrow=True)
+        return {"name": self.name, "value": value, "places": places_of(self._stored)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
-        self._stored = jax.tree.map(strong, state["value"])
-        self._home = self._birth = None  # where it was made is not kept
+        leaves, tree = jax.tree.flatten(state["value"])
+        places = state.get("places", [None] * len(leaves))  # none in version 0.1.0
+        found = [None if place is None else found_again(place) for place in places]
+        if found.count(None) > places.count(None):
+            text = (
+                f"{subject_of(self)}: the devices it lay on when it was pickled are "
+                "not here, so it is on one device. Fix: place it, by set_value("
+                f"{label_of(self)}.value, sharding=...)."
+            )
+            warnings.warn(text, stacklevel=2)
+        self._stored = laid_out(state["value"], tree.unflatten(found), copy=True)
+        self._placement = self._home = self._birth = None  # where it was made
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self.value
+        if isinstance(value, jax.Array) and not is_traced(value):
+            with signed(subject_of(self)):
+                value = on_host(value, False, label_of(self))
+        return np.asarray(value, dtype)
 
     def __repr__(self) -> str:
         text = described(self._stored, seen=frames.current() is None)
@@ -153,7 +200,11 @@ class SharedVariable(ArrayLike):
 
 @verb("write jscan.shared(value, name='W')", _OF_THEANO)
 def shared(
-    value: PyTree, name: str | None = None, borrow: bool = False
+    value: PyTree,
+    name: str | None = None,
+    borrow: bool = False,
+    *,
+    sharding: Any = None,
 ) -> SharedVariable:
     """Make a shared variable.
 
@@ -161,12 +212,19 @@ def shared(
         value: An array, a number, a random key or a pytree of them.
         name: Used in errors and reports.
         borrow: True: a JAX array is stored itself; by default a copy is.
+        sharding: Where the value is to lie, as in `jax.device_put`: a
+            `jax.sharding.Sharding`, or a tree of them that may stop short of the
+            leaves. By default it lies where it lies.
 
     Returns:
-        The variable. Python numbers are stored with JAX's default types.
+        The variable. Python numbers are stored with JAX's default types. What is
+        stored later lies where its value was put; if nobody has put it anywhere, it
+        joins the mesh of the first compiled function that updates it on one, whole on
+        each device.
 
     Raises:
         ScanTypeError: `value` is or holds something else.
+        ScanValueError: `sharding` does not fit the value.
 
     Works in every transform: a step, a `function`, `jscan.grad`; not in plain
     `jax.jit`. Source: Theano 0.9, ``theano.shared``.
@@ -176,7 +234,7 @@ def shared(
         >>> jscan.shared(1.0, name="scale")
         <SharedVariable scale: float32[] = 1.0>
     """
-    return SharedVariable(value, name, borrow)
+    return SharedVariable(value, name, borrow, sharding)
 
 
 _stored = attrgetter("_stored")
@@ -204,13 +262,18 @@ def subject_of(variable: SharedVariable) -> Subject:
 
 
 def to_store(
-    variable: SharedVariable, value: PyTree, place: str, method: str, copy: bool = True
+    variable: SharedVariable,
+    value: PyTree,
+    place: str,
+    method: str,
+    copy: bool = True,
+    moves: bool = False,
 ) -> PyTree:
     """The new value as it is stored; refuses one of a trace."""
     here = frames.staging_trace()
     if here is not variable._home or frames.current():
         _refuse_in_trace(variable, method)
-    leaves = check_value(variable, value, place)
+    leaves = check_value(variable, value, place, moves=moves)
     if here is None and any(map(is_traced, leaves)):
         _refuse_in_trace(variable, method)
     leaves = [strong(leaf, copy) for leaf in leaves]
@@ -232,66 +295,3 @@ def _refuse_in_trace(variable: SharedVariable, method: str) -> NoReturn:
         fix=f"read {label}.value there, and return {{{label}: new_value}} to update",
         owner=subject_of(variable),
     )
-
-
-def strong(leaf: Any, copy: bool = True) -> jax.Array:
-    """An array of the leaf's own dtype: stored numbers do not stay weakly typed."""
-    array = jnp.array(leaf) if copy else jnp.asarray(leaf)
-    if jax.typeof(array).weak_type:
-        return jax.lax.convert_element_type(array, array.dtype)
-    return array
-
-
-def check_value(
-    variable: SharedVariable, value: Any, place: str, *, same_shape: bool = False
-) -> list[Leaf]:
-    """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
-
-    Python numbers take the variable's dtype. `place` says in errors where the value
-    came from; `same_shape` holds inside loops, whose carry cannot change its shape.
-    """
-    if isinstance(value, SharedVariable):
-        value = value.value
-    donation.check_alive(value, place)
-    old, tree = jax.tree.flatten(frames.value_of(variable))
-    new, new_tree = jax.tree.flatten(value)
-    if tree != new_tree:
-        raise ScanTypeError(
-            place,
-            needed=f"a value of the variable's tree, {tree}",
-            came=str(new_tree),
-            fix="give the whole tree, with every entry",
-        )
-    return [
-        _checked_leaf(*pair, place, same_shape) for pair in zip(old, new, strict=True)
-    ]
-
-
-def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Leaf:
-    if _is_storable(after) or isinstance(after, ArrayLike):
-        after = jnp.asarray(after)
-        if after.dtype != before.dtype and jax.typeof(after).weak_type:
-            with jax.numpy_dtype_promotion("standard"):
-                after = after.astype(jnp.result_type(after, before))
-        if after.ndim != before.ndim or (same_shape and after.shape != before.shape):
-            keeps = "of the same shape" if same_shape else "with as many axes"
-            fix = f"give a value {keeps}, or make another variable for it"
-        elif after.dtype != before.dtype:
-            fix = f"convert it with .astype({str(before.dtype)!r})"
-        else:
-            return strong(after, copy=False)
-    else:
-        fix = fix_of_kind(after)
-    needed, came = type_text(before), type_text(after)
-    raise ScanTypeError(place, needed=needed, came=came, fix=fix)
-
-
-def _is_storable(leaf: Any) -> bool:
-    return is_array(leaf) or is_number(leaf)
-
-
-def _as_numpy(leaf: Leaf, copy: bool) -> Any:
-    """A NumPy array, where the leaf has such a form (random keys do not)."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        return leaf
-    return np.array(leaf) if copy else np.asarray(leaf)

@@ -1,0 +1,72 @@
+"""New values of shared variables: of the types of the old ones, and where they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jscan._base.errors import ScanTypeError
+from jscan._base.kinds import fix_of_kind
+from jscan._base.types import Leaf, is_array, is_number, type_text
+from jscan._state import donation, frames
+from jscan._state.array_likes import ArrayLike
+from jscan._state.placement import like, strong
+
+
+def check_value(
+    variable: frames.Variable,
+    value: Any,
+    place: str,
+    *,
+    same_shape: bool = False,
+    moves: bool = False,
+) -> list[Leaf]:
+    """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
+
+    Python numbers take the variable's dtype. `place` says in errors where the value
+    came from; `same_shape` holds inside loops, whose carry cannot change its shape.
+    Known values are put where the old ones lie, unless the variable `moves`.
+    """
+    if isinstance(value, ArrayLike):
+        value = value.value
+    donation.check_alive(value, place)
+    old, tree = jax.tree.flatten(frames.value_of(variable))
+    new, new_tree = jax.tree.flatten(value)
+    if tree != new_tree:
+        raise ScanTypeError(
+            place,
+            needed=f"a value of the variable's tree, {tree}",
+            came=str(new_tree),
+            fix="give the whole tree, with every entry",
+        )
+    if not moves:
+        new = [like(x, before, place) for x, before in zip(new, old, strict=True)]
+    return [
+        _checked_leaf(*pair, place, same_shape) for pair in zip(old, new, strict=True)
+    ]
+
+
+def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Leaf:
+    if is_storable(after) or isinstance(after, ArrayLike):
+        after = jnp.asarray(after)
+        if after.dtype != before.dtype and jax.typeof(after).weak_type:
+            with jax.numpy_dtype_promotion("standard"):
+                after = after.astype(jnp.result_type(after, before))
+        if after.ndim != before.ndim or (same_shape and after.shape != before.shape):
+            keeps = "of the same shape" if same_shape else "with as many axes"
+            fix = f"give a value {keeps}, or make another variable for it"
+        elif after.dtype != before.dtype:
+            fix = f"convert it with .astype({str(before.dtype)!r})"
+        else:
+            return strong(after, copy=False)
+    else:
+        fix = fix_of_kind(after)
+    needed, came = type_text(before), type_text(after)
+    raise ScanTypeError(place, needed=needed, came=came, fix=fix)
+
+
+def is_storable(leaf: Any) -> bool:
+    """True for an array or a number."""
+    return is_array(leaf) or is_number(leaf)
