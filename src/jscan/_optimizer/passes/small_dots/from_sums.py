@@ -89,9 +89,10 @@ def _product(
     if {*left.axes} | {*right.axes} != axes or both != {*summed} & axes:
         return None
     free = [[a for a in one.axes if a not in both] for one in (left, right)]
-    sides = [*free, sorted(both)] if summed else free
+    added = sorted(both)
+    sides = [*free, added] if summed else free
     lengths = [math.prod(shape[axis] for axis in side) for side in sides]
-    if summed and min(free, key=len) == []:
+    if summed and not all(free):
         lengths.remove(1)  # of a vector
     if len(lengths) < 2 or min(lengths) < (least if summed else 2):
         return None
@@ -99,10 +100,11 @@ def _product(
 
     def value(x: jax.Array, y: jax.Array) -> jax.Array:
         x, y = (a.reshape([n for n in a.shape if n != 1]) for a in (x, y))
-        places = [[f.axes.index(a) for a in sorted(both)] for f in (left, right)]
+        inner = [tuple(map(one.axes.index, added)) for one in (left, right)]
+        how = (inner[0], inner[1]), ((), ())
         # As exact as the sum that it replaces, on every device.
         exact = jax.lax.Precision.HIGHEST
-        total = jax.lax.dot_general(x, y, (places, ((), ())), precision=exact)
+        total = jax.lax.dot_general(x, y, how, precision=exact)
         return total.transpose(order).reshape(equation.outvars[0].aval.shape)
 
     return splice(value, [left.array, right.array], equation)
