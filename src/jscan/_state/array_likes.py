@@ -67,7 +67,7 @@ def described(value: PyTree, *, seen: bool) -> str:
         text = f"tree of {counted(len(jax.tree.leaves(value)), 'array')}"
     if seen and is_array(value) and not value.ndim:
         with contextlib.suppress(Exception):  # given away, on other machines, traced
-            is_key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+            is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
             return text if is_key else f"{text} = {np.asarray(value)!s}"
     return text
 
