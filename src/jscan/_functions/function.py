@@ -44,6 +44,8 @@ def function(
     mode: Mode | None = None,
     name: str | None = None,
     no_default_updates: bool = False,
+    in_shardings: Any = None,
+    out_shardings: Any = None,
 ) -> Function[P, R]: ...
 
 
@@ -55,6 +57,8 @@ def function(
     mode: Mode | None = None,
     name: str | None = None,
     no_default_updates: bool = False,
+    in_shardings: Any = None,
+    out_shardings: Any = None,
 ) -> Maker: ...
 
 
