@@ -6,6 +6,7 @@ what follows it lies where it lay. Any other JAX may move where it is wanted.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -216,7 +217,24 @@ def _description(where: Sharding | None) -> Any:
     return None if where is None else {}
 
 
-def found_again(description: Any) -> Sharding | None:
+def put_back(
+    value: PyTree, places: list[Any] | None, subject: str, label: str
+) -> PyTree:
+    """A value where `places_of` found it; warns if its devices are not here."""
+    leaves, tree = jax.tree.flatten(value)
+    places = places or [None] * len(leaves)
+    found = [None if place is None else _found_again(place) for place in places]
+    if found.count(None) > places.count(None):
+        text = (
+            f"{subject}: the devices it lay on when it was pickled are not here, so it "
+            f"is on one device. Fix: place it, by set_value({label}.value, "
+            "sharding=...)."
+        )
+        warnings.warn(text, stacklevel=3)
+    return laid_out(value, tree.unflatten(found), copy=True)
+
+
+def _found_again(description: Any) -> Sharding | None:
     """The sharding that was described, where this process has its devices."""
     here = {device.id: device for device in jax.devices()}
     ids = description.get("devices", description.get("device", -1))

@@ -40,17 +40,15 @@ class RandomStreams:
     Make it outside of the steps that draw from it: one made in a step would start again
     at every step, and is refused.
 
-    Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for
-    different ones make a stream from each lane's key: ``RandomStreams(key)``. Samples
-    are differentiable in ``low``, ``high``, ``avg`` and ``std``.
+    Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for others
+    make one from each lane's key. Samples are differentiable in low, high, avg and std.
 
     Parameters may be arrays, shared variables or other draws. Without `size` the
     sample has the shape of its parameters; `ndim`, where given, must be its rank.
     Whole numbers have JAX's default integer type, others its default float type.
 
     Args:
-        seed: An integer, or a JAX random key (also a traced one); None: from the
-            operating system.
+        seed: An integer, or a JAX random key (also a traced one); None: a random one.
         sharding: Where the stream's state is to lie, as in `shared`.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import repeat
@@ -23,10 +22,10 @@ from jscan._state.array_likes import ArrayLike, described, label_of, refuse_to_s
 from jscan._state.new_values import check_value, is_storable
 from jscan._state.placement import (
     Placement,
-    found_again,
     laid_out,
     on_host,
     places_of,
+    put_back,
     strong,
 )
 
@@ -173,17 +172,9 @@ class SharedVariable(ArrayLike):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
-        leaves, tree = jax.tree.flatten(state["value"])
-        places = state.get("places", [None] * len(leaves))  # none in version 0.1.0
-        found = [None if place is None else found_again(place) for place in places]
-        if found.count(None) > places.count(None):
-            text = (
-                f"{subject_of(self)}: the devices it lay on when it was pickled are "
-                "not here, so it is on one device. Fix: place it, by set_value("
-                f"{label_of(self)}.value, sharding=...)."
-            )
-            warnings.warn(text, stacklevel=2)
-        self._stored = laid_out(state["value"], tree.unflatten(found), copy=True)
+        names = subject_of(self), label_of(self)
+        # None in version 0.1.0.
+        self._stored = put_back(state["value"], state.get("places"), *names)
         self._placement = self._home = self._birth = None  # where it was made
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
