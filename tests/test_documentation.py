@@ -47,6 +47,7 @@ def jax_as_it_comes() -> Iterator[None]:
 
 
 def run_examples(test: doctest.DocTest) -> doctest.TestResults:
+    test.globs["__name__"] = "__main__"  # the example is a user's, not the package's
     with jax_as_it_comes():
         return doctest.DocTestRunner(optionflags=AS_SHOWN).run(test)
 

@@ -290,7 +290,7 @@ def test_errors_name_the_variable_and_the_function():
     with pytest.raises(jscan.ScanValueError, match=r"'step': argument 'x'.*able w"):
         step(there)
     w.set_value(W, sharding=jax.devices()[2])
-    message = r"'step': <SharedVariable w>: needed .* 'x', 0, 1, .*; got .* on 2"
+    message = r"'step': <SharedVariable w: .*>: needed .* 'x', 0, 1, .*; got .* on 2"
     with pytest.raises(jscan.ScanValueError, match=message):
         step(put(X, "a"))
     w.set_value(W, sharding=at("a"))

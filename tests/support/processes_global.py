@@ -33,7 +33,7 @@ def main(number, count, port, out):
         np.testing.assert_array_equal(w.get_value(gather=True), expected)
 
     holds(start)
-    assert repr(w) == "<SharedVariable w>"
+    assert repr(w) == "<SharedVariable w: float32[4,8]>"
     way = r"(?s)shared variable 'w': .* 2 processes.* w.get_value\(gather=True\)"
     for read in (w.get_value, lambda: np.asarray(w), lambda: pickle.dumps(w)):
         with pytest.raises(jscan.ScanValueError, match=way):

@@ -138,15 +138,9 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     levels = plan_levels(spec.n_steps, spec.options.checkpoint, bar)
     levels = kept_in(levels, spec.options.memory_kind)
     may_stop = step.has_stop or spec.limit is not None
-    if may_stop and spec.options.memory_kind is not None:
-        raise ScanNotImplementedError(
-            "checkpoint",
-            needed="a loop that runs to its end, where memory_kind is given",
-            came="until" if step.has_stop else "a traced n_steps",
-            fix="leave memory_kind out: write checkpoint='sqrt'",
-        )
-    in_parts = may_stop or levels or spec.options.row_every is not None
-    in_parts = in_parts or spec.options.truncate_gradient != -1
+    if may_stop:
+        _check_memory(spec, step)
+    in_parts = may_stop or levels or spec.options.runs_in_parts
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
@@ -172,6 +166,16 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     if any(isinstance(leaf, jax.Ref) for leaf in inputs):
         _check_refs(plan)
     return plan, inputs
+
+
+def _check_memory(spec: ScanSpec, step: Step) -> None:
+    if spec.options.memory_kind is not None:
+        raise ScanNotImplementedError(
+            "checkpoint",
+            needed="a loop that runs to its end, where memory_kind is given",
+            came="until" if step.has_stop else "a traced n_steps",
+            fix="leave memory_kind out: write checkpoint='sqrt'",
+        )
 
 
 def _inputs(spec: ScanSpec, step: Step, states: Sequence[OutputSpec]) -> Inputs:

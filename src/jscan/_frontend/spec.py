@@ -112,6 +112,11 @@ class Options:
     last_only: bool = False  # set by `reduce`: keep the last row of every output
     row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`
 
+    @property
+    def runs_in_parts(self) -> bool:
+        """Whether not all steps are in one loop of JAX."""
+        return self.row_every is not None or self.truncate_gradient != -1
+
 
 @dataclass(frozen=True, eq=False)
 class ScanSpec:

@@ -103,7 +103,8 @@ def _traced(n_steps: Leaf, bound: int | None) -> tuple[int, Leaf | None]:
         )
     if n_steps.dtype.itemsize < 4:  # it may not hold the bound
         n_steps = n_steps.astype(jnp.int32)
-    limit = jnp.clip(n_steps, 0, min(bound, LONGEST)).astype(jnp.int32)
+    most = min(bound, LONGEST) if isinstance(bound, int) else bound  # a symbol
+    limit = jnp.clip(n_steps, 0, most).astype(jnp.int32)
     return bound, limit if bound else None  # no room: known to be 0 steps
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from jscan._base.caches import cached
 from jscan._base.types import Leaf, PyTree
 
 Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -44,7 +44,7 @@ def _named(leaf: Leaf) -> Leaf:
     return checkpoint_name(leaf, STATE)
 
 
-@functools.cache
+@cached
 def _keeping_in(memory_kind: str) -> Any:
     """The policy of JAX; one object for each memory, so that programs stay equal."""
     return jax.checkpoint_policies.save_and_offload_only_these_names(

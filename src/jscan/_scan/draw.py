@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 from jscan._base.errors import signed
 from jscan._base.verbs import verb
@@ -12,6 +12,7 @@ from jscan._frontend.drawing import Drawing
 from jscan._frontend.flow import flow_of
 from jscan._frontend.hints import ORDER, SLIPS
 from jscan._frontend.options import check_options
+from jscan._frontend.spec import Checkpoint, Mode
 from jscan._frontend.step import trace_step
 
 
@@ -21,20 +22,20 @@ def draw(
     sequences: Any = None,
     outputs_info: Any = None,
     non_sequences: Any = None,
-    n_steps: Any = None,
+    n_steps: SupportsIndex | None = None,
     truncate_gradient: int = -1,
     go_backwards: bool = False,
-    mode: str | None = None,
+    mode: Mode | None = None,
     name: str | None = None,
     profile: bool | str = False,
     allow_gc: bool | None = None,
     strict: bool = False,
     return_list: bool = False,
     *,
-    max_steps: int | None = None,
-    checkpoint: int | str | dict[str, Any] | None = None,
+    max_steps: SupportsIndex | None = None,
+    checkpoint: Checkpoint | dict[str, Any] = None,
     unroll: int | bool | None = None,
-    progress: bool | str | dict[str, Any] = False,
+    progress: bool | str | dict[str, Any] | None = False,
 ) -> Drawing:
     """Draw what a loop reads and writes: the same arguments as `scan`, and no run.
 

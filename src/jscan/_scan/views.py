@@ -19,7 +19,7 @@ from jscan._frontend.arguments import normalise
 from jscan._frontend.hints import ORDER, VIEW_SLIPS
 from jscan._frontend.options import check_options
 from jscan._frontend.result import ScanResult
-from jscan._frontend.spec import Mode, OutputSpec, ScanSpec
+from jscan._frontend.spec import Checkpoint, Mode, OutputSpec, ScanSpec
 from jscan._frontend.step import trace_step
 from jscan._scan.scan import run_scan, scan
 
@@ -80,7 +80,7 @@ def reduce(
     mode: Mode | None = None,
     name: str | None = None,
     *,
-    checkpoint: int | str | dict[str, Any] | None = None,
+    checkpoint: Checkpoint | dict[str, Any] = None,
 ) -> ScanResult:
     """Fold the sequences and return only the last row of every output.
 
@@ -158,7 +158,7 @@ def foldl(
     mode: Mode | None = None,
     name: str | None = None,
     *,
-    checkpoint: int | str | dict[str, Any] | None = None,
+    checkpoint: Checkpoint | dict[str, Any] = None,
 ) -> ScanResult:
     """`reduce` from the first element to the last.
 
@@ -195,7 +195,7 @@ def foldr(
     mode: Mode | None = None,
     name: str | None = None,
     *,
-    checkpoint: int | str | dict[str, Any] | None = None,
+    checkpoint: Checkpoint | dict[str, Any] = None,
 ) -> ScanResult:
     """`reduce` from the last element to the first.
 

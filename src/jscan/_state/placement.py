@@ -231,7 +231,8 @@ def put_back(
             "sharding=...)."
         )
         warnings.warn(text, stacklevel=3)
-    return laid_out(value, tree.unflatten(found), copy=True)
+    where = tree.unflatten(found) if any(found) else None
+    return laid_out(value, where, copy=True)
 
 
 def _found_again(description: Any) -> Sharding | None:
