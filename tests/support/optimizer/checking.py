@@ -115,6 +115,7 @@ class Setup:
 
 
 _KEEN = {
+    "smallest_side": 2,
     "smallest_outer_product": 1,
     "inner_product": (1, 10**9),
     "products_a_row": 0,
@@ -125,6 +126,7 @@ _KEEN = {
     "whole_rows": 0,
 }
 _JOINS = {
+    "smallest_side": 2,
     "small_dot": 0,
     "small_sum": 0,
     "transposed_rows": 1,

@@ -131,6 +131,17 @@ def sum_of_products(a: jax.Array, b: jax.Array, c: jax.Array, option: int) -> ja
     return a + total if option % 2 else total
 
 
+def written_out(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
+    """`a @ W` or `a @ W.T`, written with * and sum."""
+    a = at_least_vector(a)
+    width = a.shape[-1]
+    weight = conform(b, (width, width))
+    if option % 2:
+        rows = lax.expand_dims(weight, range(a.ndim - 1)) * a[..., None, :]
+        return rows.sum(-1)
+    return (a[..., :, None] * lax.expand_dims(weight, range(a.ndim - 1))).sum(-2)
+
+
 def outer(a: jax.Array, b: jax.Array, option: int) -> jax.Array:
     """The outer product that a weight gradient is made of."""
     while a.ndim > 1:
@@ -322,6 +333,7 @@ OPERATIONS: dict[str, Operation] = {
     "greatest": Operation(1, 0, on_reals(lambda a: at_least_vector(a).max(axis=-1))),
     "narrow": Operation(1, 0, narrow),
     "shifted": Operation(1, 0, shifted),
+    "written_out": Operation(2, 0, written_out),
     "sum": Operation(1, 0, summed),
     "checkpoint": Operation(
         2, 0, lambda a, b, option: jax.checkpoint(_tanh_of_sum)(*alike(a, b))
