@@ -38,7 +38,6 @@ class LoopProfile:
         wall_time: Seconds spent on running.
         flops: Floating-point operations of one compiled step.
         bytes: Bytes that one compiled step reads and writes.
-        time_per_step: Seconds a step, of the time spent on running.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -59,7 +58,7 @@ class LoopProfile:
 
     @property
     def time_per_step(self) -> float:
-        """Seconds a step."""
+        """Seconds a step, of the time spent on running."""
         return self.wall_time / self.steps if self.steps else 0.0
 
     def _cells(self) -> list[str]:
