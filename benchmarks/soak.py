@@ -124,9 +124,11 @@ class Memory:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
+        # An array that was read as a number is two to JAX 0.10, with one memory.
+        arrays = {array.unsafe_buffer_pointer() for array in jax.live_arrays()}
         return cls(
             tracemalloc.get_traced_memory()[0] / _timing.MEBIBYTE,
-            len(jax.live_arrays()),
+            len(arrays),
             pages * os.sysconf("SC_PAGE_SIZE") / _timing.MEBIBYTE,
         )
 
