@@ -4,6 +4,7 @@ Usage: python processes.py NUMBER COUNT PORT OUT FOLDER DIES_AT. There are four 
 in all. The state is saved at every second step, and taken up from the last one saved.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -60,7 +61,7 @@ def note(out, name, value):
 
 def main(number, count, port, out, folder, dies_at):
     """Train from the last checkpoint to the end, or to the step at which it dies."""
-    import orbax.checkpoint as ocp
+    ocp = importlib.import_module("orbax.checkpoint")  # not in every environment
 
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
