@@ -21,6 +21,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jaxlib
@@ -176,6 +177,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print("|" + "---|" * len(header), flush=True)
     for row in rows:
         print("| " + " | ".join(row) + " |", flush=True)
+
+
+def collected(header: Sequence[str], rows: Iterable[Any]) -> list[Any]:
+    """Prints the `cells` of rows as they are made, and returns the rows."""
+    found: list[Any] = []
+
+    def cells() -> Iterable[Sequence[str]]:
+        for row in rows:
+            found.append(row)
+            yield row.cells()
+
+    table(header, cells())
+    return found
 
 
 def run_script(

@@ -114,14 +114,7 @@ def rows(how: _timing.Settings) -> Iterator[Row]:
 def main() -> None:
     how = _timing.settings(__doc__ or "")
     _timing.print_machine()
-    measured: list[Row] = []
-
-    def cells() -> Iterator[list[str]]:
-        for one in rows(how):
-            measured.append(one)
-            yield one.cells()
-
-    _timing.table(HEADER, cells())
+    measured: list[Row] = _timing.collected(HEADER, rows(how))
     ratios = [one.timing.ratio for one in measured]
     slower = [one for one in measured if one.timing.ratio < NEVER_SLOWER]
     print(

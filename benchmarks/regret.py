@@ -183,14 +183,7 @@ SUMMARY = (
 def main() -> None:
     how = _timing.settings(__doc__ or "")
     _timing.print_machine()
-    measured: list[Row] = []
-
-    def cells() -> Iterator[list[str]]:
-        for one in rows(how):
-            measured.append(one)
-            yield one.cells()
-
-    _timing.table(HEADER, cells())
+    measured: list[Row] = _timing.collected(HEADER, rows(how))
     print()
     _timing.table(SUMMARY, summary(measured))
     sys.exit(not all(one.agree for one in measured))

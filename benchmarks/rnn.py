@@ -157,14 +157,7 @@ def summary(measured: list[Row]) -> None:
 def main() -> None:
     how = _timing.settings(__doc__ or "")
     _timing.print_machine()
-    measured: list[Row] = []
-
-    def cells() -> Iterator[list[str]]:
-        for one in rows(how):
-            measured.append(one)
-            yield one.cells()
-
-    _timing.table(HEADER, cells())
+    measured: list[Row] = _timing.collected(HEADER, rows(how))
     summary(measured)
 
 

@@ -26,6 +26,7 @@ CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
 PAGES = [README, *sorted((CHECKOUT / "docs").glob("[!_]*/*.md"))]
 PAGES += sorted((CHECKOUT / "docs").glob("*.md"))
+LIBRARIES = ("equinox", "flax", "haiku", "optax", "orbax")
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 EXAMPLES = sorted((CHECKOUT / "notebooks" / "examples").glob("*.ipynb"))
 
@@ -79,7 +80,25 @@ def test_files_that_a_text_names_exist(path: Path):
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+
+
+def libraries_of(page: Path) -> list[str]:
+    """Other libraries that the code on a page imports."""
+    code = "\n".join(python_blocks(page))
+    return [name for name in LIBRARIES if re.search(rf"\bimport {name}\b", code)]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page, id=page.stem, marks=pytest.mark.oracles if libraries_of(page) else ()
+        )
+        for page in PAGES
+    ],
+)
 def test_every_python_block_of(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -89,13 +108,11 @@ def test_every_python_block_of(
     of other libraries that is only read stands in `{code-block}`.
     """
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
-    for library in ("equinox", "flax", "haiku", "optax", "orbax"):
-        if any(re.search(rf"\bimport {library}\b", block) for block in blocks):
-            pytest.importorskip(library)
+    for library in libraries_of(page):
+        pytest.importorskip(library, reason=f"shows {library}: extra oracles")
     session: dict[str, object] = {}
     unshown = None
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(python_blocks(page)):
         name = f"{page.stem} block {number}"
         if ">>>" not in block:
             with jax_as_it_comes():

@@ -2,10 +2,12 @@
 
 import ast
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from conftest import SLOW
 
 pytestmark = pytest.mark.any_jax
 
@@ -122,6 +124,30 @@ def test_files_and_functions_are_short():
         if size > 40
     }
     assert long == {"plot.py: save_forecast"}
+
+
+def test_what_needs_another_library_runs_where_that_is():
+    """`make test` skips it; `make test-rest` runs what is slow, or bears the mark."""
+    here = Path(__file__).parent
+    lost = []
+    for path in here.rglob("test_*.py"):
+        module = ast.parse(path.read_text())
+        marks = [node for node in module.body if "pytestmark" in ast.unparse(node)[:10]]
+        if path.relative_to(here).as_posix().startswith(SLOW) or _asks(marks):
+            continue
+        for node in module.body:
+            if _skips(node) and not _asks(getattr(node, "decorator_list", [])):
+                lost.append(f"{path.name}: {getattr(node, 'name', node.lineno)}")
+    assert not lost
+
+
+def _skips(node: ast.AST) -> bool:
+    calls = (n for n in ast.walk(node) if isinstance(n, ast.Attribute))
+    return any(call.attr == "importorskip" for call in calls)
+
+
+def _asks(nodes: Sequence[ast.AST]) -> bool:
+    return any("oracles" in ast.unparse(node) for node in nodes)
 
 
 def test_parameters_of_tests_have_names(request: pytest.FixtureRequest):

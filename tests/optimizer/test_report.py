@@ -116,8 +116,9 @@ def test_a_backward_loop_has_the_line_of_its_forward_loop():
     assert [loop.place for loop in found[:2]] == [loop.place for loop in found[2:]]
 
 
+@pytest.mark.oracles
 def test_the_line_is_the_users_and_not_a_librarys():
-    nn = pytest.importorskip("flax.linen")
+    nn = pytest.importorskip("flax.linen", reason="a layer of flax: extra oracles")
     layer = nn.RNN(nn.SimpleCell(4))
     rows = X.astype(jnp.float32)
     weights = layer.init(jax.random.key(0), rows)

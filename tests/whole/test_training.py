@@ -108,7 +108,9 @@ def test_going_on_after_pickling_is_as_not_stopping():
 
 
 def test_going_on_after_an_orbax_checkpoint_is_as_not_stopping(tmp_path):
-    checkpoints = pytest.importorskip("orbax.checkpoint")
+    checkpoints = pytest.importorskip(
+        "orbax.checkpoint", reason="checkpoints: extra oracles"
+    )
 
     trainer = Trainer.fresh()
     trainer.epochs(1)

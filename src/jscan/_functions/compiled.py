@@ -199,12 +199,10 @@ class Compiled:
             donation.check_alive(value, "its stored value", subject_of(variable))
         donation.check_alive(self._captured, "an array it closes over", owner)
         with signed(owner):
+            named = []
             for known, leaf in zip(self.inputs.arguments, leaves, strict=True):
                 check_there(known.name, leaf, known.sharding)
-            named = [
-                (known.name, leaf)
-                for known, leaf in zip(self.inputs.arguments, leaves, strict=True)
-            ]
+                named.append((known.name, leaf))
             named += [("an array it closes over", leaf) for leaf in self._captured]
             for variable, value in zip(self.reads, values, strict=True):
                 named += [(repr(variable), leaf) for leaf in jax.tree.leaves(value)]

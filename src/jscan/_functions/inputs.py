@@ -45,9 +45,7 @@ class Inputs:
     settings: Settings
     updated: tuple[SharedVariable, ...] = ()  # under some setting at least
     others: tuple[SharedVariable, ...] = ()  # which it only reads
-    captured: tuple[
-        Leaf, ...
-    ] = ()  # arrays it closes over, as its first trace met them
+    captured: tuple[Leaf, ...] = ()  # arrays it closes over, at its first trace
     searched: bool = False  # whether arrays that are not among those are constants
     joined: tuple[SharedVariable, ...] = ()  # which join the mesh of other inputs
     output_tree: Any = None  # what it returns, where `out_shardings` ask for that

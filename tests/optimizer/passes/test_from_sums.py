@@ -5,8 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from jscan import optimize
+from support.comparing import assert_close
 from support.optimizer.loops import check, loop_lengths, operations
 from support.optimizer.machines import SHIPPED, every_machine
 
@@ -48,9 +50,6 @@ FIRED = {
     "of two products": lambda w, h, x: (w[:, :, None] * (x + h[0])[None, :, None]).sum(
         (1, 2)
     ),
-    "of matrices": lambda w, h, x: (
-        (w[:, None, :] * (w + h[:, None])[None]).sum(2).sum(1)
-    ),
 }
 
 
@@ -63,6 +62,9 @@ def test_a_sum_of_products_is_a_product(name):
 
 
 REFUSED = {
+    "of matrices": lambda w, h, x: (
+        (w[:, None, :] * (w + h[:, None])[None]).sum(2).sum(1)
+    ),
     "an inner product": lambda w, h, x: (w[0] * (x + h[0])).sum() + h,
     "a batch": lambda w, h, x: (w * (w + h[:, None])).sum(1),
     "summed before": lambda w, h, x: (w[:, 0, None] * (x + h[0])[None]).sum(1),
@@ -84,6 +86,36 @@ def test_another_sum_stays(name):
     function = stepped(REFUSED[name])
     assert "dot_general" not in operations(optimize(function), W, X, Y)[1]
     check(function, W, X, Y, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rows", "columns"])
+def test_lanes_of_a_batch_stay_sums(name):
+    """They are as fast."""
+    function = jax.vmap(stepped(FIRED[name]), (None, 0, 0))
+    many = jnp.stack([X, 2 * X]), jnp.stack([Y, -Y])
+    assert "dot_general" not in operations(optimize(function), W, *many)[1]
+    check(function, W, *many, tolerance=1e-5)
+
+
+def test_in_shard_map():
+    """What varies from device to device, and what does not."""
+    mesh = jax.make_mesh((2,), ("a",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (P(), P("a"), P("a"))
+    both = jnp.concatenate([X, 2 * X]), jnp.concatenate([Y, -Y])
+
+    def on_each(function):
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("a"))
+
+    def slopes(function):
+        cost = lambda *args: (on_each(function)(*args) ** 2).sum()
+        return jax.grad(cost, (0, 1))
+
+    function = stepped(FIRED["rows"])
+    for change in (on_each, slopes):
+        plain, ours = jax.jit(change(function)), jax.jit(change(optimize(function)))
+        assert "dot_general" not in plain.lower(W, *both).as_text()
+        assert "dot_general" in ours.lower(W, *both).as_text()
+        assert_close(ours(W, *both), plain(W, *both), 1e-5)
 
 
 def outer(spread):

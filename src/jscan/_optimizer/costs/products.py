@@ -17,8 +17,8 @@ class ProductCosts(BatchCosts):
     """How the products of a step are written, and which are summed behind the loop.
 
     Attributes:
-        smallest_side: Rows, columns and numbers added up from which a sum of products
-            is written as a product of matrices; 0 if never.
+        smallest_side: Rows, and numbers added up for each, from which a matrix times a
+            vector that is written as a sum becomes a product; 0 if never.
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         fused_dot: Multiplications up to which such a sum may be fused with what reads

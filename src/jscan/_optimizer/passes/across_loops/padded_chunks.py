@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from jscan._base.kinds import counted
 from jscan._jax.equations import exchanged, splice, with_body
 from jscan._jax.jaxprs import is_variable, open_jaxpr, variable_like
 from jscan._jax.names import primitives
@@ -55,7 +56,7 @@ def run(flat: Flat, _: Context) -> Flat:
         if folded:
             new[id(loop)] = _padding_in_step(loop, folded)
             sources |= {id(rows.source) for rows in folded.values()}
-            text = f"{len(folded)} sequence(s) of one row are padded in the step"
+            text = f"{counted(len(folded), 'sequence')} of one row padded in the step"
             flat = flat.noted(loop, Note(True, text))
     if not new:
         return flat

@@ -1,7 +1,7 @@
 """small_dots, products written as sums: ``(W * h).sum(1)`` is ``W @ h``.
 
-XLA's CPU compiler adds up one number after the other where it has to run a sum of
-products; a product of matrices is 2 to 6 times as fast, and one of all steps much more.
+XLA's CPU compiler adds up one number after the other where it has to run such a sum;
+the product is 2 to 6 times as fast, and one of all steps much more.
 A product of what is spread along different axes, as `jnp.outer` writes it, becomes one
 where a carry adds it up: over all steps that is one product of matrices, too.
 """
@@ -90,11 +90,13 @@ def _product(
         return None
     free = [[a for a in one.axes if a not in both] for one in (left, right)]
     added = sorted(both)
-    sides = [*free, added] if summed else free
-    lengths = [math.prod(shape[axis] for axis in side) for side in sides]
-    if summed and not all(free):
-        lengths.remove(1)  # of a vector
-    if len(lengths) < 2 or min(lengths) < (least if summed else 2):
+    rows, columns, between = (
+        math.prod(shape[axis] for axis in side) for side in (*free, added)
+    )
+    is_large = min(between, rows * columns) >= least
+    # With several rows and columns, as in the lanes of a batch, sums are as fast.
+    is_of_vector = not all(free) and is_large
+    if not (is_of_vector if summed else min(rows, columns) > 1):
         return None
     order = np.argsort([*free[0], *free[1]])
 
