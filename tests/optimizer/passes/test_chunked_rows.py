@@ -169,5 +169,5 @@ def test_memory_of_many_levels():
 
 def test_the_report_says_so():
     text = str(explain(jax.grad(lambda w: long_loop(w, 64)))(WEIGHT))
-    assert "1 sequence(s) of one row are padded in the step" in text
+    assert "1 sequence of one row padded in the step" in text
     assert "only the last of 64 rows of float64[64] is kept" in text
