@@ -7,10 +7,10 @@ not, and why. `jscan.optimize` and `jscan.explain` do so for functions.
 from jscan._jax.marks import PLAIN, marked
 from jscan._optimizer.analysis.index import has_loops
 from jscan._optimizer.analysis.size import flops
-from jscan._optimizer.choices import make_options
+from jscan._optimizer.choices import make_options, planned
 from jscan._optimizer.entry import report, rewrite
 from jscan._optimizer.lowering import rewritten
-from jscan._optimizer.options import Options
+from jscan._optimizer.options import Options, Plan
 from jscan._optimizer.pipeline import storing_less
 from jscan._optimizer.record.names import STRETCHES
 from jscan._optimizer.reports.report import LoopReport, Report
@@ -24,12 +24,14 @@ __all__ = [
     "STRETCHES",
     "LoopReport",
     "Options",
+    "Plan",
     "Report",
     "enabled",
     "flops",
     "has_loops",
     "make_options",
     "marked",
+    "planned",
     "report",
     "rewrite",
     "rewritten",

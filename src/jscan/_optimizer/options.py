@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, cast
 
 from jscan._jax.marks import PLAIN
 from jscan._optimizer.costs.batches import DEFAULT_BUDGET
+
+Plan: TypeAlias = Literal["estimate", "measure"]
+DEFAULT_PLAN_MS = 10_000
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,20 @@ class Options:
         memory_budget: Bytes that one rewrite of one loop may add.
         unasked: Nobody asked for a rewrite, so that one is made only for devices on
             which its gains were measured.
+        plan: Who decides how a loop is written: `"estimate"` or `"measure"`.
+        plan_ms: Milliseconds that measuring may add to one compilation.
     """
 
     passes: frozenset[str] | None = None
     memory_budget: int = DEFAULT_BUDGET
     unasked: bool = False
+    plan: Plan = "estimate"
+    plan_ms: int = DEFAULT_PLAN_MS
+
+    @property
+    def measures(self) -> bool:
+        """Whether forms of a loop are timed."""
+        return self.plan == "measure"
 
     @property
     def name(self) -> str:
@@ -31,7 +44,10 @@ class Options:
         if self == Options(unasked=self.unasked):
             return label
         passes = "default" if self.passes is None else "+".join(sorted(self.passes))
-        return f"{label}__{passes}__{self.memory_budget}"
+        name = f"{label}__{passes}__{self.memory_budget}"
+        if self == replace(self, plan="estimate", plan_ms=DEFAULT_PLAN_MS):
+            return name
+        return f"{name}__{self.plan}__{self.plan_ms}__"
 
 
 def choices_of(name: str) -> Options | None:
@@ -45,4 +61,7 @@ def choices_of(name: str) -> Options | None:
     passes = None
     if rest[0] != "default":
         passes = frozenset(filter(None, rest[0].split("+")))
-    return replace(options, passes=passes, memory_budget=int(rest[1]))
+    options = replace(options, passes=passes, memory_budget=int(rest[1]))
+    if len(rest) == 2:
+        return options
+    return replace(options, plan=cast(Plan, rest[2]), plan_ms=int(rest[3]))

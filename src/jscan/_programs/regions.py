@@ -22,7 +22,15 @@ from jscan._base.types import Leaf
 from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
-from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked, storing_less
+from jscan._optimizer import (
+    PLAIN,
+    Options,
+    enabled,
+    has_loops,
+    marked,
+    planned,
+    storing_less,
+)
 from jscan._programs.program import Program
 
 UNASKED = Options(unasked=True)
@@ -48,7 +56,7 @@ def usual_options(optimized: bool) -> Options | None:
 
     By all rules that keep rounding close; `None` if the loop is never rewritten.
     """
-    return UNASKED if optimized and enabled() else None
+    return planned(UNASKED) if optimized and enabled() else None
 
 
 def run_region(

@@ -1,0 +1,29 @@
+"""Costs that lean to one side, for decisions that are close: measuring tries both."""
+
+from dataclasses import replace
+
+from jscan._optimizer.costs.machine import Machine
+
+
+def leaning(machine: Machine, which: str) -> Machine:
+    """The costs of a device, as if what a rule weighs were clearly worth it, or not."""
+    if which == "eager":
+        return replace(
+            machine,
+            batch_start=min(machine.batch_start, 1),  # 0 would move cheap work, too
+            whole_dot=(0, 0),
+            lone_dot=0,
+            full_rows=0,
+            joined_bytes=16 * machine.joined_bytes,
+            small_dot=4 * machine.small_dot,
+            small_sum=4 * machine.small_sum,
+        )
+    if which == "cautious":
+        return replace(
+            machine,
+            batch_start=8 * machine.batch_start,
+            joined_bytes=0,
+            small_dot=machine.small_dot // 4,
+            small_sum=machine.small_sum // 4,
+        )
+    return machine

@@ -1,0 +1,55 @@
+"""The forms in which a loop is tried: as the rules write it at other costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from jscan._optimizer.options import Options
+from jscan._optimizer.record.verdict import AS_WRITTEN, ESTIMATED
+from jscan._optimizer.rules import DEFAULT, RULE_NAMES
+
+_WITHOUT = " without "
+# These take work or memory away and nothing in return.
+_ALWAYS = ("merge", "save_memory")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to write a loop; its name says all of it.
+
+    Attributes:
+        leaning: The costs that the rules go by: see `costs/leanings.py`.
+        without: Rules that are switched off.
+    """
+
+    leaning: str
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def named(cls, name: str) -> Form:
+        """The form of a name."""
+        leaning, *without = name.split(_WITHOUT)
+        return cls(leaning, tuple(without))
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return _WITHOUT.join((self.leaning, *self.without))
+
+    def options(self, options: Options) -> Options:
+        """The caller's choices, by which this form is written."""
+        options = replace(options, plan="estimate")
+        if not self.without:
+            return options
+        asked = DEFAULT if options.passes is None else options.passes
+        rules = {name for name in RULE_NAMES if {name, name.partition(".")[0]} & asked}
+        return replace(options, passes=frozenset(rules) - {*self.without})
+
+    def fewer(self, fired: list[str]) -> list[Form]:
+        """The same, each time without one of the rules that changed the loop."""
+        rules = [r for r in dict.fromkeys(fired) if not r.startswith(_ALWAYS)]
+        return [replace(self, without=(*self.without, rule)) for rule in rules]
+
+
+WRITTEN, ESTIMATE = Form(AS_WRITTEN), Form(ESTIMATED)
+FIRST = (WRITTEN, ESTIMATE, Form("eager"), Form("cautious"))
