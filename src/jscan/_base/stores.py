@@ -50,19 +50,30 @@ def save(path: Path, made_for: Mapping[str, Any], data: Any) -> None:
         raise
 
 
-def load(path: Path, made_for: Mapping[str, Any]) -> tuple[Any, str | None]:
-    """What a file holds; or `None`, and why it is not used."""
+def read(path: Path) -> dict[str, Any] | None:
+    """What `save` wrote, as long as it is whole."""
     try:
         content = json.loads(path.read_text())
-        check, found = content.pop("check"), content["made for"]
-        whole = check == digest(content)
-    except FileNotFoundError:
-        return None, "there is none"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, "it cannot be read"
-    if not whole:
-        return None, "it is damaged"
+    except (OSError, ValueError):
+        return None
+    return content if is_whole(content) else None
+
+
+def is_whole(content: Any) -> bool:
+    """Whether `save` wrote this, and nobody changed it since."""
+    if not isinstance(content, dict) or not isinstance(content.get("made for"), dict):
+        return False
+    rest = {name: value for name, value in content.items() if name != "check"}
+    return "data" in rest and content.get("check") == digest(rest)
+
+
+def load(path: Path, made_for: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """What a file holds; or `None`, and why it is not used."""
+    content = read(path)
+    if content is None:
+        return None, "it is damaged" if path.exists() else "there is none"
     for name, wanted in made_for.items():
-        if found.get(name) != wanted:
-            return None, f"it was made for {name} {found.get(name)}, here is {wanted}"
+        found = content["made for"].get(name)
+        if found != wanted:
+            return None, f"it was made for {name} {found}, here is {wanted}"
     return content["data"], None

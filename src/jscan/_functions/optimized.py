@@ -7,6 +7,7 @@ shared variables or compiled functions; what a user hands over is made programs 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -39,6 +40,7 @@ def optimize(
     memory_budget: int | None = None,
     plan: Plan | None = None,
     plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> AnyFunction: ...
 
 
@@ -49,6 +51,7 @@ def optimize(
     memory_budget: int | None = None,
     plan: Plan | None = None,
     plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 
 
@@ -60,6 +63,7 @@ def optimize(
     memory_budget: int | None = None,
     plan: Plan | None = None,
     plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Make the `lax.scan` loops inside a function faster.
 
@@ -90,13 +94,18 @@ def optimize(
             out, the environment variable ``JSCAN_PLAN`` says it.
         plan_seconds: What measuring may add to one compilation, 10 by default. Loops
             for which nothing is left go by the estimate.
+        machine: The costs that the estimate goes by: a file that ``python -m jscan
+            calibrate`` wrote, or ``"calibrated"`` for the one it wrote for this machine
+            and these versions. Left out, ``JSCAN_MACHINE`` says it; without, costs that
+            jscan brings along. Those also count where a file is damaged or was written
+            elsewhere, and `explain` says so.
 
     Returns:
         A function with the signature of `fun`; of a `jscan.function` again one.
 
     Raises:
         ScanTypeError: Something that is no function, or passes that are no names.
-        ScanValueError: An unknown pass or plan, a negative budget.
+        ScanValueError: An unknown pass or plan, a negative budget, a missing file.
 
     Example:
         >>> import jax
@@ -108,7 +117,7 @@ def optimize(
         >>> jax.grad(jscan.optimize(total))(jnp.arange(4.0)).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    options = make_options(passes, memory_budget, plan, plan_seconds)
+    options = make_options(passes, memory_budget, plan, plan_seconds, machine)
     if fun is None:
         return functools.partial(
             optimize,
@@ -116,6 +125,7 @@ def optimize(
             memory_budget=memory_budget,
             plan=plan,
             plan_seconds=plan_seconds,
+            machine=machine,
         )
     _check_callable("optimize", fun)
     if isinstance(fun, Function):
@@ -155,6 +165,7 @@ def explain(
     memory_budget: int | None = None,
     plan: Plan | None = None,
     plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> Callable[P, Report]:
     """Say what `optimize` does to the loops of a function, and what not, and why.
 
@@ -165,6 +176,7 @@ def explain(
         memory_budget: As in `optimize`.
         plan: As in `optimize`; each `LoopReport.timing` says what was measured.
         plan_seconds: As in `optimize`.
+        machine: As in `optimize`; the end of the report names the costs that decided.
 
     Returns:
         A function of the same arguments that returns a `Report`. It compiles the
@@ -181,7 +193,7 @@ def explain(
         >>> jscan.explain(last)(jnp.ones(3)).loops[0].fired
         ('save_memory', 'unroll')
     """
-    options = make_options(passes, memory_budget, plan, plan_seconds)
+    options = make_options(passes, memory_budget, plan, plan_seconds, machine)
     _check_callable("explain", fun)
     numbers = Numbers()
 

@@ -20,6 +20,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@functools.cache
 def here() -> dict[str, Any]:
     """Times that were taken where this is another are worth nothing."""
     device = jax.devices()[0]
@@ -34,3 +35,9 @@ def here() -> dict[str, Any]:
         "cores": cores,
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def backend_of(platform: str | None = None) -> str:
+    """JAX's name of a platform that has another one in the compiler; or of this one."""
+    names = {"cuda": "gpu", "rocm": "gpu"}
+    return jax.default_backend() if platform is None else names.get(platform, platform)

@@ -7,6 +7,7 @@ from typing import Any
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._base.kinds import shown
 from jscan._optimizer.costs.batches import DEFAULT_BUDGET
+from jscan._optimizer.costs.tables import choose
 from jscan._optimizer.options import DEFAULT_PLAN_MS, Options
 from jscan._optimizer.rules import DEFAULT, PASS_NAMES, RULE_NAMES
 
@@ -18,6 +19,7 @@ def make_options(
     memory_budget: int | None = None,
     plan: Any = None,
     plan_seconds: Any = None,
+    machine: Any = None,
 ) -> Options:
     """Check and complete the arguments of `optimize`.
 
@@ -28,24 +30,29 @@ def make_options(
         memory_budget: Bytes; `None` for 32 MiB.
         plan: `"estimate"` or `"measure"`; `None` for what `JSCAN_PLAN` says.
         plan_seconds: Seconds; `None` for 10.
+        machine: A file, or `"calibrated"`; `None` for what `JSCAN_MACHINE` says.
 
     Raises:
-        ScanValueError: A name that no rule or plan bears, or a negative budget.
-        ScanTypeError: `passes` is no collection of names, or a budget no number.
+        ScanValueError: A name that no rule, plan or file bears, or a negative budget.
+        ScanTypeError: `passes` is no collection of names, the budget no number, or
+            `machine` no path.
     """
     options = Options(_names(passes), _budget(memory_budget))
-    return planned(options, plan, plan_seconds)
+    return chosen(options, plan, plan_seconds, machine)
 
 
-def planned(options: Options, plan: Any = None, seconds: Any = None) -> Options:
-    """The choices with a plan: of the caller, or else of the environment."""
-    place = "plan"
-    if plan is None:
-        place, plan = (
-            "the environment variable JSCAN_PLAN",
-            os.environ.get("JSCAN_PLAN"),
-        )
-    if plan not in (None, "", "estimate", "measure"):
+def chosen(
+    options: Options, plan: Any = None, seconds: Any = None, machine: Any = None
+) -> Options:
+    """The choices with a plan and a table: of the caller, or else of the environment.
+
+    Raises:
+        ScanValueError: No plan of that name, less than no seconds, or no such file.
+        ScanTypeError: A table that is no file.
+    """
+    options = replace(options, machine=choose(machine))
+    plan, place = (plan, "plan") if plan is not None else _of_environment()
+    if plan not in ("estimate", "measure"):
         raise ScanValueError(
             place,
             needed="'estimate' or 'measure'",
@@ -54,9 +61,13 @@ def planned(options: Options, plan: Any = None, seconds: Any = None) -> Options:
             owner=_SUBJECT,
         )
     milliseconds = DEFAULT_PLAN_MS if seconds is None else _milliseconds(seconds)
-    if plan != "measure":
+    if plan == "estimate":
         return options
     return replace(options, plan=plan, plan_ms=milliseconds)
+
+
+def _of_environment() -> tuple[str, str]:
+    return os.environ.get("JSCAN_PLAN") or "estimate", "the variable JSCAN_PLAN"
 
 
 def _milliseconds(seconds: Any) -> int:

@@ -19,6 +19,7 @@ from jscan._optimizer.analysis.placement import (
 )
 from jscan._optimizer.analysis.size import measure
 from jscan._optimizer.costs.machines import is_measured
+from jscan._optimizer.costs.tables import table_name
 from jscan._optimizer.options import Options
 from jscan._optimizer.planning.timing import Budget
 from jscan._optimizer.program.session import Record, Session
@@ -115,7 +116,8 @@ def report(
         memory = analyses[0].temp_size_in_bytes, analyses[1].temp_size_in_bytes
     seconds, others = dict(session.context.seconds), _others(opened, bool(loops))
     runs = Runs(programs, operands, bool(opened.effects))
-    return Report(loops, memory, failed, seconds, others, _runs=runs)
+    costs = table_name(options.machine)
+    return Report(loops, memory, failed, seconds, others, costs=costs, _runs=runs)
 
 
 def _loop_report(position: int, loop: Record) -> LoopReport:

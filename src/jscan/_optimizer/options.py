@@ -24,6 +24,7 @@ class Options:
             which its gains were measured.
         plan: Who decides how a loop is written: `"estimate"` or `"measure"`.
         plan_ms: Milliseconds that measuring may add to one compilation.
+        machine: The digest of a table of costs: see `costs/tables.py`.
     """
 
     passes: frozenset[str] | None = None
@@ -31,6 +32,7 @@ class Options:
     unasked: bool = False
     plan: Plan = "estimate"
     plan_ms: int = DEFAULT_PLAN_MS
+    machine: str = ""
 
     @property
     def measures(self) -> bool:
@@ -45,9 +47,9 @@ class Options:
             return label
         passes = "default" if self.passes is None else "+".join(sorted(self.passes))
         name = f"{label}__{passes}__{self.memory_budget}"
-        if self == replace(self, plan="estimate", plan_ms=DEFAULT_PLAN_MS):
+        if self == Options(self.passes, self.memory_budget, self.unasked):
             return name
-        return f"{name}__{self.plan}__{self.plan_ms}__"
+        return f"{name}__{self.plan}__{self.plan_ms}__{self.machine}"
 
 
 def choices_of(name: str) -> Options | None:
@@ -64,4 +66,5 @@ def choices_of(name: str) -> Options | None:
     options = replace(options, passes=passes, memory_budget=int(rest[1]))
     if len(rest) == 2:
         return options
-    return replace(options, plan=cast(Plan, rest[2]), plan_ms=int(rest[3]))
+    plan, milliseconds, machine = cast(Plan, rest[2]), int(rest[3]), rest[4]
+    return replace(options, plan=plan, plan_ms=milliseconds, machine=machine)

@@ -25,10 +25,11 @@ from jscan._jax.types import is_traced
 from jscan._optimizer import (
     PLAIN,
     Options,
+    chosen,
     enabled,
     has_loops,
     marked,
-    planned,
+    plans,
     storing_less,
 )
 from jscan._programs.program import Program
@@ -56,7 +57,9 @@ def usual_options(optimized: bool) -> Options | None:
 
     By all rules that keep rounding close; `None` if the loop is never rewritten.
     """
-    return planned(UNASKED) if optimized and enabled() else None
+    if not optimized or not enabled():
+        return None
+    return chosen(UNASKED) if plans() else UNASKED
 
 
 def run_region(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import jscan
+from jscan.__main__ import main
 from jscan._base.stores import load, save
 from jscan._optimizer.planning import wisdom as book
 from jscan._optimizer.record.verdict import Verdict
@@ -174,3 +175,35 @@ def test_a_verdict_in_words():
     known = Verdict("eager", {"as written": 2.0, "eager": 1.0}, remembered=True)
     assert known.gain == 2
     assert str(known).startswith("measured: 2 s as written, 1 s eager, 2.00x as fast")
+
+
+def test_wisdom_goes_from_one_folder_to_another(tmp_path, wisdom, capsys):
+    measured()
+    file = tmp_path / "wisdom.json"
+    main(["wisdom", "export", str(file)])
+    main(["wisdom", "forget"])
+    assert not list(wisdom.iterdir())
+    jscan.clear_caches()
+    main(["wisdom", "import", str(file)])
+    timing, races = measured()
+    assert not races
+    assert timing.remembered
+    told = capsys.readouterr().out
+    assert [line.split(",")[0][:6] for line in told.splitlines()] == ["1 loop"] * 3
+
+
+def test_only_whole_files_are_taken(tmp_path, wisdom):
+    measured()
+    (known,) = wisdom.iterdir()
+    entry = json.loads(known.read_text())
+    entry["data"]["form"] = "eager"
+    entries = {known.stem: entry, "../../outside": json.loads(known.read_text())}
+    book.forget()
+    file = tmp_path / "wisdom.json"
+    save(file, {}, entries)
+    main(["wisdom", "import", str(file)])
+    assert not list(tmp_path.rglob("*outside*"))
+    assert not list(wisdom.iterdir())
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(SystemExit, match="is not used: it is damaged"):
+        main(["wisdom", "import", str(file)])

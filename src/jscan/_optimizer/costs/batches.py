@@ -12,6 +12,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_expensive,
 )
+from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
 
 MEBIBYTE = 2**20
 DEFAULT_BUDGET = 32 * MEBIBYTE
@@ -66,12 +67,14 @@ class BatchCosts:
             they stay up to so many multiplications together: the step is one short
             function with them as without.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
+        speeds: What was measured on the machine at hand.
     """
 
     batch_start: int = 0
     whole_dot: tuple[int, int] = (0, 0)
     lone_dot: int = 0
     drawn_number: float = 0.0
+    speeds: Speeds = AS_SHIPPED
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -115,10 +118,13 @@ class BatchCosts:
         at each call: to cross the limit makes the rows below it slower as well.
         """
         before, after = (size if size > DEFAULT_BUDGET else 0 for size in sizes)
-        return _FAULTING_BYTE * (after - before)
+        return self.speeds.memory * _FAULTING_BYTE * (after - before)
 
     def saved_nanoseconds(self, equation: Any) -> float:
         """About what one step saves if the equation is done for all steps at once."""
+        return self.speeds.of(equation.primitive.name) * self._saved(equation)
+
+    def _saved(self, equation: Any) -> float:
         name = equation.primitive.name
         elements = _elements(equation.outvars)
         if name in INDEXED or name.startswith("scatter"):
@@ -127,6 +133,7 @@ class BatchCosts:
             return self._saved_by_dot(dot_sizes(equation))
         if name in TRANSCENDENTAL:
             narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
+            narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
             return elements * (narrow if elements < _VECTOR_ROW else wide)
         if name in RANDOM:
             return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)

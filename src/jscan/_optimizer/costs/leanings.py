@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from jscan._optimizer.costs.machine import Machine
 
+_NONE = Machine()
+
 
 def leaning(machine: Machine, which: str) -> Machine:
     """The costs of a device, as if what a rule weighs were clearly worth it, or not."""
@@ -11,9 +13,9 @@ def leaning(machine: Machine, which: str) -> Machine:
         return replace(
             machine,
             batch_start=min(machine.batch_start, 1),  # 0 would move cheap work, too
-            whole_dot=(0, 0),
-            lone_dot=0,
-            full_rows=0,
+            whole_dot=_NONE.whole_dot,
+            lone_dot=_NONE.lone_dot,
+            full_rows=_NONE.full_rows,
             joined_bytes=16 * machine.joined_bytes,
             small_dot=4 * machine.small_dot,
             small_sum=4 * machine.small_sum,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jscan._jax.equations import free_variables, needed, program
+from jscan._jax.here import backend_of
 from jscan._jax.jaxprs import every_equation, is_variable, mesh_of, number_of_bytes
 from jscan._jax.names import ClosedJaxpr, ShapedArray
 from jscan._jax.operations import MOVES_DATA, REDUCTIONS, is_elementwise
@@ -25,7 +26,6 @@ _UNKNOWN = {
     "cond": "which branch a step takes depends on values",
     "ffi_call": "a step calls foreign code",
 }
-_BACKENDS = {"cuda": "gpu", "rocm": "gpu"}  # by the compiler's name of a platform
 _DEVICES = "it runs on several devices"
 
 
@@ -83,7 +83,7 @@ def refusal(part: Alone, platform: str, *, is_split: bool) -> str | None:
     """Why a loop is not run alone, on other values of the same types; or `None`."""
     if jax.process_count() > 1:
         return "several processes run the program, and have to run the same"
-    if _BACKENDS.get(platform, platform) != jax.default_backend():
+    if backend_of(platform) != backend_of():
         return f"it is compiled for {platform}, and programs run elsewhere here"
     types = [v.aval for v in (*part.inputs, *part.outputs)]
     ambient = jax.sharding.get_abstract_mesh()

@@ -103,11 +103,15 @@ def seconds_of(program: Any, operands: Sequence[Any]) -> float:
 
 
 def race(
-    programs: Mapping[str, Any], operands: Sequence[Any], seconds: float
+    programs: Mapping[str, Any],
+    operands: Sequence[Any],
+    seconds: float,
+    far: float = _FAR,
 ) -> dict[str, float]:
     """Lower quartiles of runs in turns, so that what disturbs one meets all of them.
 
-    Each runs at least twice, the first time not counted.
+    Each runs at least twice, the first time not counted; after a few turns only those
+    go on that take less than `far` times the least.
     """
     end = time.perf_counter() + seconds
     for program in programs.values():
@@ -121,7 +125,7 @@ def race(
             break
         if turn == _FEW:
             best = min(map(_quartile, taken.values()))
-            near = [n for n in running if _quartile(taken[n]) < _FAR * best]
+            near = [n for n in running if _quartile(taken[n]) < far * best]
             running = {name: running[name] for name in near}
     return {name: _quartile(times) for name, times in taken.items()}
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from jscan._base.caches import Cache
-from jscan._base.stores import cache_folder, digest, load, save
+from jscan._base.stores import cache_folder, digest, is_whole, load, read, save
 from jscan._jax.here import here
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.verdict import AS_WRITTEN, Verdict
 
 _known: Cache[Verdict] = Cache()
+_NAME = re.compile(r"[0-9a-f]{32}")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
@@ -69,3 +70,35 @@ def remember(key: str, verdict: Verdict) -> None:
         data["stopped"] = verdict.stopped
     with contextlib.suppress(OSError):
         save(folder() / f"{key}.json", here(), data)
+
+
+def files() -> list[Path]:
+    """What is known on disk, a file for each loop."""
+    return sorted(folder().glob("*.json"))
+
+
+def export(path: Path) -> int:
+    """Write all that is known into one file; how many loops that are.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    known = {file.stem: content for file in files() if (content := read(file))}
+    save(path, {}, known)
+    return len(known)
+
+
+def bring(path: Path) -> tuple[int, str | None]:
+    """Add what another folder knew: how many loops; or why the file is not used."""
+    data, why = load(path, {})
+    whole = {} if why or not isinstance(data, dict) else data
+    for name, content in whole.items():
+        if _NAME.fullmatch(name) and is_whole(content):
+            save(folder() / f"{name}.json", content["made for"], content["data"])
+    return len(whole), why
+
+
+def forget() -> None:
+    """Remove all that is known on disk."""
+    for file in files():
+        file.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from jscan._optimizer.costs.leanings import leaning
 from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.costs.machines import machine_for
+from jscan._optimizer.costs.tables import machine_by
 from jscan._optimizer.options import Options
 
 
@@ -57,7 +57,7 @@ class Context:
     @property
     def machine(self) -> Machine:
         """The cost constants of the platform."""
-        return leaning(machine_for(self.platform), self.leaning)
+        return leaning(machine_by(self.platform, self.options.machine), self.leaning)
 
     @property
     def budget(self) -> int:

@@ -115,6 +115,7 @@ class Report:
         remark: What other loops the program has, and why they are not listed.
         times: Seconds that a call takes, before and after, once `measure` was asked.
         untimed: Why `measure` could not tell.
+        costs: The table of costs by which the estimate decided.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -135,6 +136,7 @@ class Report:
     remark: str | None = None
     times: tuple[float, float] | None = None
     untimed: str | None = None
+    costs: str = ""
     _runs: Runs | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> LoopReport:
@@ -218,7 +220,8 @@ class Report:
             return []
         most = max(self.seconds, key=self.seconds.__getitem__)
         whole, part = map(as_seconds, (sum(self.seconds.values()), self.seconds[most]))
-        return [f"time of the rules: {whole}, of which {most} took {part}"]
+        text = f"time of the rules: {whole}, of which {most} took {part}"
+        return [f"{text}; costs of {self.costs}" if self.costs else text]
 
     def plot(self) -> Any:
         """Draw the time of a call and its temporary memory, before and after.
