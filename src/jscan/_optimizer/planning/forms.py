@@ -9,8 +9,8 @@ from jscan._optimizer.record.verdict import AS_WRITTEN, ESTIMATED
 from jscan._optimizer.rules import DEFAULT, RULE_NAMES
 
 _WITHOUT = " without "
-# These take work or memory away and nothing in return.
-_ALWAYS = ("merge", "save_memory")
+# These take work or memory away for nothing, or prepare what others do.
+_ALWAYS = ("merge", "save_memory", "hoist.constants", "hoist.return_pieces")
 
 
 @dataclass(frozen=True)
