@@ -10,7 +10,7 @@ from fuzz import optimizer
 from fuzz.choices import Choices
 from jscan._optimizer.planning import planner
 
-PROGRAMS, GROUPS = 32, 4
+PROGRAMS, GROUPS = 40, 4
 
 
 def draw(programs, operands, seconds):

@@ -192,5 +192,5 @@ def test_where_nothing_is_weighed(capsys):
         dataclasses.replace(calibrate.machine_for("cpu"), batch_start=0)
     ):
         calibrate.calibrate()
-    assert "no cost to weigh" in capsys.readouterr().out
+    assert "nothing has to be weighed" in capsys.readouterr().out
     assert not calibrated_file().exists()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jscan._jax.equations import free_variables, needed, program
 from jscan._jax.here import backend_of
@@ -85,12 +86,14 @@ def refusal(part: Alone, platform: str, *, is_split: bool) -> str | None:
         return "several processes run the program, and have to run the same"
     if backend_of(platform) != backend_of():
         return f"it is compiled for {platform}, and programs run elsewhere here"
+    if all(e.params.get("length", 0) < 2 for e in part.equations):
+        return "a loop of one step is left alone"
     types = [v.aval for v in (*part.inputs, *part.outputs)]
     ambient = jax.sharding.get_abstract_mesh()
     if is_split or mesh_of(types) is not None or not ambient.empty:
         return _DEVICES
-    if not all(isinstance(aval, ShapedArray) for aval in types):
-        return "it reads or writes what is no array"
+    if not all(map(_can_be_made_up, types)):
+        return "it reads or writes what is no array of numbers or keys"
     inside = [e for equation in part.equations for e in every_equation(equation)]
     if reason := next(_obstacles(inside), None):
         return reason
@@ -99,6 +102,13 @@ def refusal(part: Alone, platform: str, *, is_split: bool) -> str | None:
     if size > LARGEST:
         return f"its arrays take {size} bytes, measured are up to {LARGEST}"
     return None
+
+
+def _can_be_made_up(aval: Any) -> bool:
+    if not isinstance(aval, ShapedArray) or aval.dtype == jax.dtypes.float0:
+        return False
+    extended = jnp.issubdtype(aval.dtype, jax.dtypes.extended)
+    return not extended or jnp.issubdtype(aval.dtype, jax.dtypes.prng_key)
 
 
 def _obstacles(equations: Sequence[Any]) -> Iterator[str]:

@@ -21,7 +21,6 @@ from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.verdict import Verdict
 
 _CLEARLY = 0.97  # of the time of what the estimate chose, and another form is kept
-_RACE = 0.4  # seconds at most
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def plan(
         return known
     if budget.is_over or least_seconds(part) > budget.left / 4:
         return Verdict(why=f"it might take more than the {budget.seconds:g} s allowed")
-    with budget.taking(), apart():
+    with budget.taking():
         search = _Search(part, write, Budget(budget.left))
         search.run()
     stopped = budget.seconds if search.budget.is_over else None
@@ -62,7 +61,8 @@ class _Search:
         self, part: Alone, write: Callable[[Form], Written], budget: Budget
     ) -> None:
         self.write, self.budget = write, budget
-        self.operands = operands_for(avals_of(part.inputs))
+        with apart():
+            self.operands = operands_for(avals_of(part.inputs))
         self.texts: set[str] = set()
         self.forms: dict[str, Written] = {}
         self.programs: dict[str, Any] = {}
@@ -93,11 +93,10 @@ class _Search:
                 fresh += self._enter(form)
         if not fresh:
             return
-        beside = {WRITTEN.name, self.best()} if self.times else {}
+        beside = [WRITTEN.name, self.best()] if self.times else []
         programs = {name: self.programs[name] for name in (*beside, *fresh)}
-        share = min(_RACE, max(0.0, self.budget.left) / 2)
-        with self.budget.taking():
-            self.times |= race(programs, self.operands, share)
+        with self.budget.taking(), apart():
+            self.times |= race(programs, self.operands, self.budget.left / 2)
         self.times.setdefault(ESTIMATE.name, self.times[WRITTEN.name])
 
     def _enter(self, form: Form) -> list[str]:

@@ -18,6 +18,7 @@ from jscan._jax.marks import marked
 _ROUNDS = 100  # at most
 _FEW = 3  # after so many, what is far behind is timed no more
 _FAR = 1.5
+_ENOUGH = 0.4  # seconds of a race that has had its few turns
 
 
 @dataclass
@@ -52,7 +53,10 @@ class Budget:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Where programs run at once although the code stands in a trace."""
+    """Where programs run at once although the code stands in a trace.
+
+    What is traced here would hold as constants what it computes of nothing.
+    """
     with (
         jax.ensure_compile_time_eval(),
         jax.transfer_guard("allow"),
@@ -106,28 +110,32 @@ def race(
     programs: Mapping[str, Any],
     operands: Sequence[Any],
     seconds: float,
-    far: float = _FAR,
+    *,
+    whole: bool = False,
 ) -> dict[str, float]:
     """Lower quartiles of runs in turns, so that what disturbs one meets all of them.
 
-    Each runs at least twice, the first time not counted; after a few turns only those
-    go on that take less than `far` times the least.
+    The first run of each counts only if there is no time for more; of long programs
+    none but the first two may be run. What is far behind after a few turns does not
+    go on. In a `whole` race all are run, to its end.
     """
-    end = time.perf_counter() + seconds
-    for program in programs.values():
-        seconds_of(program, operands)
-    taken: dict[str, list[float]] = {name: [] for name in programs}
-    running = dict(programs)
+    start = time.perf_counter()
+    passed = lambda: time.perf_counter() - start
+    first: dict[str, float] = {}
+    for name, program in programs.items():
+        if whole or len(first) < 2 or passed() < seconds:
+            first[name] = seconds_of(program, operands)
+    taken: dict[str, list[float]] = {name: [] for name in first}
+    running = list(first)
     for turn in range(_ROUNDS):
-        for name, program in running.items():
-            taken[name].append(seconds_of(program, operands))
-        if time.perf_counter() > end:
+        if passed() > (_ENOUGH if turn > _FEW else seconds):
             break
-        if turn == _FEW:
+        for name in running:
+            taken[name].append(seconds_of(programs[name], operands))
+        if turn == _FEW and not whole:
             best = min(map(_quartile, taken.values()))
-            near = [n for n in running if _quartile(taken[n]) < far * best]
-            running = {name: running[name] for name in near}
-    return {name: _quartile(times) for name, times in taken.items()}
+            running = [n for n in running if _quartile(taken[n]) < _FAR * best]
+    return {name: _quartile(taken[name] or [first[name]]) for name in first}
 
 
 def _quartile(times: list[float]) -> float:
