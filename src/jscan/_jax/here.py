@@ -1,6 +1,5 @@
 """What times depend on: versions, the device and its cores."""
 
-import functools
 import os
 import platform
 import sys
@@ -9,8 +8,9 @@ from typing import Any
 
 import jax
 
+from jscan._base.caches import cached
 
-@functools.cache
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
@@ -20,7 +20,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-@functools.cache
+@cached
 def here() -> dict[str, Any]:
     """Times that were taken where this is another are worth nothing."""
     device = jax.devices()[0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from jscan._optimizer import rules
 from jscan._optimizer.options import Options
 from jscan._optimizer.record.verdict import AS_WRITTEN, ESTIMATED
-from jscan._optimizer.rules import DEFAULT, RULE_NAMES
 
 _WITHOUT = " without "
 # These take work or memory away for nothing, or prepare what others do.
@@ -41,14 +41,14 @@ class Form:
         options = replace(options, plan="estimate")
         if not self.without:
             return options
-        asked = DEFAULT if options.passes is None else options.passes
-        rules = {name for name in RULE_NAMES if {name, name.partition(".")[0]} & asked}
-        return replace(options, passes=frozenset(rules) - {*self.without})
+        asked = rules.DEFAULT if options.passes is None else options.passes
+        names = (n for n in rules.RULE_NAMES if {n, n.partition(".")[0]} & asked)
+        return replace(options, passes=frozenset(names) - {*self.without})
 
     def fewer(self, fired: list[str]) -> list[Form]:
         """The same, each time without one of the rules that changed the loop."""
-        rules = [r for r in dict.fromkeys(fired) if not r.startswith(_ALWAYS)]
-        return [replace(self, without=(*self.without, rule)) for rule in rules]
+        names = [n for n in dict.fromkeys(fired) if not n.startswith(_ALWAYS)]
+        return [replace(self, without=(*self.without, name)) for name in names]
 
 
 WRITTEN, ESTIMATE = Form(AS_WRITTEN), Form(ESTIMATED)
