@@ -77,10 +77,12 @@ def optimize(
             random streams; put `optimize` around a `jscan.function` for that.
         passes: Names of the passes to run: ``"merge"``, ``"save_memory"``,
             ``"hoist"``, ``"accumulate"``, ``"vectorise"``, ``"sink"``,
-            ``"small_dots"``, ``"unroll"``, ``"associate"``; or ``"default"`` for all
-            but the last, which makes an associative scan of a linear recurrence: on a
-            GPU much faster, with other rounding. ``"default+associate"`` adds it. Of
-            two calls, one inside the other, the outer counts.
+            ``"small_dots"``, ``"unroll"``, ``"associate"``, ``"regroup"``; or
+            ``"default"`` for all but the last two, which round otherwise and run
+            when asked for, as in ``"default+regroup"``: `associate` makes an
+            associative scan of a linear recurrence, on a GPU much faster; `regroup`
+            multiplies two constants by each other once where a step multiplies by one
+            and then by the other. Of two calls, one inside the other, the outer counts.
         memory_budget: Bytes one rewrite may add; 32 MiB by default.
 
     Returns:

@@ -5,7 +5,7 @@ loops on the record (`Loop`) of one after the other; rules for derivatives on a 
 that may be differentiated yet.
 """
 
-from jscan._optimizer.passes import associate, sink, unroll, vectorise
+from jscan._optimizer.passes import associate, regroup, sink, unroll, vectorise
 from jscan._optimizer.passes.accumulate import in_place, sums_out
 from jscan._optimizer.passes.across_loops import (
     padded_chunks,
@@ -96,6 +96,14 @@ LOOP_RULES = (
         constants.hoist_constants,
         "before the rules that ask whether a weight is constant: its preparation "
         "(a reshape, a transpose) may happen in the step",
+    ),
+    Rule(
+        "regroup",
+        regroup.run,
+        "behind the rule that says what is constant, and before that comes again",
+        otherwise=regroup.suggest,
+        mixes=True,
+        opt_in=True,
     ),
     Rule(
         "vectorise",

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.operations import DotSizes, dot_sizes
-from jscan._optimizer.costs.batches import ADDED_ELEMENT, MULTIPLICATION, BatchCosts
+from jscan._optimizer.costs.batches import BatchCosts
+from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _INNER_PRODUCT = 500.0
