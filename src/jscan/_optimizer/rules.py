@@ -6,7 +6,7 @@ that may be differentiated yet.
 """
 
 from jscan._optimizer.passes import associate, regroup, sink, unroll, vectorise
-from jscan._optimizer.passes.accumulate import in_place, sums_out
+from jscan._optimizer.passes.accumulate import in_place, linear, sums_out
 from jscan._optimizer.passes.across_loops import (
     padded_chunks,
     recomputed_rows,
@@ -131,6 +131,12 @@ LOOP_RULES = (
         "accumulate.sums_out",
         sums_out.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
+    ),
+    Rule(
+        "accumulate.linear",
+        linear.run,
+        "behind it: of sums that leave as they are, products are no part any more",
+        mixes=True,
     ),
     Rule("accumulate.in_place", in_place.run, "for the sums that stay in the loop"),
     Rule(

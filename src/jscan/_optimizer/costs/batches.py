@@ -70,7 +70,7 @@ class BatchCosts(Savings):
         length: int,
         extra: float = 0,
         *,
-        step: Iterable[Any] = (),
+        step: Sequence[Any] = (),
         held: int = 0,
         new: int = 0,
     ) -> str | None:
@@ -99,24 +99,19 @@ class BatchCosts(Savings):
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
-    def freed(self, before: Iterable[Any], after: Iterable[Any]) -> float:
+    def freed(self, before: Sequence[Any], after: Sequence[Any]) -> float:
         """About what one step saves besides if it becomes one function of machine code.
 
         Given are its equations as they are, and those that stay.
         """
-        becomes = not self._is_function(before) and self._is_function(after)
-        return self.called_step if becomes else 0.0
+        calls = _read_by_products(before) > self.function_bytes
+        called = calls and self._is_function(after)
+        return self.called_step if called and not _has_opaque(before) else 0.0
 
-    def _is_function(self, equations: Iterable[Any]) -> bool:
+    def _is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""
-        read = 0
-        for equation in equations:
-            name = equation.primitive.name
-            if name == "dot_general":
-                read += sum(map(number_of_bytes, equation.invars))
-            elif name not in TRANSCENDENTAL | RANDOM and is_expensive(equation):
-                return False
-        return read <= self.function_bytes
+        is_small = _read_by_products(equations) <= self.function_bytes
+        return is_small and not _has_opaque(equations)
 
     def _is_threaded(self, equation: Any, length: int) -> bool:
         """Whether an operation on all steps wakes threads, where it need not pay."""
@@ -169,3 +164,15 @@ class BatchCosts(Savings):
 
 def _is_of_vector(equation: Any) -> bool:
     return equation.primitive.name == "dot_general" and dot_sizes(equation).is_of_vector
+
+
+def _read_by_products(equations: Iterable[Any]) -> int:
+    products = (e for e in equations if e.primitive.name == "dot_general")
+    return sum(number_of_bytes(atom) for e in products for atom in e.invars)
+
+
+def _has_opaque(equations: Iterable[Any]) -> bool:
+    """Whether one does what is neither arithmetic nor a product, like a sort."""
+    known = {"dot_general", *TRANSCENDENTAL, *RANDOM}
+    names = (e.primitive.name for e in equations if is_expensive(e))
+    return any(name not in known for name in names)
