@@ -128,15 +128,15 @@ LOOP_RULES = (
         "again: cutting the weights made new work on constants",
     ),
     Rule(
+        "accumulate.linear",
+        linear.run,
+        "before it: what is added up then may be a product to take out whole",
+        mixes=True,
+    ),
+    Rule(
         "accumulate.sums_out",
         sums_out.run,
         "before sink: the sums it takes out decide which rows are stacked anyway",
-    ),
-    Rule(
-        "accumulate.linear",
-        linear.run,
-        "behind it: of sums that leave as they are, products are no part any more",
-        mixes=True,
     ),
     Rule("accumulate.in_place", in_place.run, "for the sums that stay in the loop"),
     Rule(

@@ -1,4 +1,4 @@
-"""accumulate: products with constants are taken of a sum, not at each step."""
+"""accumulate: linear functions are taken of a sum, not at each step."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ from jscan import explain, optimize
 from support.comparing import assert_close
 from support.optimizer.loops import check, operations
 
-FIRED = "with a constant taken of a sum"
+FIRED = "taken of a sum, not in each step"
 KEYS = jax.random.split(jax.random.key(0), 4)
-WIDE, KEPT, STEPS = 6, 4, 9
+WIDE, KEPT, STEPS = 8, 4, 9
 U = jax.random.normal(KEYS[0], (WIDE, WIDE)) / 2
 W = jax.random.normal(KEYS[1], (WIDE, WIDE)) / 2
 K = jax.random.normal(KEYS[2], (KEPT, WIDE))
@@ -40,9 +40,11 @@ MADE = {
     "attention": attend,
     "on the right": lambda s, U, W, K: s + ((U @ W) * s[None]).sum(1),
     "transposed": lambda s, U, W, K: s @ (K @ U).T @ K,
-    "moved about": lambda s, U, W, K: s + ((W @ U)[::-1].reshape(4, 9) * s[0]).sum(),
+    "moved about": lambda s, U, W, K: s + ((W @ U)[::-1].reshape(4, 16) * s[0]).sum(),
     "twice": lambda s, U, W, K: s @ (U @ W) + (W @ U) @ s,
     "of a sum with rows": lambda s, U, W, K: s + jnp.outer(s, s) @ (W @ U) @ s,
+    "softmax": lambda s, U, W, K: (s @ jax.nn.softmax(U, 1)) * jnp.exp(s),
+    "scaled": lambda s, U, W, K: s + (U / jnp.sqrt((U**2).sum(1, keepdims=True))) @ s,
     "in turn": lambda s, U, W, K: s * jnp.sin(s @ (U @ W @ U)),
 }
 
@@ -104,23 +106,23 @@ def added(term, rows=False):
             total = total + term(s, total)
             return (new, total), total if rows else None
 
-        return jax.lax.scan(step, (start, jnp.zeros(KEPT)), None, length=STEPS)
+        return jax.lax.scan(step, (start, jnp.zeros(WIDE)), None, length=STEPS)
 
     return run
 
 
 def test_forward():
-    run = added(lambda s, _: K @ s)
+    run = added(lambda s, _: U @ s)
     assert FIRED in str(explain(run)(START))
     assert_close(jax.jit(optimize(run))(START), run(START))
 
 
 STAYS = {
-    "rows are read": added(lambda s, _: K @ s, rows=True),
-    "the sum is read": added(lambda s, total: K @ s * total.sum()),
-    "not linear": added(lambda s, _: jnp.tanh(K @ s)),
-    "both change": added(lambda s, _: jnp.outer(s[:KEPT], s) @ s),
-    "added twice": added(lambda s, _: (t := K @ s) + t),
+    "rows are read": added(lambda s, _: U @ s, rows=True),
+    "the sum is read": added(lambda s, total: U @ s * total.sum()),
+    "not linear": added(lambda s, _: jnp.tanh(U @ s)),
+    "both change": added(lambda s, _: jnp.outer(s, s) @ s),
+    "added twice": added(lambda s, _: (t := U @ s) + t),
 }
 
 
