@@ -44,7 +44,6 @@ class BatchCosts(Savings):
         called_step: Nanoseconds of a step that is not one function of machine code, but
             calls for its operations; 0 if steps are never one function.
         function_bytes: Bytes that the products of a step may read for it to be one.
-        calls_products: Whether a product with a vector is a call in such a step, too.
         lone_dot: If all that could leave a loop are one or two products with a vector,
             they stay up to so many multiplications together, for a narrow row and for
             a wide one: the step is one short function with them as without.
@@ -55,7 +54,6 @@ class BatchCosts(Savings):
     threaded_elements: int = 0
     called_step: float = 0.0
     function_bytes: int = 0
-    calls_products: bool = True
     lone_dot: tuple[int, int] = (0, 0)
 
     def gains_batched(self, equation: Any) -> bool:
@@ -88,7 +86,7 @@ class BatchCosts(Savings):
         lone = not extra and self._lone_multiplications(worth)
         if lone:
             return f"a step does {lone} multiplications by a vector as fast"
-        if not self.calls_products and self._is_function(step or equations):
+        if self._is_function(step or equations):  # where no product is a call
             extra -= VECTOR_CALL * sum(map(_is_of_vector, worth))
         saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
         cost = self.batch_start + self._faults(held, held + new)

@@ -14,7 +14,6 @@ _CPU = Machine(
     # to 0.6 microseconds more, whatever it computes.
     called_step=400.0,
     function_bytes=2048,
-    calls_products=JAX_VERSION < (0, 11),
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     lone_dot=(1024, 1024) if JAX_VERSION < (0, 11) else (256, 2700),
@@ -24,6 +23,9 @@ _CPU = Machine(
     smallest_side=32,
     small_dot=1024,
     small_sum=2304,
+    # Up to 4 times as fast, in steps that become one function by it.
+    small_columns=600,
+    small_rows=144,
     fused_dot=512,
     merged_dot=128 * 512,
     merged_rows=8,

@@ -24,7 +24,7 @@ VECTOR_ROW = 32  # elements from which a row counts as wide
 # nowhere: these gain by the second core, of which half is counted.
 _TRANSCENDENTAL = (1.5, 0.12)
 _TRANSCENDENTALS = {
-    **dict.fromkeys(("sin", "cos"), (0.0, 0.9)),
+    **dict.fromkeys(("sin", "cos"), (0.0, 0.3)),
     **dict.fromkeys(("asin", "acos", "lgamma"), (2.0, 1.0)),
     "pow": (0.0, 1.0),
     "tan": (0.0, 0.5),
