@@ -183,7 +183,7 @@ def test_the_size_is_what_the_environment_says():
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "many", ""])
 def test_a_size_that_is_none_is_refused(text: str):
-    done = python("import jscan", text)
+    done = python("import jscan; jscan.scan", text)
     assert done.returncode
     last = "".join(done.stderr.splitlines()[-2:])
     assert last.startswith("jscan._base.errors.ScanValueError: ")

@@ -12,10 +12,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_expensive,
 )
-
-MEBIBYTE = 2**20
-DEFAULT_BUDGET = 32 * MEBIBYTE
-"""Bytes one rewrite may add: of a larger allocation every page faults at each call."""
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.1
