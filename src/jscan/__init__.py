@@ -38,7 +38,7 @@ Seeing, speed
 Errors
     ScanError               every error of jscan's, each also a built-in one:
     ScanTypeError, ScanValueError, ScanAttributeError, ScanImportError,
-    ScanNotImplementedError, UpdateCollision, NonFiniteError
+    ScanKeyError, ScanNotImplementedError, UpdateCollision, NonFiniteError
 
 `jscan.data` has measured series to try things on. In a shell, ``python -m jscan`` is
 a tour, and ``python -m jscan info`` says what is installed and how it is set.

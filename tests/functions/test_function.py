@@ -408,7 +408,7 @@ def test_donation_aliases_the_buffer_and_names_stale_references():
     assert add(2.0) == 3.0
     assert W.value.unsafe_buffer_pointer() == where
     assert old.is_deleted()
-    message = r"reused in place by function 'add', which updates <SharedVariable W: "
+    message = r"reused in place by function 'add', which updates W with donate=True"
     with pytest.raises(ValueError, match=message):
         W.set_value(old)
     with pytest.raises(ValueError, match=message):

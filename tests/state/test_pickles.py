@@ -73,7 +73,7 @@ def test_errors(through: Any):
     assert error.inputs == {"sequences[0][t]": -1.0}
     values = [getattr(jscan, name) for name in jscan.__all__]
     kinds = list(filter(_is_error, values))
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     for kind in kinds:
         again = through(kind("a text"))
         assert type(again) is kind

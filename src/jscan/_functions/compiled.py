@@ -20,6 +20,7 @@ from jscan._base.types import Leaf, PyTree
 from jscan._functions.inputs import Inputs, Notes
 from jscan._functions.trace import trace
 from jscan._state import donation, frames
+from jscan._state.array_likes import label_of
 from jscan._state.placement import (
     Placement,
     check_there,
@@ -42,7 +43,9 @@ class Compiled:
         self.inputs = inputs
         self.reads = inputs.reads  # variables whose values it takes
         donate = inputs.settings.donate
+        self.in_place = donate and bool(inputs.updated)
         self.claim = Claim(frozenset(self.reads), frozenset(inputs.updated), donate)
+        self._count = len(inputs.updated)
         self._captured = tuple(map(jnp.asarray, inputs.captured))
         self._programs: dict[Any, Any] = {}  # by where the updated values lie
 
@@ -90,7 +93,7 @@ class Compiled:
 
     def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
         """The arguments of a program, for the values of `reads`."""
-        count = len(self.inputs.updated)
+        count = self._count
         return values[:count], values[count:], self._captured, leaves
 
     def prepared(
@@ -152,9 +155,7 @@ class Compiled:
         old = zip(self.reads, values, strict=True)
         return [on_mesh(x, mesh) if v in joined and mesh else x for v, x in old]
 
-    def __call__(
-        self, program: Any, values: list[PyTree], leaves: list[Leaf]
-    ) -> Result:
+    def run(self, program: Any, values: list[PyTree], leaves: list[Leaf]) -> Result:
         """Run one of the programs; stores nothing."""
         return Result(program(*self.operands(values, leaves)))
 
@@ -211,12 +212,15 @@ class Compiled:
     def note_taken(self, values: list[PyTree]) -> None:
         """Remember who overwrote the old values."""
         for variable, value in zip(self.inputs.updated, values, strict=False):
-            text = f"{self.inputs.settings.owner}, which updates {variable!r} with "
-            donation.note_taken(value, text + "donate=True")
+            # Not its repr, which would wait for the new value.
+            text = f"{self.inputs.settings.owner}, which updates {label_of(variable)}"
+            donation.note_taken(value, f"{text} with donate=True")
 
 
 class Result:
     """What a program gave: outputs, and new values of variables."""
+
+    __slots__ = ("fresh", "leaves", "notes")
 
     def __init__(self, returned: tuple[dict[Notes, Any], list[Leaf], list[Leaf]]):
         (self.notes,), self.leaves, self.fresh = returned
