@@ -169,7 +169,8 @@ class Calls:
                     result = self._run_in_place(compiled, program, values, leaves)
                 else:
                     result = self._kept(compiled.run(program, values, leaves))
-            return result.outputs
+            (notes,), outputs, _ = result
+            return notes.output_tree.unflatten(outputs)
         except BaseException as error:
             close_since(bars)
             if isinstance(error, RuntimeError | ValueError):
@@ -186,21 +187,22 @@ class Calls:
         results: list[Any] = []
         try:
             compiled.call_in_place(program, values, leaves, results)
-            return self._kept(Result(results[0]))
+            return self._kept(results[0])
         except BaseException:
             if results:
                 with contextlib.suppress(Exception):
-                    self._kept(Result(results[0]))
+                    self._kept(results[0])
             raise
         finally:
             compiled.note_taken(values)
 
     def _kept(self, result: Result) -> Result:
         """The result, after its new values are stored."""
-        if result.notes.has_callbacks:  # an error may be late
-            jax.block_until_ready((result.leaves, result.fresh))
-        if result.fresh:
-            self._store(result.new, result.fresh)
+        (notes,), outputs, fresh = result
+        if notes.has_callbacks:  # an error may be late
+            jax.block_until_ready((outputs, fresh))
+        if fresh:
+            self._store(notes.new(fresh), fresh)
         return result
 
     def _run_inside(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
@@ -208,9 +210,10 @@ class Calls:
         draws_here = frames.sampling_frame() is None  # it stands in a cost
         with Turn(compiled.claim if draws_here else NOTHING):
             values = list(map(frames.value_of, compiled.reads))
-            result = compiled.run(compiled.program(None), values, leaves)
-            self._store_inside(result.new, result.notes.draws)
-        return result.outputs
+            found = compiled.run(compiled.program(None), values, leaves)
+            (notes,), outputs, fresh = found
+            self._store_inside(notes.new(fresh), notes.draws)
+        return notes.output_tree.unflatten(outputs)
 
     def _store_inside(self, new: dict[SharedVariable, PyTree], draws: Any) -> None:
         frame = frames.current()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,12 @@ from jscan._state.placement import (
     placement_of,
     spread,
 )
-from jscan._state.variables import SharedVariable, store, subject_of
+from jscan._state.variables import store, subject_of
 
 _placement = operator.attrgetter("_placement")
+
+# What a program gives: ``{notes: ()}``, leaves of outputs, leaves of new values.
+Result: TypeAlias = tuple[dict[Notes, tuple[()]], list[Leaf], list[Leaf]]
 
 
 class Compiled:
@@ -157,7 +160,8 @@ class Compiled:
 
     def run(self, program: Any, values: list[PyTree], leaves: list[Leaf]) -> Result:
         """Run one of the programs; stores nothing."""
-        return Result(program(*self.operands(values, leaves)))
+        count = self._count
+        return program(values[:count], values[count:], self._captured, leaves)
 
     def call_in_place(
         self,
@@ -215,26 +219,6 @@ class Compiled:
             # Not its repr, which would wait for the new value.
             text = f"{self.inputs.settings.owner}, which updates {label_of(variable)}"
             donation.note_taken(value, f"{text} with donate=True")
-
-
-class Result:
-    """What a program gave: outputs, and new values of variables."""
-
-    __slots__ = ("fresh", "leaves", "notes")
-
-    def __init__(self, returned: tuple[dict[Notes, Any], list[Leaf], list[Leaf]]):
-        (self.notes,), self.leaves, self.fresh = returned
-
-    @property
-    def outputs(self) -> PyTree:
-        """In the structure that the user's function gave them."""
-        return self.notes.output_tree.unflatten(self.leaves)
-
-    @property
-    def new(self) -> dict[SharedVariable, PyTree]:
-        """The new values, whole."""
-        values = self.notes.new_tree.unflatten(self.fresh)
-        return dict(zip(self.notes.trees, values, strict=True))
 
 
 def _buffer(leaf: Any) -> Any:
