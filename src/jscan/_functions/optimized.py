@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
+from jscan import _optimizer
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.kinds import brief
 from jscan._base.lists import pick
@@ -24,7 +25,6 @@ from jscan._functions.function_type import Function
 from jscan._functions.named_types import typed
 from jscan._jax.naming import name_after
 from jscan._jax.traces import is_staging
-from jscan._optimizer import Report, enabled, make_options, report
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
@@ -103,7 +103,7 @@ def optimize(
         >>> jax.grad(jscan.optimize(total))(jnp.arange(4.0)).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    options = make_options(passes, memory_budget)
+    options = _optimizer.make_options(passes, memory_budget)
     if fun is None:
         return functools.partial(optimize, passes=passes, memory_budget=memory_budget)
     _check_callable("optimize", fun)
@@ -114,7 +114,7 @@ def optimize(
     @shortened
     @functools.wraps(fun)
     def optimized(*args: Any, **kwargs: Any) -> Any:
-        if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        if not _optimizer.enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return fun(*args, **kwargs)
         traced = numbers.trace(fun, args, kwargs)
         _check_variables(traced.frame, fun)
@@ -142,7 +142,7 @@ def explain(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-) -> Callable[P, Report]:
+) -> Callable[P, _optimizer.Report]:
     """Say what `optimize` does to the loops of a function, and what not, and why.
 
     Args:
@@ -167,13 +167,13 @@ def explain(
         >>> jscan.explain(last)(jnp.ones(3)).loops[0].fired
         ('save_memory', 'unroll')
     """
-    options = make_options(passes, memory_budget)
+    options = _optimizer.make_options(passes, memory_budget)
     _check_callable("explain", fun)
     numbers = _Numbers()
 
     @shortened
     @functools.wraps(fun)
-    def explained(*args: P.args, **kwargs: P.kwargs) -> Report:
+    def explained(*args: P.args, **kwargs: P.kwargs) -> _optimizer.Report:
         with traced_anew():
             if isinstance(fun, Function):
                 whole, operands = fun._traced(*args, **kwargs)
@@ -181,8 +181,8 @@ def explain(
             else:
                 traced = numbers.trace(fun, args, kwargs)
                 program, operands = traced.program, traced.operands
-        platform = jax.default_backend()
-        return report(program, platform=platform, options=options, operands=operands)
+        how: Any = dict(platform=jax.default_backend(), options=options)
+        return _optimizer.report(program, operands=operands, **how)
 
     return explained
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from jscan._jax.marks import PLAIN
-from jscan._optimizer.costs.batches import DEFAULT_BUDGET
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)

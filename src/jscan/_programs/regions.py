@@ -17,12 +17,13 @@ from typing import Protocol
 
 import jax
 
+from jscan import _optimizer
 from jscan._base.caches import cached
 from jscan._base.types import Leaf
 from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
-from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked, storing_less
+from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked
 from jscan._programs.program import Program
 
 UNASKED = Options(unasked=True)
@@ -118,7 +119,7 @@ def _region(
         if options is None:
             return computation(*inputs)
         written = jax.make_jaxpr(computation)(*inputs)
-        program = storing_less(written, options)
+        program = _optimizer.storing_less(written, options)
         return run_jaxpr(program, *inputs)
 
     return marked(region, options.name if options else PLAIN)

@@ -12,6 +12,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_expensive,
 )
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.savings import (
     ADDED_ELEMENT,
     VECTOR_CALL,
@@ -19,10 +20,6 @@ from jscan._optimizer.costs.savings import (
     Savings,
     elements_of,
 )
-
-MEBIBYTE = 2**20
-DEFAULT_BUDGET = 32 * MEBIBYTE
-"""Bytes one rewrite may add: of a larger allocation every page faults at each call."""
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 _ROUND = 1.5

@@ -1,7 +1,7 @@
 """The machines on which gains were measured (see ``benchmarks/README.md``)."""
 
 from jscan._jax.names import JAX_VERSION
-from jscan._optimizer.costs.batches import MEBIBYTE
+from jscan._optimizer.costs.budget import MEBIBYTE
 from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 

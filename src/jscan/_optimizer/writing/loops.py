@@ -15,7 +15,7 @@ from jscan._jax.equations import (
     program,
     unique_variables,
 )
-from jscan._optimizer.analysis.index import holds_loop
+from jscan._jax.scans import holds_loop
 from jscan._optimizer.analysis.lagged_rows import shifted
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
