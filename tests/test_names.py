@@ -207,14 +207,16 @@ def in_a_shell(*words: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_info_says_what_is_installed_and_set():
-    told = in_a_shell("info", JSCAN_OPTIMIZE="0", JSCAN_OPTIMISE="0")
+def test_info_says_what_is_installed_and_set(tmp_path: Path):
+    set_to = {"JSCAN_OPTIMIZE": "0", "JSCAN_OPTIMISE": "0"}
+    told = in_a_shell("info", XDG_CACHE_HOME=str(tmp_path), **set_to)
     for part in (
         f"jscan {jscan.__version__}\n",
         f"jax {jax.__version__}",
         "cpu",
         "JSCAN_OPTIMIZE=0\n",
         "JSCAN_OPTIMISE=0  (no switch",
+        "calibrated: no, there is none",
         "cpu: measured",
         "512 entries",
     ):
@@ -238,8 +240,8 @@ def test_help_in_a_shell_takes_no_tour(capsys: pytest.CaptureFixture[str]):
         shell.main(["--help"])
     assert end.value.code == 0
     told = capsys.readouterr().out
-    assert "tour" in told
-    assert "info" in told
+    for verb in ("tour", "info", "calibrate", "wisdom"):
+        assert verb in told
     assert "Sunspots" not in told
     with pytest.raises(SystemExit) as end:
         shell.main(["turo"])

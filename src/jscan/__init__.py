@@ -41,7 +41,8 @@ Errors
     ScanKeyError, ScanNotImplementedError, UpdateCollision, NonFiniteError
 
 `jscan.data` has measured series to try things on. In a shell, ``python -m jscan`` is
-a tour, and ``python -m jscan info`` says what is installed and how it is set.
+a tour, ``python -m jscan info`` says what is installed and how it is set, and
+``python -m jscan calibrate`` measures this machine, by which loops can be planned.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from jscan._tour.calibrate import calibrate
 from jscan._tour.info import describe
 from jscan._tour.tour import take_tour
+from jscan._tour.wisdom import move_wisdom
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Theano's scan on JAX, and an optimizer for every lax.scan.",
         epilog="In Python, help(jscan) lists what there is.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="{tour,info}")
+    verbs = parser.add_subparsers(dest="verb", metavar="{tour,info,calibrate,wisdom}")
     verbs.add_parser(
         "tour",
         help="examples on real data, with times (what is done without a word, too); "
@@ -25,8 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="versions, devices, environment, cost tables and caches: "
         "what a report of a bug should say",
     )
-    if parser.parse_args(arguments).verb == "info":
+    verbs.add_parser(
+        "calibrate",
+        help="measure this machine (a minute at most), so that what pays in a loop is "
+        "estimated by its own costs: JSCAN_MACHINE=calibrated then goes by them",
+    )
+    wisdom = verbs.add_parser(
+        "wisdom",
+        help="what plan='measure' found out: to a file, from one, or forgotten",
+    )
+    wisdom.add_argument("what", choices=["export", "import", "forget"])
+    wisdom.add_argument("file", nargs="?", type=Path, default=Path("wisdom.json"))
+    chosen = parser.parse_args(arguments)
+    if chosen.verb == "info":
         print(describe())
+    elif chosen.verb == "calibrate":
+        calibrate()
+    elif chosen.verb == "wisdom":
+        print(move_wisdom(chosen.what, chosen.file))
     else:
         take_tour()
 

@@ -7,28 +7,21 @@ shared variables or compiled functions; what a user hands over is made programs 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
-import jax.numpy as jnp
 
 from jscan import _optimizer
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.kinds import brief
-from jscan._base.lists import pick
-from jscan._base.types import Leaf, PyTree, is_array, is_number
 from jscan._base.verbs import shortened, verb
-from jscan._frontend.hints import add_call
 from jscan._functions.function_type import Function
-from jscan._functions.named_types import typed
-from jscan._jax.naming import name_after
-from jscan._jax.traces import is_staging
+from jscan._functions.plain_calls import Numbers
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
-from jscan._state.updates import with_updates
 
 P = ParamSpec("P")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -45,12 +38,20 @@ def optimize(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
+    plan: _optimizer.Plan | None = None,
+    plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> AnyFunction: ...
 
 
 @overload
 def optimize(
-    *, passes: str | Iterable[str] | None = None, memory_budget: int | None = None
+    *,
+    passes: str | Iterable[str] | None = None,
+    memory_budget: int | None = None,
+    plan: _optimizer.Plan | None = None,
+    plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 
 
@@ -60,6 +61,9 @@ def optimize(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
+    plan: _optimizer.Plan | None = None,
+    plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Make the `lax.scan` loops inside a function faster.
 
@@ -84,18 +88,30 @@ def optimize(
             multiplies two constants by each other once where a step multiplies by one
             and then by the other. Of two calls, one inside the other, the outer counts.
         memory_budget: Bytes one rewrite may add; 32 MiB by default.
+        plan: ``"estimate"``, the default: what pays is estimated from the costs of this
+            kind of device. Or ``"measure"``: when the program is compiled, each loop is
+            compiled in a few forms and run on made-up values of the same types, and the
+            fastest form is kept, and remembered on disk for other processes. A loop
+            that cannot be run alone goes by the estimate, and `explain` says why. Left
+            out, the environment variable ``JSCAN_PLAN`` says it.
+        plan_seconds: What measuring may add to one compilation, 10 by default. Loops
+            for which nothing is left go by the estimate.
+        machine: The costs that the estimate goes by: a file that ``python -m jscan
+            calibrate`` wrote, or ``"calibrated"`` for the one it wrote for this machine
+            and these versions. Left out, ``JSCAN_MACHINE`` says it; without, costs that
+            jscan brings along. Those also count where a file is damaged or was written
+            elsewhere, and `explain` says so.
 
     Returns:
         A function with the signature of `fun`; of a `jscan.function` again one.
 
     Raises:
         ScanTypeError: Something that is no function, or passes that are no names.
-        ScanValueError: An unknown pass, a negative budget.
+        ScanValueError: An unknown pass or plan, a negative budget, a missing file.
 
     Example:
         >>> import jax
-        >>> import jax.numpy as jnp
-        >>> import jscan
+        >>>         >>> import jscan
         >>> def total(xs):
         ...     return jax.lax.scan(lambda c, x: (c + x, None), 0.0, xs)[0]
         >>> float(jax.jit(jscan.optimize(total))(jnp.arange(4.0)))
@@ -103,13 +119,22 @@ def optimize(
         >>> jax.grad(jscan.optimize(total))(jnp.arange(4.0)).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    options = _optimizer.make_options(passes, memory_budget)
+    options = _optimizer.make_options(
+        passes, memory_budget, plan, plan_seconds, machine
+    )
     if fun is None:
-        return functools.partial(optimize, passes=passes, memory_budget=memory_budget)
+        return functools.partial(
+            optimize,
+            passes=passes,
+            memory_budget=memory_budget,
+            plan=plan,
+            plan_seconds=plan_seconds,
+            machine=machine,
+        )
     _check_callable("optimize", fun)
     if isinstance(fun, Function):
         return fun._with_options(options)
-    numbers = _Numbers()
+    numbers = Numbers()
 
     @shortened
     @functools.wraps(fun)
@@ -142,6 +167,9 @@ def explain(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
+    plan: _optimizer.Plan | None = None,
+    plan_seconds: float | None = None,
+    machine: str | os.PathLike[str] | None = None,
 ) -> Callable[P, _optimizer.Report]:
     """Say what `optimize` does to the loops of a function, and what not, and why.
 
@@ -150,6 +178,9 @@ def explain(
             a whole call, updates included.
         passes: As in `optimize`.
         memory_budget: As in `optimize`.
+        plan: As in `optimize`; each `LoopReport.timing` says what was measured.
+        plan_seconds: As in `optimize`.
+        machine: As in `optimize`; the end of the report names the costs that decided.
 
     Returns:
         A function of the same arguments that returns a `Report`. It compiles the
@@ -159,17 +190,18 @@ def explain(
 
     Example:
         >>> import jax
-        >>> import jax.numpy as jnp
-        >>> import jscan
+        >>>         >>> import jscan
         >>> def last(x):
         ...     step = lambda c, _: (c * x, c * x)
         ...     return jax.lax.scan(step, x, length=100)[1][-1]
         >>> jscan.explain(last)(jnp.ones(3)).loops[0].fired
         ('save_memory', 'unroll')
     """
-    options = _optimizer.make_options(passes, memory_budget)
+    options = _optimizer.make_options(
+        passes, memory_budget, plan, plan_seconds, machine
+    )
     _check_callable("explain", fun)
-    numbers = _Numbers()
+    numbers = Numbers()
 
     @shortened
     @functools.wraps(fun)
@@ -199,103 +231,3 @@ def _check_variables(frame: frames.Frame, fun: Callable[..., Any]) -> None:
             owner="jscan.optimize",
         )
     list(map(frames.value_of, frame.reads))
-
-
-@dataclass(frozen=True)
-class _Traced:
-    """A traced call."""
-
-    program: Any
-    operands: list[Leaf]
-    returned: PyTree  # by the function: what is no array, and `_RESULT` for what is
-    frame: frames.Frame  # what it read of shared variables
-
-    def with_results(self, results: Sequence[Leaf]) -> Any:
-        """What the function returns, with these results of the program."""
-        fresh = iter(results)
-        fill = lambda leaf: next(fresh) if leaf is _RESULT else leaf
-        return jax.tree.map(fill, self.returned)
-
-
-_RESULT = object()
-
-
-class _Numbers:
-    """How the Python numbers among a function's arguments are handed to it.
-
-    They are traced, so that another number does not compile anew, until a trace needs
-    the value of one. Those of a call inside a trace are constants of that.
-    """
-
-    needed = False
-
-    def trace(self, fun: Callable[..., Any], args: Any, kwargs: Any) -> _Traced:
-        has_numbers = any(map(_is_python_number, jax.tree.leaves((args, kwargs))))
-        if self.needed or is_staging() or not has_numbers:
-            return _trace(fun, args, kwargs, numbers=False)
-        try:
-            return _trace(fun, args, kwargs, numbers=True)
-        except Exception:
-            # A number may have been needed; an error for another reason comes again.
-            traced = _trace(fun, args, kwargs, numbers=False)
-            self.needed = True
-            return traced
-
-
-def _trace(
-    fun: Callable[..., Any], args: Any, kwargs: Any, *, numbers: bool
-) -> _Traced:
-    """Trace a call; shared variables are worth what they are worth outside."""
-    keyed, tree = jax.tree.flatten_with_path((args, kwargs))
-    leaves = [leaf for _, leaf in keyed]
-    places = [
-        index
-        for index, leaf in enumerate(leaves)
-        if is_array(leaf) or _is_ref(leaf) or (numbers and _is_python_number(leaf))
-    ]
-    frame = frames.Frame({}, frames.Scope.REWRITTEN)
-    marked: PyTree = None
-
-    def flat(*args: Any, **kwargs: Any) -> list[Any]:
-        nonlocal marked
-        here = list(leaves)
-        operands = jax.tree.leaves((args, kwargs))
-        for place, operand in zip(places, operands, strict=True):
-            here[place] = operand
-        with frame:
-            returned = with_updates(_called(fun, *jax.tree.unflatten(tree, here)))
-        results, structure = jax.tree.flatten(returned)
-        computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
-        pairs = zip(computed, results, strict=True)
-        marks = [_RESULT if flag else leaf for flag, leaf in pairs]
-        marked = jax.tree.unflatten(structure, marks)
-        return pick(results, computed)
-
-    operands = [_as_operand(leaves[place]) for place in places]
-    given, named = typed(args, kwargs, [keyed[place][0] for place in places], operands)
-    name_after(flat, fun)
-    program = jax.make_jaxpr(flat)(*given, **named)
-    return _Traced(program, operands, marked, frame)
-
-
-def _called(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    try:
-        return fun(*args, **kwargs)
-    except Exception as error:
-        fix = "; or pass a Python number"
-        add_call(error, "the function to be optimized", fun, args, kwargs, "f", fix)
-        raise
-
-
-def _as_operand(leaf: Any) -> Leaf:
-    # To JAX an array's `asarray` is a copy, which a derivative would store beside it.
-    return leaf if isinstance(leaf, jax.Array) or _is_ref(leaf) else jnp.asarray(leaf)
-
-
-def _is_ref(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Ref)
-
-
-def _is_python_number(leaf: Any) -> bool:
-    """Whether an argument is a number of Python or NumPy, but no flag."""
-    return is_number(leaf) and not isinstance(leaf, bool)

@@ -18,7 +18,8 @@ from jax.interpreters import mlir
 PLAIN = "jscan_plain"
 """The mark of a program that stays as it is, whatever is around it."""
 
-_NAMES = re.compile(r"jscan_(plain|(loop|optimize)(__[a-z_.+]*__\d+)?)")
+_CHOICES = r"__[a-z_.+]*__\d+(__[a-z]+__\d+__[0-9a-f]*)?"
+_NAMES = re.compile(rf"jscan_(plain|(loop|optimize)({_CHOICES})?)")
 
 
 def is_marked(name: str) -> bool:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from jscan._jax.marks import PLAIN, marked
 from jscan._jax.scans import has_loops
 from jscan._optimizer.lowering import rewritten
-from jscan._optimizer.options import Options
+from jscan._optimizer.options import Options, Plan
 from jscan._optimizer.record.names import STRETCHES
-from jscan._optimizer.switches import enabled
+from jscan._optimizer.switches import enabled, plans
 
 if TYPE_CHECKING:
     from jscan._optimizer.analysis.size import flops
-    from jscan._optimizer.choices import make_options
+    from jscan._optimizer.choices import chosen, make_options
     from jscan._optimizer.entry import report, rewrite
     from jscan._optimizer.pipeline import storing_less
     from jscan._optimizer.reports.report import LoopReport, Report
@@ -29,6 +29,7 @@ _LATER = {
     "PASS_NAMES": "rules",
     "RULE_NAMES": "rules",
     "Report": "reports.report",
+    "chosen": "choices",
     "flops": "analysis.size",
     "make_options": "choices",
     "report": "entry",
@@ -43,12 +44,15 @@ __all__ = [
     "STRETCHES",
     "LoopReport",
     "Options",
+    "Plan",
     "Report",
+    "chosen",
     "enabled",
     "flops",
     "has_loops",
     "make_options",
     "marked",
+    "plans",
     "report",
     "rewrite",
     "rewritten",

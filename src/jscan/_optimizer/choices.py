@@ -1,16 +1,26 @@
 """The arguments of `optimize` and `explain`, checked."""
 
+import os
+from dataclasses import replace
 from typing import Any
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
+from jscan._base.kinds import shown
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
-from jscan._optimizer.options import Options
+from jscan._optimizer.costs.tables import choose
+from jscan._optimizer.options import DEFAULT_PLAN_MS, Options
 from jscan._optimizer.rules import DEFAULT, PASS_NAMES, RULE_NAMES
 
 _SUBJECT = Subject("jscan.optimize")
 
 
-def make_options(passes: Any = None, memory_budget: int | None = None) -> Options:
+def make_options(
+    passes: Any = None,
+    memory_budget: int | None = None,
+    plan: Any = None,
+    plan_seconds: Any = None,
+    machine: Any = None,
+) -> Options:
     """Check and complete the arguments of `optimize`.
 
     Args:
@@ -18,12 +28,62 @@ def make_options(passes: Any = None, memory_budget: int | None = None) -> Option
             collection, or one string with a plus between them; `"default"` is short
             for all that keep rounding close.
         memory_budget: Bytes; `None` for 32 MiB.
+        plan: `"estimate"` or `"measure"`; `None` for what `JSCAN_PLAN` says.
+        plan_seconds: Seconds; `None` for 10.
+        machine: A file, or `"calibrated"`; `None` for what `JSCAN_MACHINE` says.
 
     Raises:
-        ScanValueError: A name that no rule bears, or a negative budget.
-        ScanTypeError: `passes` is no collection of names, or the budget no number.
+        ScanValueError: A name that no rule, plan or file bears, or a negative budget.
+        ScanTypeError: `passes` is no collection of names, the budget no number, or
+            `machine` no path.
     """
-    return Options(_names(passes), _budget(memory_budget))
+    options = Options(_names(passes), _budget(memory_budget))
+    return chosen(options, plan, plan_seconds, machine)
+
+
+def chosen(
+    options: Options, plan: Any = None, seconds: Any = None, machine: Any = None
+) -> Options:
+    """The choices with a plan and a table: of the caller, or else of the environment.
+
+    Raises:
+        ScanValueError: No plan of that name, less than no seconds, or no such file.
+        ScanTypeError: A table that is no file.
+    """
+    options = replace(options, machine=choose(machine))
+    plan, place = (plan, "plan") if plan is not None else _of_environment()
+    if plan not in ("estimate", "measure"):
+        raise ScanValueError(
+            place,
+            needed="'estimate' or 'measure'",
+            came=shown(plan),
+            fix="leave it out for the estimate, which takes no time",
+            owner=_SUBJECT,
+        )
+    milliseconds = DEFAULT_PLAN_MS if seconds is None else _milliseconds(seconds)
+    if plan == "estimate":
+        return options
+    return replace(options, plan=plan, plan_ms=milliseconds)
+
+
+def _of_environment() -> tuple[str, str]:
+    return os.environ.get("JSCAN_PLAN") or "estimate", "the variable JSCAN_PLAN"
+
+
+def _milliseconds(seconds: Any) -> int:
+    try:
+        milliseconds = round(1000 * float(seconds))
+    except (TypeError, ValueError, OverflowError):
+        milliseconds = -1
+    if milliseconds < 0:
+        raise ScanValueError(
+            "plan_seconds",
+            needed="0 or more seconds",
+            came=shown(seconds),
+            fix=f"leave it out for {DEFAULT_PLAN_MS // 1000} s",
+            owner=_SUBJECT,
+        )
+    return milliseconds
 
 
 def _names(passes: Any) -> frozenset[str] | None:

@@ -18,7 +18,9 @@ from jscan._optimizer.analysis.placement import (
 )
 from jscan._optimizer.analysis.size import measure
 from jscan._optimizer.costs.machines import is_measured
+from jscan._optimizer.costs.tables import table_name
 from jscan._optimizer.options import Options
+from jscan._optimizer.planning.timing import Budget
 from jscan._optimizer.program.session import Record, Session
 from jscan._optimizer.program.walk import rewritten
 from jscan._optimizer.record.context import Context
@@ -50,7 +52,11 @@ def rewrite(
         A program with the same inputs and outputs, weak types included.
     """
     context = Context(options or Options(), platform, is_split=is_split)
-    return _rewrite(closed_jaxpr, Session(context))[0]
+    return _rewrite(closed_jaxpr, _session(context))[0]
+
+
+def _session(context: Context) -> Session:
+    return Session(context, budget=Budget(context.options.plan_ms / 1000))
 
 
 def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
@@ -60,8 +66,9 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
         return closed_jaxpr, "the optimizer is switched off by JSCAN_OPTIMIZE=0"
     if lowering_rule() is None:
         return closed_jaxpr, "this version of JAX lowers programs in another way"
-    if session.context.options.unasked and not is_measured(session.context.platform):
-        return closed_jaxpr, f"on {session.context.platform} its gains are unknown"
+    options, platform = session.context.options, session.context.platform
+    if options.unasked and not options.measures and not is_measured(platform):
+        return closed_jaxpr, f"on {platform} its gains are unknown"
     if not has_loops(opened):
         return closed_jaxpr, None
     if session.context.is_split and known_mesh(opened) is None:
@@ -98,7 +105,7 @@ def report(
     given = avals_of(opened.invars) if operands is None else operands
     before = _compiled(closed_jaxpr, given)
     split = is_split_when_compiled(before)
-    session = Session(Context(options, platform, is_split=split))
+    session = _session(Context(options, platform, is_split=split))
     new, failed = _rewrite(closed_jaxpr, session)
     loops = tuple(map(_loop_report, itertools.count(1), session.tree()))
     programs = before, _compiled(new, given)
@@ -108,7 +115,8 @@ def report(
         memory = analyses[0].temp_size_in_bytes, analyses[1].temp_size_in_bytes
     seconds, others = dict(session.context.seconds), _others(opened, bool(loops))
     runs = Runs(programs, operands, bool(opened.effects))
-    return Report(loops, memory, failed, seconds, others, _runs=runs)
+    costs = table_name(options.machine)
+    return Report(loops, memory, failed, seconds, others, costs=costs, _runs=runs)
 
 
 def _loop_report(position: int, loop: Record) -> LoopReport:
@@ -121,6 +129,7 @@ def _loop_report(position: int, loop: Record) -> LoopReport:
         after=measure(loop.after, loop.before.length),
         place=place_of(loop.equation.source_info),
         depth=len(loop.around),
+        timing=loop.verdict,
     )
 
 

@@ -19,6 +19,11 @@ def enabled() -> bool:
     return os.environ.get("JSCAN_OPTIMIZE", "1") != "0"
 
 
+def plans() -> bool:
+    """Whether the environment says how loops are planned, or by which costs."""
+    return bool(os.environ.get("JSCAN_PLAN") or os.environ.get("JSCAN_MACHINE"))
+
+
 def failure(error: Any) -> str:
     """One line that says what went wrong inside the optimizer."""
     lines = str(error).strip().splitlines() or [""]

@@ -23,7 +23,14 @@ from jscan._base.types import Leaf
 from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
 from jscan._jax.traces import is_staging
 from jscan._jax.types import is_traced
-from jscan._optimizer import PLAIN, Options, enabled, has_loops, marked
+from jscan._optimizer import (
+    PLAIN,
+    Options,
+    enabled,
+    has_loops,
+    marked,
+    plans,
+)
 from jscan._programs.program import Program
 
 UNASKED = Options(unasked=True)
@@ -49,7 +56,9 @@ def usual_options(optimized: bool) -> Options | None:
 
     By all rules that keep rounding close; `None` if the loop is never rewritten.
     """
-    return UNASKED if optimized and enabled() else None
+    if not optimized or not enabled():
+        return None
+    return _optimizer.chosen(UNASKED) if plans() else UNASKED
 
 
 def run_region(

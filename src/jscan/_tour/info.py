@@ -9,9 +9,15 @@ import numpy as np
 
 import jscan
 from jscan._base.caches import SIZE, fill
+from jscan._base.stores import load
+from jscan._jax.here import here
 from jscan._optimizer.costs.machines import is_measured
+from jscan._optimizer.costs.tables import calibrated_file
 
-SWITCHES = {"JSCAN_CACHE_SIZE", "JSCAN_DEBUG", "JSCAN_OPTIMIZE"}
+SWITCHES = {
+    *("JSCAN_CACHE_SIZE", "JSCAN_DEBUG", "JSCAN_MACHINE"),
+    *("JSCAN_OPTIMIZE", "JSCAN_PLAN"),
+}
 
 
 def describe() -> str:
@@ -20,7 +26,7 @@ def describe() -> str:
         "versions": _versions(),
         "devices": _devices(),
         "environment": _switches(),
-        "cost tables": [_table(jax.default_backend())],
+        "cost tables": [_table(jax.default_backend()), _calibrated()],
         f"caches, of {SIZE} entries at most": [
             f"{count:4} in {name}" for name, count in sorted(fill().items())
         ],
@@ -61,3 +67,9 @@ def _table(backend: str) -> str:
     if is_measured(backend):
         return f"{backend}: measured; jscan's own loops are rewritten unasked"
     return f"{backend}: not measured; loops are rewritten where jscan.optimize asks"
+
+
+def _calibrated() -> str:
+    path = calibrated_file()
+    why = load(path, here())[1]
+    return f"calibrated: {f'no, {why}' if why else path}"

@@ -237,3 +237,16 @@ def test_report_names_what_needs_the_state():
     w = jax.random.normal(KEYS[3], (8, 4)) / 4
     told = reasons(cell, w, X[..., :4], name="hoist")
     assert "needs the state of the step before: dot_general, tanh" in told
+
+
+def test_sequence_work_on_constants_that_were_not_hoisted():
+    """`hoist.sequences` alone does what it reads of constants, too."""
+
+    def summed(w, x):
+        step = lambda c, row: (c + (jnp.exp(w) * row) @ jnp.outer(w, w), None)
+        return jax.lax.scan(step, x[0], x)[0]
+
+    w, x = jnp.linspace(0.1, 1.0, 4), jnp.linspace(-1.0, 1.0, 24).reshape(6, 4)
+    alone = ["hoist.sequences"]
+    assert explain(summed, passes=alone)(w, x).loops[0].fired == ("hoist",)
+    check(summed, w, x, passes=alone)

@@ -122,7 +122,7 @@ class BatchCosts(Savings):
         at each call: to cross the limit makes the rows below it slower as well.
         """
         before, after = (size if size > DEFAULT_BUDGET else 0 for size in sizes)
-        return _FAULTING_BYTE * (after - before)
+        return self.speeds.memory * _FAULTING_BYTE * (after - before)
 
     def keeps_map_in_loop(
         self,

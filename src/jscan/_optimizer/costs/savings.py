@@ -12,6 +12,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_expensive,
 )
+from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.1
@@ -55,13 +56,18 @@ class Savings:
             matrix wider than high stays in the loop: taken out, such steps of networks
             with fused gates were 0.75 to 0.9 times as fast.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
+        speeds: What was measured on the machine at hand.
     """
 
     whole_dot: tuple[int, int] = (0, 0)
     drawn_number: float = 0.0
+    speeds: Speeds = AS_SHIPPED
 
     def saved_nanoseconds(self, equation: Any) -> float:
         """About what one step saves if the equation is done for all steps at once."""
+        return self.speeds.of(equation.primitive.name) * self._saved(equation)
+
+    def _saved(self, equation: Any) -> float:
         name = equation.primitive.name
         elements = elements_of(equation.outvars)
         if name in INDEXED or name.startswith("scatter"):
@@ -70,6 +76,7 @@ class Savings:
             return self._saved_by_dot(dot_sizes(equation))
         if name in TRANSCENDENTAL:
             narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
+            narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
             return elements * (narrow if elements < VECTOR_ROW else wide)
         if name == "conv_general_dilated" and _is_of_one_row(equation):
             touched = (*equation.invars, *equation.outvars)

@@ -6,10 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jscan._optimizer.options import Options
+from jscan._optimizer.planning.timing import Budget
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 from jscan._optimizer.record.names import STRETCHES
 from jscan._optimizer.record.notes import Note
+from jscan._optimizer.record.verdict import Verdict
 from jscan._optimizer.switches import failure
 
 
@@ -25,6 +28,7 @@ class Record:
     before: Loop
     after: Loop
     around: tuple[Any, ...]
+    verdict: Verdict | None = None
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Session:
     context: Context
     records: dict[int, Record] = field(default_factory=dict)
     around: list[Any] = field(default_factory=list)  # loops that are being rewritten
+    budget: Budget = field(default_factory=Budget)
 
     def where(self, *, is_split: bool) -> "Session":
         """The same rewrite, of a part that runs on more or fewer devices."""
@@ -47,6 +52,29 @@ class Session:
             yield
         finally:
             self.around.pop()
+
+    def leaning(self, leaning: str, options: Options) -> "Session":
+        """A rewrite of a part of the program by other choices, to be tried."""
+        context = replace(self.context, options=options, leaning=leaning)
+        return replace(self, context=context, records={}, around=[*self.around])
+
+    def settled(self) -> "Session":
+        """The same rewrite, of a part in which nothing more is measured."""
+        options = replace(self.context.options, plan="estimate")
+        return replace(self, context=replace(self.context, options=options))
+
+    def take(self, tried: "Session", verdict: Verdict) -> None:
+        """What was tried is what runs, for the reason of a verdict."""
+        for key, record in tried.records.items():
+            outermost = len(record.around) == len(self.around)
+            new = replace(record, verdict=verdict) if outermost else record
+            self.records[key] = new
+
+    def judge(self, equation: Any, verdict: Verdict) -> None:
+        """Why a loop runs as it does."""
+        record = self.records.get(id(equation))
+        if record is not None:
+            self.records[id(equation)] = replace(record, verdict=verdict)
 
     def record(self, equation: Any, before: Loop, after: Loop) -> None:
         """Remember a loop for the report; one traced twice counts once."""

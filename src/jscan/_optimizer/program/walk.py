@@ -7,6 +7,7 @@ order.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -35,10 +36,12 @@ from jscan._optimizer.analysis.index import Group, flattened, loop_in
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
 from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
 from jscan._optimizer.pipeline import run_passes, run_rules
+from jscan._optimizer.program.planned import Planned
 from jscan._optimizer.program.session import Session
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, without_work
 from jscan._optimizer.record.names import called
+from jscan._optimizer.record.verdict import AS_WRITTEN, ESTIMATED
 from jscan._optimizer.rules import PROGRAM_RULES, RECOMPUTED_ROWS
 from jscan._optimizer.switches import attempt
 from jscan._optimizer.writing.loops import emit
@@ -193,8 +196,30 @@ class Walk:
 
         # An effect may already have been traced: then the whole program is given up.
         traced = any(equation.effects for equation in group)
-        values = attempt(lambda: self._rewritten(group), as_they_are, must=traced)
+        measures = self.session.context.options.measures
+        run = self._measured if measures else self._rewritten
+        values = attempt(lambda: run(group), as_they_are, must=traced)
         self.values.update(values)
+
+    def _measured(self, group: Group) -> dict[Any, Any]:
+        """The values of loops, in the form that was measured to be fastest."""
+        planned = Planned(self.session, self.flat, group, rewritten)
+        verdict = planned.verdict()
+        if verdict.form == ESTIMATED:
+            walk = copy(self)  # loops inside were measured with it, if it was
+            walk.session = self.session.settled() if verdict.times else self.session
+            values = walk._rewritten(group)
+        elif verdict.form == AS_WRITTEN:
+            values = {}
+            self.pending += group
+            for equation in group:
+                loop = self._loop(equation)
+                self.session.record(equation, loop, loop)
+        else:
+            return planned.run(verdict, [self.value(v) for v in planned.part.inputs])
+        for equation in group:
+            self.session.judge(equation, verdict)
+        return values
 
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""

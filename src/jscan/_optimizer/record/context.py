@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from jscan._optimizer.costs.leanings import leaning
 from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.costs.machines import machine_for
+from jscan._optimizer.costs.tables import machine_by
 from jscan._optimizer.options import Options
 
 
@@ -30,6 +31,7 @@ class Context:
         is_split: The compiler splits arrays over devices, nobody knows how: a rewrite
             must not join, cut or fold an axis that may be split, or devices would
             have to exchange what each of them has.
+        leaning: In which direction the costs are bent, for a form that is tried.
     """
 
     options: Options
@@ -41,6 +43,7 @@ class Context:
     scopes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     is_split: bool = False
+    leaning: str = ""
 
     @contextmanager
     def inside(self, scope: str) -> Iterator[None]:
@@ -54,7 +57,7 @@ class Context:
     @property
     def machine(self) -> Machine:
         """The cost constants of the platform."""
-        return machine_for(self.platform)
+        return leaning(machine_by(self.platform, self.options.machine), self.leaning)
 
     @property
     def budget(self) -> int:

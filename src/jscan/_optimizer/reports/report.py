@@ -11,6 +11,7 @@ from jscan._base.errors import unknown_loop
 from jscan._base.kinds import counted
 from jscan._optimizer.analysis.size import Size
 from jscan._optimizer.record.notes import Note
+from jscan._optimizer.record.verdict import Verdict, as_seconds
 from jscan._optimizer.reports.measuring import Runs
 from jscan._optimizer.reports.plot import Panel, draw
 from jscan._optimizer.reports.tree import as_page, as_text
@@ -28,6 +29,9 @@ class LoopReport:
         after: Size as rewritten.
         place: File and line of the user's that it comes from; empty if unknown.
         depth: In how many other loops it is; those stand before it.
+        timing: What was measured of it, under `plan="measure"`: the `form` that runs,
+            the seconds (`times`) of each that was tried, its `gain` over the loop as
+            it is written; or `why` there is no measuring it.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -45,6 +49,7 @@ class LoopReport:
     after: Size
     place: str = ""
     depth: int = 0
+    timing: Verdict | None = None
 
     @property
     def fired(self) -> tuple[str, ...]:
@@ -87,6 +92,7 @@ class LoopReport:
 
     def __str__(self) -> str:
         lines = [self.name + self.facts]
+        lines += [f"  = {self.timing}"] if self.timing else []
         lines += [f"  {_mark(note)} {note.rule}: {note.text}" for note in self.notes]
         if not self.notes:
             lines.append("  nothing to do")
@@ -110,6 +116,7 @@ class Report:
         remark: What other loops the program has, and why they are not listed.
         times: Seconds that a call takes, before and after, once `measure` was asked.
         untimed: Why `measure` could not tell.
+        costs: The table of costs by which the estimate decided.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -130,6 +137,7 @@ class Report:
     remark: str | None = None
     times: tuple[float, float] | None = None
     untimed: str | None = None
+    costs: str = ""
     _runs: Runs | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> LoopReport:
@@ -154,7 +162,7 @@ class Report:
         if self.remark:
             parts[0] += f" ({self.remark})"
         if self.times:
-            taken = _change(self.times, _seconds)
+            taken = _change(self.times, as_seconds)
             parts.append(f"a call took {taken}{self._gain()}")
         elif self.loops:
             parts.append(f"time {self.untimed or 'not measured, see measure()'}")
@@ -212,8 +220,9 @@ class Report:
         if not self.seconds:
             return []
         most = max(self.seconds, key=self.seconds.__getitem__)
-        whole, part = map(_seconds, (sum(self.seconds.values()), self.seconds[most]))
-        return [f"time of the rules: {whole}, of which {most} took {part}"]
+        whole, part = map(as_seconds, (sum(self.seconds.values()), self.seconds[most]))
+        text = f"time of the rules: {whole}, of which {most} took {part}"
+        return [f"{text}; costs of {self.costs}" if self.costs else text]
 
     def plot(self) -> Any:
         """Draw the time of a call and its temporary memory, before and after.
@@ -233,7 +242,7 @@ class Report:
         report = self.measure()
         missing = report.untimed or ""
         panels: list[Panel] = [
-            (f"time of a call{report._gain()}", report.times, _seconds, missing),
+            (f"time of a call{report._gain()}", report.times, as_seconds, missing),
             ("temporary memory", self.temporary_bytes, _bytes, "not told by XLA"),
         ]
         return draw(self.verdict.split(";")[0], panels)
@@ -249,14 +258,6 @@ def _number(value: int) -> str:
 
 def _change(pair: tuple[Any, Any], write: Callable[[Any], str]) -> str:
     return " -> ".join(map(write, pair))
-
-
-def _seconds(value: float) -> str:
-    """A time with three digits, in a unit that suits it."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-6:.3g} us"
 
 
 def _bytes(value: int) -> str:

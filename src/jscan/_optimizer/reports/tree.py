@@ -40,6 +40,8 @@ def as_page(loops: Sequence[Any]) -> str:
     for index, loop in enumerate(loops):
         after = loops[index + 1].depth if index + 1 < len(loops) else 0
         notes = "".join(map(_note, loop.notes)) or _item("left", "", "nothing to do")
+        if loop.timing:
+            notes = f"<li><b>{html.escape(str(loop.timing))}</b></li>{notes}"
         rows = "".join(
             f"<tr><td>{what}</td><td>{old}</td><td>{new}</td></tr>"
             for what, old, new in loop.rows()

@@ -52,7 +52,9 @@ def done_before(
     loop: Loop, equations: Sequence[Any], wanted: Sequence[Any], context: Context
 ) -> Loop:
     """The loop with equations done before it: what is wanted of them are sequences."""
-    values = batched(loop, equations, wanted, context)
+    dependence = Dependence(loop)  # what is constant may not have been hoisted
+    fixed = [e for e in loop.equations if dependence.level_of(e) is Level.CONSTANT]
+    values = batched(loop, [*fixed, *equations], wanted, context)
     rows = dict(zip(wanted, values, strict=True))
     return replace(loop.without(equations), sequences={**loop.sequences, **rows})
 
