@@ -20,6 +20,8 @@ import pytest
 import jscan
 from jscan import __main__ as shell
 
+pytestmark = pytest.mark.any_jax
+
 API = Path(__file__).parents[1] / "docs" / "api"
 
 

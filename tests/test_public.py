@@ -41,10 +41,16 @@ def test_names_are_sorted():
 def test_names_are_complete():
     reachable = {
         name
-        for name, value in vars(jscan).items()
-        if not name.startswith("_") and not isinstance(value, INCIDENTAL)
+        for name in dir(jscan)
+        if not name.startswith("_") and not isinstance(getattr(jscan, name), INCIDENTAL)
     }
     assert reachable == set(jscan.__all__)
+
+
+def test_what_is_not_there_is_said_to_be_missing():
+    with pytest.raises(AttributeError, match=r"^module 'jscan' has no attribute"):
+        _ = jscan.scna  # type: ignore[attr-defined]
+    assert not hasattr(jscan, "_gone")
 
 
 @pytest.mark.parametrize("name", jscan.__all__)
@@ -59,6 +65,29 @@ def test_import_leaves_optional_packages_alone(tmp_path: Path):
     loaded = python("import jscan, sys; print(*sys.modules)", tmp_path).split()
     assert "jscan" in loaded
     assert not {"tqdm", "matplotlib", "scipy", "IPython"} & set(loaded)
+
+
+# What is loaded with the first loop.
+WITH_A_LOOP = {"passes", "rules", "pipeline", "entry", "program", "writing"}
+
+
+def test_import_loads_nothing_before_it_is_needed(tmp_path: Path):
+    code = """
+        import sys
+        import jscan
+        print(*sys.modules)
+        from jscan import scan
+        print(*sys.modules)
+        scan(lambda x: 2 * x, sequences=[1.0, 2.0])
+        print(*sys.modules)
+    """
+    text = python(re.sub(r"^ +", "", code, flags=re.MULTILINE), tmp_path)
+    bare, named, used = (set(line.split()) for line in text.splitlines())
+    rules = {f"jscan._optimizer.{room}" for room in WITH_A_LOOP}
+    assert not {name for name in bare if name.startswith(("jscan._scan", "jax"))}
+    assert "jscan._scan.scan" in named
+    assert not {"jscan._tour", *rules} & named
+    assert rules <= used
 
 
 def test_built_wheel_works(tmp_path: Path):

@@ -18,6 +18,7 @@ FLOORS = [
     {"__main__"},
     {"_tour"},
     {"__init__"},
+    {"_public"},
     {"_scan"},
     {"_execution", "_functions"},
     {"_frontend"},

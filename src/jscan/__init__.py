@@ -38,7 +38,7 @@ Seeing, speed
 Errors
     ScanError               every error of jscan's, each also a built-in one:
     ScanTypeError, ScanValueError, ScanAttributeError, ScanImportError,
-    ScanNotImplementedError, UpdateCollision, NonFiniteError
+    ScanKeyError, ScanNotImplementedError, UpdateCollision, NonFiniteError
 
 `jscan.data` has measured series to try things on. In a shell, ``python -m jscan`` is
 a tour, ``python -m jscan info`` says what is installed and how it is set, and
@@ -47,79 +47,44 @@ a tour, ``python -m jscan info`` says what is installed and how it is set, and
 
 from __future__ import annotations
 
+import importlib as _importlib
 import sys as _sys
+import types as _types
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from jscan._base.caches import clear_caches
-from jscan._base.errors import (
-    NonFiniteError,
-    ScanAttributeError,
-    ScanError,
-    ScanImportError,
-    ScanNotImplementedError,
-    ScanTypeError,
-    ScanValueError,
-    UpdateCollision,
-)
-from jscan._execution.profile import LoopProfile, profile
-from jscan._frontend.drawing import Drawing
-from jscan._frontend.result import ScanResult
-from jscan._frontend.until import until
-from jscan._functions.function import function
-from jscan._functions.function_type import Function
-from jscan._functions.gradients import grad, value_and_grad
-from jscan._functions.optimized import explain, optimize
-from jscan._optimizer.reports.report import LoopReport, Report
-from jscan._scan.checkpoints import scan_checkpoints
-from jscan._scan.draw import draw
-from jscan._scan.scan import scan
-from jscan._scan.views import foldl, foldr, map, reduce
-from jscan._state.draws import Draw
-from jscan._state.random_streams import MRG_RandomStreams, RandomStreams
-from jscan._state.updates import OrderedUpdates, Updates
-from jscan._state.variables import SharedVariable, shared
+if _TYPE_CHECKING:
+    from jscan._public import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Draw",
-    "Drawing",
-    "Function",
-    "LoopProfile",
-    "LoopReport",
-    "MRG_RandomStreams",
-    "NonFiniteError",
-    "OrderedUpdates",
-    "RandomStreams",
-    "Report",
-    "ScanAttributeError",
-    "ScanError",
-    "ScanImportError",
-    "ScanNotImplementedError",
-    "ScanResult",
-    "ScanTypeError",
-    "ScanValueError",
-    "SharedVariable",
-    "UpdateCollision",
-    "Updates",
-    "clear_caches",
-    "draw",
-    "explain",
-    "foldl",
-    "foldr",
-    "function",
-    "grad",
-    "map",
-    "optimize",
-    "profile",
-    "reduce",
-    "scan",
-    "scan_checkpoints",
-    "shared",
-    "until",
-    "value_and_grad",
-]
+if not _TYPE_CHECKING:  # a checker would take every name for one of these
 
-# Where pickles of version 0.1.0 look for what is in them.
+    def __getattr__(name: str) -> _Any:
+        """Load the public names when one is asked for: `import jscan` takes no time."""
+        if name == "__all__" or not name.startswith("_"):
+            public = _importlib.import_module("jscan._public")
+            names = {known: getattr(public, known) for known in public.__all__}
+            globals().update(names, __all__=public.__all__)
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module 'jscan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_sys.modules[__name__].__all__})
+
+
+class _Moved(_types.ModuleType):
+    """A module of version 0.1.0, for pickles; what was in it lies elsewhere."""
+
+    def __getattr__(self, name: str) -> _Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        module = f"jscan.{_MOVED[self.__name__.removeprefix('jscan.')]}"
+        return getattr(_importlib.import_module(module), name)
+
+
 _MOVED = {
     "_distributions": "_state.distributions",
     "_draw": "_state.draws",
@@ -135,8 +100,5 @@ _MOVED = {
     "optimize._measure": "_optimizer.analysis.size",
     "optimize._report": "_optimizer.reports.report",
 }
-for _old, _new in _MOVED.items():
-    _sys.modules[f"{__name__}.{_old}"] = _sys.modules[f"{__name__}.{_new}"]
-
-for _public in [globals()[name] for name in __all__]:  # in pickles and tracebacks
-    _public.__module__ = __name__
+for _old in _MOVED:
+    _sys.modules[f"{__name__}.{_old}"] = _Moved(f"{__name__}.{_old}")

@@ -17,6 +17,8 @@ import pytest
 
 import jscan
 
+pytestmark = pytest.mark.any_jax
+
 F32 = jnp.float32
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -396,11 +396,8 @@ def test_empty_loop_checks_its_step_all_the_same():
 
 
 def test_every_error_class_derives_from_a_built_in_type():
-    classes = [
-        value
-        for value in vars(jscan).values()
-        if isinstance(value, type) and issubclass(value, Exception)
-    ]
+    values = [getattr(jscan, name) for name in jscan.__all__]
+    classes = [v for v in values if isinstance(v, type) and issubclass(v, Exception)]
     assert len(classes) > 1
     for error in classes:
         bases = {base.__name__ for base in error.__mro__}

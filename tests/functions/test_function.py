@@ -408,7 +408,7 @@ def test_donation_aliases_the_buffer_and_names_stale_references():
     assert add(2.0) == 3.0
     assert W.value.unsafe_buffer_pointer() == where
     assert old.is_deleted()
-    message = r"reused in place by function 'add', which updates <SharedVariable W: "
+    message = r"reused in place by function 'add', which updates W with donate=True"
     with pytest.raises(ValueError, match=message):
         W.set_value(old)
     with pytest.raises(ValueError, match=message):
@@ -416,6 +416,18 @@ def test_donation_aliases_the_buffer_and_names_stale_references():
     with pytest.raises(ValueError, match=message):
         jscan.scan(lambda x: x, old)
     assert W.get_value()[0] == 2.0
+
+
+def test_a_call_does_not_look_at_the_value_that_it_stores(monkeypatch):
+    """To look at it is to wait for it; the text for a stale reference does not."""
+    total = jscan.shared(0.0, name="total")
+    add = jscan.function(lambda x: {total: total + x}, donate=True)
+    add(1.0)
+    looks = []
+    monkeypatch.setattr(jscan.SharedVariable, "__repr__", looks.append)
+    add(2.0)
+    assert not looks
+    assert total.get_value() == 3.0
 
 
 def test_donated_variable_does_not_take_the_users_arrays():

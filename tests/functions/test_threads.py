@@ -126,7 +126,7 @@ def test_a_reader_on_its_way_keeps_what_it_reads(monkeypatch):
     read = jscan.function(lambda: a.value.sum())
     read()
     reading, go = threading.Event(), threading.Event()
-    run = _compiled.Compiled.__call__
+    run = _compiled.Compiled.run
 
     def slow(self, program, values, leaves):
         if not self.inputs.updated:
@@ -134,7 +134,7 @@ def test_a_reader_on_its_way_keeps_what_it_reads(monkeypatch):
             assert go.wait(30)
         return run(self, program, values, leaves)
 
-    monkeypatch.setattr(_compiled.Compiled, "__call__", slow)
+    monkeypatch.setattr(_compiled.Compiled, "run", slow)
     with ThreadPoolExecutor(2) as pool:
         sum_read = pool.submit(read)
         assert reading.wait(30)  # it has let go of its lock, and not run yet

@@ -45,7 +45,7 @@ def test_names_figures_and_reasons():
     # The derivative of tanh follows from a row that is stored anyway.
     backward = report["cell <1> (backward)"]
     assert any("computed again" in note.text for note in backward.notes)
-    with pytest.raises(KeyError, match="no loop 'decoder'"):
+    with pytest.raises(KeyError, match="Report: the loop 'decoder'"):
         report["decoder"]
 
 

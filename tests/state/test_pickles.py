@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,9 @@ def test_errors(through: Any):
     assert str(error) == str(caught.value)
     assert (error.step, error.output) == (1, "output 0")
     assert error.inputs == {"sequences[0][t]": -1.0}
-    kinds = [v for v in vars(jscan).values() if _is_error(v)]
-    assert len(kinds) == 8
+    values = [getattr(jscan, name) for name in jscan.__all__]
+    kinds = list(filter(_is_error, values))
+    assert len(kinds) == 9
     for kind in kinds:
         again = through(kind("a text"))
         assert type(again) is kind
@@ -141,7 +144,19 @@ def test_pickles_name_the_package():
 
 def test_a_pickle_of_an_earlier_version():
     """Written by 0.1.0, when pickles named the files in which classes are."""
-    old = pickle.loads(OLD.read_bytes())
+    _check_old(pickle.loads(OLD.read_bytes()))
+
+
+def test_a_pickle_of_an_earlier_version_is_the_first_thing_that_is_loaded():
+    code = (
+        f"import pickle; print(pickle.loads(open({str(OLD)!r}, 'rb').read())['count'])"
+    )
+    done = [sys.executable, "-W", "error", "-c", code]
+    text = subprocess.run(done, capture_output=True, text=True, check=True).stdout
+    assert text.startswith("<SharedVariable count: ")
+
+
+def _check_old(old: Any) -> None:
     value = old["w"].get_value()
     assert value["a"].tolist() == [0.0, 1.0, 2.0]
     assert (value["b"][0], value["b"][1]) == (1.5, 4)

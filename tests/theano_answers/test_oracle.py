@@ -16,7 +16,7 @@ from theano_answers.cases_state import STATE_CASES
 from theano_answers.cases_stops import CHECKPOINT_CASES, TRUNCATE_CASES, UNTIL_CASES
 
 # The recorded programs mix integers and floats, as Theano's users did.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.any_jax, pytest.mark.usefixtures("standard_promotion")]
 
 
 def test_every_recorded_case_is_used_by_exactly_one_table():

@@ -11,6 +11,8 @@ import jscan
 from theano_answers import recorded
 from theano_answers.cases_state import STATE_CASES
 
+pytestmark = pytest.mark.any_jax
+
 # Random bits are Theano's own: see the last test.
 REPEATABLE = [name for name in STATE_CASES if name != "tut_binomial"]
 

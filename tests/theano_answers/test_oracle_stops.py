@@ -11,6 +11,8 @@ import jscan
 from theano_answers import recorded
 from theano_answers.cases_stops import CHECKPOINT_CASES, TRUNCATE_CASES, UNTIL_CASES
 
+pytestmark = pytest.mark.any_jax
+
 CASES: dict[str, Callable[..., Any]] = UNTIL_CASES | TRUNCATE_CASES | CHECKPOINT_CASES
 
 

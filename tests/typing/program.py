@@ -137,6 +137,7 @@ def errors() -> None:
         jscan.NonFiniteError,
         jscan.ScanAttributeError,
         jscan.ScanImportError,
+        jscan.ScanKeyError,
         jscan.ScanNotImplementedError,
         jscan.ScanTypeError,
         jscan.ScanValueError,

@@ -9,7 +9,7 @@ import jscan
 from theano_answers.recorded import assert_equal, outputs, part
 
 # The tutorial mixes integers and floats.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.any_jax, pytest.mark.usefixtures("standard_promotion")]
 
 
 def test_tanh_of_each_row():

@@ -77,7 +77,7 @@ def clear_caches() -> None:
     that variables, streams or profiles hold is lost. It may be called at any time,
     also while other threads run. That is of use where a process has run many different
     loops: without it each cache keeps the 512 programs that were used last, or as many
-    as the environment variable ``JSCAN_CACHE_SIZE`` said when jscan was imported.
+    as the environment variable ``JSCAN_CACHE_SIZE`` said when jscan was first used.
 
     JAX's own caches stay as they are, but for what they keep of these programs, which
     goes, too. `jax.clear_caches` clears those, and not these; it loses nothing, either.

@@ -6,6 +6,7 @@
     ├── ScanValueError           (ValueError)          right kind, wrong value
     ├── ScanImportError          (ImportError)         an extra is missing
     ├── ScanNotImplementedError  (NotImplementedError) a named limit
+    ├── ScanKeyError             (KeyError)            no loop of that name
     ├── UpdateCollision          (KeyError)            two updates
     └── NonFiniteError           (FloatingPointError)  DEBUG met NaN or inf
 
@@ -19,9 +20,10 @@ raises an error need not know the loop: the verb it leaves signs it, see `signed
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -57,7 +59,7 @@ class ScanError(Exception):
         super().__init__(*args)
 
     def __str__(self) -> str:
-        text = super().__str__()
+        text = Exception.__str__(self)  # that of a KeyError would be a repr
         return f"{self._owner}: {text}" if self._owner else text
 
 
@@ -109,6 +111,36 @@ class ScanAttributeError(ScanTypeError, AttributeError):
         >>> issubclass(jscan.ScanAttributeError, AttributeError)
         True
     """
+
+
+class ScanKeyError(ScanError, KeyError):
+    """A loop that a report or a profile does not have.
+
+    Example:
+        >>> import jscan
+        >>> try:
+        ...     jscan.profile().loops["rnn"]
+        ... except KeyError as error:
+        ...     print(isinstance(error, jscan.ScanKeyError))
+        True
+    """
+
+
+def unknown_loop(name: object, known: Iterable[str], owner: str) -> ScanKeyError:
+    """The error for a loop that is asked for by a name that none bears."""
+    names = [*known]
+    close = difflib.get_close_matches(str(name), names, 1)
+    return ScanKeyError(
+        f"the loop {name!r}",
+        needed=f"one of {', '.join(map(repr, names[:8]))}{', ...' * (len(names) > 8)}"
+        if names
+        else "a loop that it has",
+        came="none of these" if names else "none, since it has no loops",
+        fix=f"write {close[0]!r}"
+        if close
+        else f"give the loop this name, as in scan(..., name={name!r})",
+        owner=owner,
+    )
 
 
 class UpdateCollision(ScanError, KeyError):

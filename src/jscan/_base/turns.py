@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Hashable, Iterable
+from threading import Lock, get_ident
 from typing import Any, NamedTuple
 
 _PATIENCE = 0.05  # seconds until a call ahead is asked whether it still runs
@@ -70,8 +70,8 @@ class Turn:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
-        self.thread = threading.get_ident()
-        self.gone = threading.Lock()  # held until the end, to wake those who wait
+        self.thread = get_ident()
+        self.gone = Lock()  # held until the end, to wake those who wait
         self.frame: Any = None
 
     def __enter__(self) -> Turn:
@@ -113,7 +113,7 @@ class Turn:
 def _forget_other_threads() -> None:
     """After a fork: only the thread that called it goes on."""
     for turn in list(_queue):
-        if turn.thread != threading.get_ident():
+        if turn.thread != get_ident():
             _queue.pop(turn, None)
 
 

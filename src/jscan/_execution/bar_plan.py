@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from jscan import _optimizer
 from jscan._frontend.spec import Options
 from jscan._jax.jaxprs import open_jaxpr
 from jscan._loops.bars import Bar
-from jscan._optimizer import flops
 from jscan._programs.program import Program
 
 FEWEST, MOST = 5, 100  # reports of a loop
@@ -40,6 +40,6 @@ def _seconds(step: Program) -> float:
     steps are a few nanoseconds long.
     """
     equations = open_jaxpr(step.jaxpr)[0].eqns
-    work = flops(equations)
+    work = _optimizer.flops(equations)
     known = work if isinstance(work, int | float) else 0  # else of symbolic shapes
     return 1e-9 * len(equations) + known / 50e9

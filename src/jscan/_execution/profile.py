@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 import jax
 
 from jscan._base.caches import cached
+from jscan._base.errors import unknown_loop
 from jscan._base.types import Leaf
 from jscan._base.verbs import verb
 from jscan._execution.plan import LoopPlan
@@ -76,6 +77,11 @@ class LoopProfile:
         ]
 
 
+class _Loops(dict[str, LoopProfile]):
+    def __missing__(self, name: str) -> Never:
+        raise unknown_loop(name, self, "profile")
+
+
 class profile:
     """Collects what the loops of its thread (or asyncio task) cost while entered.
 
@@ -98,7 +104,7 @@ class profile:
 
     @verb("write with jscan.profile() as report: and call the function in there")
     def __init__(self) -> None:
-        self.loops: dict[str, LoopProfile] = {}
+        self.loops: dict[str, LoopProfile] = _Loops()
 
     def __enter__(self) -> profile:
         _entered.set((*_entered.get(), self))

@@ -82,6 +82,9 @@ _FIXES: tuple[tuple[type[Exception], str], ...] = (
 # Errors of other kinds, by what they say.
 _WORDS = {
     "Tracer has no attribute": "use what JAX's arrays have, or jax.numpy",
+    "is not defined": "give the name a value before the call, or let it be an argument",
+    "cannot access local variable": "the assignment to it makes the name a local one: "
+    "give what is assigned another name",
     "concrete values of integer type": "a size must be a Python int",
     **dict.fromkeys(
         ("unhashable type: 'jaxlib", "unhashable type: 'Dynamic"),

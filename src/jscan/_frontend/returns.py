@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import (
+    ScanError,
     ScanTypeError,
     ScanValueError,
     UpdateCollision,
@@ -199,14 +200,9 @@ def _output(part: PyTree, index: int = 0) -> PyTree:
                 came=f"updates of {shared_keys[0]!r} among several outputs",
                 fix="return ([first, second], updates)",
             )
+        others = [key for key in part if not isinstance(key, SharedVariable)]
         if shared_keys:
-            other = next(key for key in part if not isinstance(key, SharedVariable))
-            raise ScanTypeError(
-                _place(),
-                needed="updates whose every target is a SharedVariable",
-                came=f"the target {shown(other)}",
-                fix="make it one with jscan.shared, or return it as an output",
-            )
+            raise _bad_target(others[0])
     if is_nothing(part):
         raise _bad_output(part, part, index)
     return jax.tree.map(lambda leaf: _leaf(leaf, part, index), part, is_leaf=_is_opaque)
@@ -226,13 +222,27 @@ def _leaf(leaf: Any, part: PyTree, index: int) -> Any:
     raise _bad_output(leaf, part, index)
 
 
-def _bad_output(value: Any, part: PyTree, index: int) -> ScanValueError:
+def _bad_target(target: Any) -> ScanTypeError:
+    return ScanTypeError(
+        _place(),
+        needed="updates whose every target is a SharedVariable",
+        came=f"the target {shown(target)}",
+        fix="make it one with jscan.shared, or return it as an output",
+    )
+
+
+def _bad_output(value: Any, part: PyTree, index: int) -> ScanError:
     """The error for `value`, which is output `index` or lies in it."""
     fix = "return arrays, lists of arrays, updates or until"
     if value is None:
         fix = "return the new value (did the step forget its return statement?)"
         if index:
             fix = "leave None out: return h, where a step of lax.scan returns (h, None)"
+    pairs = part if is_plain_sequence(part) else ()
+    if any(_is_pairs([pair]) for pair in pairs) and any(
+        is_plain_sequence(pair) and value is pair[0] for pair in pairs if pair
+    ):
+        return _bad_target(value)
     if isinstance(value, Iterator):
         fix = "return a list of its items"
     if isinstance(value, jax.Ref):

@@ -61,12 +61,14 @@ class Arguments(NamedTuple):
     @property
     def constants(self) -> tuple[Any, ...]:
         """The leaves that are part of the program: equal for calls that share one."""
-        return tuple([self.leaves[place] for place in self.layout.constant])
+        constant = self.layout.constant
+        return tuple([self.leaves[place] for place in constant]) if constant else ()
 
     @property
     def traced(self) -> list[Leaf]:
         """The leaves that are traced."""
-        return [self.leaves[place] for place in self.layout.traced]
+        layout, leaves = self.layout, self.leaves
+        return [leaves[i] for i in layout.traced] if layout.constant else leaves
 
     def laid_out(self, python: frozenset[int]) -> Arguments:
         """The arguments with the ints of these places constant."""
@@ -137,11 +139,11 @@ class Sorter:
             self.signature = inspect.signature(lambda *args, **kwargs: None)
         self.kinds: Cache[Kind] = Cache()
 
-    def __call__(self, args: Any, kwargs: Any) -> Arguments:
+    def sort(self, args: Any, kwargs: Any) -> Arguments:
         """The flat arguments; refuses what can neither be traced nor kept."""
         if self.static_names:
             args, kwargs = self._with_static(args, kwargs)
-        leaves, tree = jax.tree.flatten((args, kwargs))
+        leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
         key = tree, tuple(map(type, leaves))
         kind = self.kinds.get(key)
         if kind is None:

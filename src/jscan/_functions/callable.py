@@ -41,14 +41,14 @@ class Calls:
         self.fn = fn
         self._settings = settings
         self.name = settings.name
-        self._sort = Sorter(fn, settings.owner, settings.static_argnames)
+        self._sorter = Sorter(fn, settings.owner, settings.static_argnames)
         self._claim = Claim(frozenset(), in_place=True)  # of DEBUG calls, as known
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> PyTree:
         """Call the function; all new values are stored together when it has ended."""
         try:
-            return self._call(self._sort(args, kwargs))
+            return self._call(self._sorter.sort(args, kwargs))
         except Exception as error:
             shorten(error)
             raise
@@ -88,14 +88,14 @@ class Calls:
         Its ``compile().memory_analysis()`` and ``cost_analysis()`` tell what a call
         needs. Nothing is run and nothing stored.
         """
-        arguments, compiled, _ = self._learn(self._sort(args, kwargs))
+        arguments, compiled, _ = self._learn(self._sorter.sort(args, kwargs))
         values = list(map(frames.value_of, compiled.reads))  # types alone matter
         program, operands = compiled.prepared(values, arguments.traced)
         return program.lower(*operands)
 
     def _traced(self, *args: Any, **kwargs: Any) -> tuple[Program, list[Leaf] | None]:
         """The program of a call before any rewriting, and its operands where known."""
-        arguments, compiled, notes = self._learn(self._sort(args, kwargs))
+        arguments, compiled, notes = self._learn(self._sorter.sort(args, kwargs))
         return notes.program, compiled.flat(notes, arguments.traced)
 
     def _with_options(self, options: Options) -> Any:
@@ -140,7 +140,7 @@ class Calls:
         compiled = self._lookup(arguments)
         while True:
             if compiled is None:
-                known = self._sort.described(arguments, self._settings.in_shardings)
+                known = self._sorter.described(arguments, self._settings.in_shardings)
                 call = arguments.caller(self.fn, self._settings.owner)
                 compiled = Compiled(Inputs(call, known, self._settings))
             values = list(map(frames.value_of, compiled.reads))
@@ -165,11 +165,12 @@ class Calls:
             with Turn(compiled.claim):
                 values = values_of(compiled.reads)
                 program = compiled.settled(values, leaves)
-                if self._settings.donate and compiled.inputs.updated:
+                if compiled.in_place:
                     result = self._run_in_place(compiled, program, values, leaves)
                 else:
-                    result = self._kept(compiled(program, values, leaves))
-            return result.outputs
+                    result = self._kept(compiled.run(program, values, leaves))
+            (notes,), outputs, _ = result
+            return notes.output_tree.unflatten(outputs)
         except BaseException as error:
             close_since(bars)
             if isinstance(error, RuntimeError | ValueError):
@@ -186,21 +187,22 @@ class Calls:
         results: list[Any] = []
         try:
             compiled.call_in_place(program, values, leaves, results)
-            return self._kept(Result(results[0]))
+            return self._kept(results[0])
         except BaseException:
             if results:
                 with contextlib.suppress(Exception):
-                    self._kept(Result(results[0]))
+                    self._kept(results[0])
             raise
         finally:
             compiled.note_taken(values)
 
     def _kept(self, result: Result) -> Result:
         """The result, after its new values are stored."""
-        if result.notes.has_callbacks:  # an error may be late
-            jax.block_until_ready((result.leaves, result.fresh))
-        if result.fresh:
-            self._store(result.new)
+        (notes,), outputs, fresh = result
+        if notes.has_callbacks:  # an error may be late
+            jax.block_until_ready((outputs, fresh))
+        if fresh:
+            self._store(notes.new(fresh), fresh)
         return result
 
     def _run_inside(self, compiled: Compiled, leaves: list[Leaf]) -> PyTree:
@@ -208,9 +210,10 @@ class Calls:
         draws_here = frames.sampling_frame() is None  # it stands in a cost
         with Turn(compiled.claim if draws_here else NOTHING):
             values = list(map(frames.value_of, compiled.reads))
-            result = compiled(compiled.program(None), values, leaves)
-            self._store_inside(result.new, result.notes.draws)
-        return result.outputs
+            found = compiled.run(compiled.program(None), values, leaves)
+            (notes,), outputs, fresh = found
+            self._store_inside(notes.new(fresh), notes.draws)
+        return notes.output_tree.unflatten(outputs)
 
     def _store_inside(self, new: dict[SharedVariable, PyTree], draws: Any) -> None:
         frame = frames.current()
@@ -232,8 +235,8 @@ class Calls:
             frame.set(variable, value)
             frame.stored[variable] = value
 
-    def _store(self, new: dict[SharedVariable, PyTree]) -> None:
-        if any(map(is_traced, jax.tree.leaves(list(new.values())))):
+    def _store(self, new: dict[SharedVariable, PyTree], leaves: list[Leaf]) -> None:
+        if any(map(is_traced, leaves)):
             for variable, value in new.items():
                 leaves = jax.tree.leaves(value)
                 if frames.is_lasting(variable) and any(map(is_traced, leaves)):
@@ -256,7 +259,7 @@ class Calls:
         while True:
             how = dict(staged=False, without_jit=True)
             frame = frames.Frame({}, frames.Scope.FUNCTION, **how)
-            claim, outputs = self._claim, None
+            claim, outputs, fresh = self._claim, None, []
             with Turn(claim if frame.parent is None else NOTHING):
                 try:
                     with frame:
@@ -269,10 +272,11 @@ class Calls:
                     if frame.parent is not None:
                         self._store_inside(new, frame.draws)
                         return outputs
-                    jax.block_until_ready((outputs, list(new.values())))  # late errors
+                    fresh = jax.tree.leaves(list(new.values()))
+                    jax.block_until_ready((outputs, fresh))  # late errors
                     known = claim.reads.issuperset(frame.reads)
                     if known and claim.updates.issuperset(new):
-                        self._store(new)
+                        self._store(new, fresh)
                         return outputs
             reads = claim.reads.union(frame.reads)
             self._claim = Claim(reads, claim.updates.union(new or ()), in_place=True)
@@ -282,5 +286,5 @@ class Calls:
                     if all(
                         map(operator.is_, values_of(frame.reads), frame.reads.values())
                     ):
-                        self._store(new)
+                        self._store(new, fresh)
                         return outputs

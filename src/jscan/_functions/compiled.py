@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jscan._base.types import Leaf, PyTree
 from jscan._functions.inputs import Inputs, Notes
 from jscan._functions.trace import trace
 from jscan._state import donation, frames
+from jscan._state.array_likes import label_of
 from jscan._state.placement import (
     Placement,
     check_there,
@@ -30,9 +31,12 @@ from jscan._state.placement import (
     placement_of,
     spread,
 )
-from jscan._state.variables import SharedVariable, store, subject_of
+from jscan._state.variables import store, subject_of
 
 _placement = operator.attrgetter("_placement")
+
+# What a program gives: ``{notes: ()}``, leaves of outputs, leaves of new values.
+Result: TypeAlias = tuple[dict[Notes, tuple[()]], list[Leaf], list[Leaf]]
 
 
 class Compiled:
@@ -42,7 +46,9 @@ class Compiled:
         self.inputs = inputs
         self.reads = inputs.reads  # variables whose values it takes
         donate = inputs.settings.donate
+        self.in_place = donate and bool(inputs.updated)
         self.claim = Claim(frozenset(self.reads), frozenset(inputs.updated), donate)
+        self._count = len(inputs.updated)
         self._captured = tuple(map(jnp.asarray, inputs.captured))
         self._programs: dict[Any, Any] = {}  # by where the updated values lie
 
@@ -90,7 +96,7 @@ class Compiled:
 
     def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
         """The arguments of a program, for the values of `reads`."""
-        count = len(self.inputs.updated)
+        count = self._count
         return values[:count], values[count:], self._captured, leaves
 
     def prepared(
@@ -152,11 +158,10 @@ class Compiled:
         old = zip(self.reads, values, strict=True)
         return [on_mesh(x, mesh) if v in joined and mesh else x for v, x in old]
 
-    def __call__(
-        self, program: Any, values: list[PyTree], leaves: list[Leaf]
-    ) -> Result:
+    def run(self, program: Any, values: list[PyTree], leaves: list[Leaf]) -> Result:
         """Run one of the programs; stores nothing."""
-        return Result(program(*self.operands(values, leaves)))
+        count = self._count
+        return program(values[:count], values[count:], self._captured, leaves)
 
     def call_in_place(
         self,
@@ -211,26 +216,9 @@ class Compiled:
     def note_taken(self, values: list[PyTree]) -> None:
         """Remember who overwrote the old values."""
         for variable, value in zip(self.inputs.updated, values, strict=False):
-            text = f"{self.inputs.settings.owner}, which updates {variable!r} with "
-            donation.note_taken(value, text + "donate=True")
-
-
-class Result:
-    """What a program gave: outputs, and new values of variables."""
-
-    def __init__(self, returned: tuple[dict[Notes, Any], list[Leaf], list[Leaf]]):
-        (self.notes,), self.leaves, self.fresh = returned
-
-    @property
-    def outputs(self) -> PyTree:
-        """In the structure that the user's function gave them."""
-        return self.notes.output_tree.unflatten(self.leaves)
-
-    @property
-    def new(self) -> dict[SharedVariable, PyTree]:
-        """The new values, whole."""
-        values = self.notes.new_tree.unflatten(self.fresh)
-        return dict(zip(self.notes.trees, values, strict=True))
+            # Not its repr, which would wait for the new value.
+            text = f"{self.inputs.settings.owner}, which updates {label_of(variable)}"
+            donation.note_taken(value, f"{text} with donate=True")
 
 
 def _buffer(leaf: Any) -> Any:

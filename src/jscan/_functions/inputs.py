@@ -110,5 +110,9 @@ class Notes:
         """The structure of all new values together."""
         return jax.tree_util.treedef_tuple(self.trees.values())
 
+    def new(self, fresh: list[Leaf]) -> dict[SharedVariable, PyTree]:
+        """The new values, whole."""
+        return dict(zip(self.trees, self.new_tree.unflatten(fresh), strict=True))
+
     def __repr__(self) -> str:
         return "<notes of a trace>"

@@ -13,12 +13,12 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 
+from jscan import _optimizer
 from jscan._base.errors import ScanNotImplementedError, ScanTypeError
 from jscan._base.kinds import brief
 from jscan._base.verbs import shortened, verb
 from jscan._functions.function_type import Function
 from jscan._functions.plain_calls import Numbers
-from jscan._optimizer import Plan, Report, enabled, make_options, report
 from jscan._programs.program import Program
 from jscan._programs.regions import evaluate_rewritten, traced_anew
 from jscan._state import frames
@@ -38,7 +38,7 @@ def optimize(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-    plan: Plan | None = None,
+    plan: _optimizer.Plan | None = None,
     plan_seconds: float | None = None,
     machine: str | os.PathLike[str] | None = None,
 ) -> AnyFunction: ...
@@ -49,7 +49,7 @@ def optimize(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-    plan: Plan | None = None,
+    plan: _optimizer.Plan | None = None,
     plan_seconds: float | None = None,
     machine: str | os.PathLike[str] | None = None,
 ) -> Callable[[AnyFunction], AnyFunction]: ...
@@ -61,7 +61,7 @@ def optimize(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-    plan: Plan | None = None,
+    plan: _optimizer.Plan | None = None,
     plan_seconds: float | None = None,
     machine: str | os.PathLike[str] | None = None,
 ) -> Any:
@@ -81,10 +81,12 @@ def optimize(
             random streams; put `optimize` around a `jscan.function` for that.
         passes: Names of the passes to run: ``"merge"``, ``"save_memory"``,
             ``"hoist"``, ``"accumulate"``, ``"vectorise"``, ``"sink"``,
-            ``"small_dots"``, ``"unroll"``, ``"associate"``; or ``"default"`` for all
-            but the last, which makes an associative scan of a linear recurrence: on a
-            GPU much faster, with other rounding. ``"default+associate"`` adds it. Of
-            two calls, one inside the other, the outer counts.
+            ``"small_dots"``, ``"unroll"``, ``"associate"``, ``"regroup"``; or
+            ``"default"`` for all but the last two, which round otherwise and run
+            when asked for, as in ``"default+regroup"``: `associate` makes an
+            associative scan of a linear recurrence, on a GPU much faster; `regroup`
+            multiplies two constants by each other once where a step multiplies by one
+            and then by the other. Of two calls, one inside the other, the outer counts.
         memory_budget: Bytes one rewrite may add; 32 MiB by default.
         plan: ``"estimate"``, the default: what pays is estimated from the costs of this
             kind of device. Or ``"measure"``: when the program is compiled, each loop is
@@ -118,7 +120,9 @@ def optimize(
         >>> jax.grad(jscan.optimize(total))(jnp.arange(4.0)).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    options = make_options(passes, memory_budget, plan, plan_seconds, machine)
+    options = _optimizer.make_options(
+        passes, memory_budget, plan, plan_seconds, machine
+    )
     if fun is None:
         return functools.partial(
             optimize,
@@ -136,7 +140,7 @@ def optimize(
     @shortened
     @functools.wraps(fun)
     def optimized(*args: Any, **kwargs: Any) -> Any:
-        if not enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        if not _optimizer.enabled() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return fun(*args, **kwargs)
         traced = numbers.trace(fun, args, kwargs)
         _check_variables(traced.frame, fun)
@@ -164,10 +168,10 @@ def explain(
     *,
     passes: str | Iterable[str] | None = None,
     memory_budget: int | None = None,
-    plan: Plan | None = None,
+    plan: _optimizer.Plan | None = None,
     plan_seconds: float | None = None,
     machine: str | os.PathLike[str] | None = None,
-) -> Callable[P, Report]:
+) -> Callable[P, _optimizer.Report]:
     """Say what `optimize` does to the loops of a function, and what not, and why.
 
     Args:
@@ -195,13 +199,15 @@ def explain(
         >>> jscan.explain(last)(jnp.ones(3)).loops[0].fired
         ('save_memory', 'unroll')
     """
-    options = make_options(passes, memory_budget, plan, plan_seconds, machine)
+    options = _optimizer.make_options(
+        passes, memory_budget, plan, plan_seconds, machine
+    )
     _check_callable("explain", fun)
     numbers = Numbers()
 
     @shortened
     @functools.wraps(fun)
-    def explained(*args: P.args, **kwargs: P.kwargs) -> Report:
+    def explained(*args: P.args, **kwargs: P.kwargs) -> _optimizer.Report:
         with traced_anew():
             if isinstance(fun, Function):
                 whole, operands = fun._traced(*args, **kwargs)
@@ -209,8 +215,8 @@ def explain(
             else:
                 traced = numbers.trace(fun, args, kwargs)
                 program, operands = traced.program, traced.operands
-        platform = jax.default_backend()
-        return report(program, platform=platform, options=options, operands=operands)
+        how: Any = dict(platform=jax.default_backend(), options=options)
+        return _optimizer.report(program, operands=operands, **how)
 
     return explained
 

@@ -41,7 +41,7 @@ SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})
 MOVES_DATA = frozenset(
     {
         *(*SHAPES_ONLY, *INDEXED, "transpose", "tile", "split", "concatenate", "pad"),
-        *("slice", "rev", "iota"),
+        *("slice", "rev", "iota", "stack", "unstack"),
         *("random_wrap", "random_unwrap", "bitcast_convert_type"),
     }
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.extend.core import primitives
 
-from jscan._jax.jaxprs import NotUnderstoodError, open_jaxpr
+from jscan._jax.jaxprs import NotUnderstoodError, holds, open_jaxpr
 
 _SCAN_PARAMETERS = {
     *("jaxpr", "length", "reverse", "unroll"),
@@ -53,3 +53,13 @@ def read_scan(equation: Any) -> ScanParameters:
 def is_scan(equation: Any) -> bool:
     """Whether the equation is a loop of a known number of steps."""
     return equation.primitive is primitives.scan_p
+
+
+def holds_loop(equation: Any) -> bool:
+    """Whether an equation is such a loop or holds one."""
+    return holds(equation, frozenset({"scan"}))
+
+
+def has_loops(jaxpr: Any) -> bool:
+    """Whether a program holds such a loop anywhere."""
+    return any(map(holds_loop, jaxpr.eqns))

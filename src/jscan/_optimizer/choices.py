@@ -6,7 +6,7 @@ from typing import Any
 
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._base.kinds import shown
-from jscan._optimizer.costs.batches import DEFAULT_BUDGET
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.tables import choose
 from jscan._optimizer.options import DEFAULT_PLAN_MS, Options
 from jscan._optimizer.rules import DEFAULT, PASS_NAMES, RULE_NAMES

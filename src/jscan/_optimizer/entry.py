@@ -10,8 +10,7 @@ from jscan._base.kinds import counted
 from jscan._jax.jaxprs import avals_of, every_equation, open_jaxpr, run_jaxpr
 from jscan._jax.marks import is_plain, lowering_rule, marked
 from jscan._jax.places import place_of
-from jscan._jax.scans import is_scan
-from jscan._optimizer.analysis.index import has_loops
+from jscan._jax.scans import has_loops, is_scan
 from jscan._optimizer.analysis.placement import (
     explicit_axes,
     is_split_when_compiled,

@@ -14,7 +14,6 @@ from jscan._base.caches import cached
 from jscan._jax.marks import is_marked, lowering_rule
 from jscan._jax.names import mlir, primitives
 from jscan._optimizer.analysis.placement import is_split
-from jscan._optimizer.entry import rewrite
 from jscan._optimizer.options import Options, choices_of
 
 
@@ -40,6 +39,8 @@ def rewritten(
     """
     if options is None or options.passes == frozenset():
         return jaxpr
+    from jscan._optimizer.entry import rewrite  # the rules, with the first loop
+
     with jax.sharding.use_abstract_mesh(mesh):
         return rewrite(jaxpr, platform=platform, options=options, is_split=is_split)
 

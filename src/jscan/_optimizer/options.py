@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 from jscan._jax.marks import PLAIN
-from jscan._optimizer.costs.batches import DEFAULT_BUDGET
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 
 Plan: TypeAlias = Literal["estimate", "measure"]
 DEFAULT_PLAN_MS = 10_000

@@ -5,8 +5,8 @@ loops on the record (`Loop`) of one after the other; rules for derivatives on a 
 that may be differentiated yet.
 """
 
-from jscan._optimizer.passes import associate, sink, unroll, vectorise
-from jscan._optimizer.passes.accumulate import in_place, sums_out
+from jscan._optimizer.passes import associate, regroup, sink, unroll, vectorise
+from jscan._optimizer.passes.accumulate import in_place, linear, sums_out
 from jscan._optimizer.passes.across_loops import (
     padded_chunks,
     recomputed_rows,
@@ -98,6 +98,14 @@ LOOP_RULES = (
         "(a reshape, a transpose) may happen in the step",
     ),
     Rule(
+        "regroup",
+        regroup.run,
+        "behind the rule that says what is constant, and before that comes again",
+        otherwise=regroup.suggest,
+        mixes=True,
+        opt_in=True,
+    ),
+    Rule(
         "vectorise",
         vectorise.run,
         "before sink and hoist, which would take the same loop apart piece by piece",
@@ -118,6 +126,12 @@ LOOP_RULES = (
         "hoist.constants",
         constants.hoist_constants,
         "again: cutting the weights made new work on constants",
+    ),
+    Rule(
+        "accumulate.linear",
+        linear.run,
+        "before it: what is added up then may be a product to take out whole",
+        mixes=True,
     ),
     Rule(
         "accumulate.sums_out",

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import jax
 
+from jscan import _optimizer
 from jscan._base.caches import cached
 from jscan._base.types import Leaf
 from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
@@ -25,12 +26,10 @@ from jscan._jax.types import is_traced
 from jscan._optimizer import (
     PLAIN,
     Options,
-    chosen,
     enabled,
     has_loops,
     marked,
     plans,
-    storing_less,
 )
 from jscan._programs.program import Program
 
@@ -59,7 +58,7 @@ def usual_options(optimized: bool) -> Options | None:
     """
     if not optimized or not enabled():
         return None
-    return chosen(UNASKED) if plans() else UNASKED
+    return _optimizer.chosen(UNASKED) if plans() else UNASKED
 
 
 def run_region(
@@ -129,7 +128,7 @@ def _region(
         if options is None:
             return computation(*inputs)
         written = jax.make_jaxpr(computation)(*inputs)
-        program = storing_less(written, options)
+        program = _optimizer.storing_less(written, options)
         return run_jaxpr(program, *inputs)
 
     return marked(region, options.name if options else PLAIN)

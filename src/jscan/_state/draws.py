@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import TYPE_CHECKING, Any, Never
 
 import jax
 
-from jscan._base.errors import ScanAttributeError
+from jscan._base.errors import ScanAttributeError, ScanTypeError
 from jscan._base.turns import Turn, to_update
 from jscan._base.types import type_text
 from jscan._base.verbs import verb
@@ -99,6 +99,18 @@ class Draw(ArrayLike):
     @value.setter
     def value(self, new: Never) -> None:
         refuse_to_set(self, new)
+
+    if not TYPE_CHECKING:  # a checker knows that it cannot be called
+
+        def __call__(self, *_: Any, **__: Any) -> Never:
+            raise ScanTypeError(
+                "a draw that is called",
+                needed="a use of it as an array",
+                came=f"{self!r}(...)",
+                fix="leave the parentheses out: draw + 1, or draw.value; each step, "
+                "and each call of a function, draws anew",
+                owner="RandomStreams",
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -29,6 +29,16 @@ def set_in_step(a):
     return a
 
 
+def profiled(name="rnn"):
+    with jscan.profile() as found:
+        scan(lambda a: a, x, name="rnn")
+    return found.loops[name]
+
+
+def last(x):
+    return scan(lambda a, h: a + h, x, 0.0, name="rnn").outputs[-1]
+
+
 STATE: Table = {
     # Shared variables.
     "a variable in a jnp function": Mistake(
@@ -131,9 +141,8 @@ STATE: Table = {
     ),
     "an update of an array in pairs": Mistake(
         lambda: scan(lambda a: (a, [(w, w * a), ("k", a)]), x),
-        ("return value", "'k'", "Fix: "),
+        ("return value", "every target is a SharedVariable", "'k'", "jscan.shared"),
         lambda: scan(lambda a: (a, [(w, w * a), (k, k + 1)]), x),
-        grade="B",
     ),
     "names among the targets": Mistake(
         lambda: scan(lambda a: (a, {w: w * a, "k": a}), x),
@@ -403,9 +412,8 @@ STATE: Table = {
     ),
     "a draw called": Mistake(
         lambda: rng.normal(size=2)(),
-        ("'Draw' object is not callable",),
+        ("called", "<Draw normal", r"draw\.value", "leave the parentheses out"),
         lambda: rng.normal(size=2).value,
-        grade="B",
     ),
     # The optimizer, and the profile.
     "optimize with the arguments": Mistake(
@@ -447,10 +455,21 @@ STATE: Table = {
     ),
     "a loop that was not profiled": Mistake(
         lambda: jscan.profile().loops["rnn"],
-        ("'rnn'",),
-        lambda: jscan.profile().loops,
+        ("profile: the loop 'rnn'", "has no loops", "name='rnn'"),
+        profiled,
         KeyError,
-        grade="B",
+    ),
+    "a loop that was profiled by another name": Mistake(
+        lambda: profiled("rn"),
+        ("profile: the loop 'rn'", "one of 'rnn'", "none of these", "write 'rnn'"),
+        profiled,
+        KeyError,
+    ),
+    "a loop that a report does not list": Mistake(
+        lambda: jscan.explain(last)(x)["rn"],
+        ("Report: the loop 'rn'", "one of 'rnn'", "none of these", "write 'rnn'"),
+        lambda: jscan.explain(last)(x)["rnn"],
+        KeyError,
     ),
     "profile of a function": Mistake(
         lambda: jscan.profile(jnp.sin),  # type: ignore

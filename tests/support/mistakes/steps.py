@@ -78,6 +78,14 @@ def forgets(a, h):
     h = h + a
 
 
+total = 3.0
+
+
+def counts_on(a):
+    total += a  # noqa: F823  # type: ignore
+    return total
+
+
 def asserts(a, h):
     assert a >= 0, "negative"
     return h + a
@@ -197,10 +205,24 @@ STEPS: Table = {
     ),
     "a name that is not there": Mistake(
         lambda: scan(lambda a: missing + a, x, name="s"),  # noqa: F821  # type: ignore
-        ("'missing'", "in the step of scan 's'", called("step", r"a: float64\[\]")),
+        (
+            "'missing'",
+            "in the step of scan 's'",
+            called("step", r"a: float64\[\]"),
+            "give the name a value before the call",
+        ),
         lambda: scan(lambda a: 1 + a, x),
         NameError,
-        grade="B",
+    ),
+    "a name that an assignment makes local": Mistake(
+        lambda: scan(counts_on, x, name="s"),
+        (
+            "'total'",
+            called("counts_on", r"a: float64\[\]"),
+            "give what is assigned another name",
+        ),
+        lambda: scan(lambda a: total + a, x),
+        NameError,
     ),
     "an attribute of NumPy's": Mistake(
         lambda: scan(lambda a, h: h + a.numpy(), x, 0.0),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from jscan._jax.equations import needed
-from jscan._jax.jaxprs import Atom, fills_with_zero, holds, is_variable
-from jscan._jax.scans import is_scan
+from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable
+from jscan._jax.scans import holds_loop, is_scan
 from jscan._optimizer.record.inlining import (
     inline_calls,
     is_first_run,
@@ -102,13 +102,3 @@ def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) ->
     """The record of a loop of a program; without values it holds its operands."""
     values = list(equation.invars if operands is None else operands)
     return read_loop(equation, values, flat.readers, flat.zeros)
-
-
-def holds_loop(equation: Any) -> bool:
-    """Whether an equation is a loop or holds one."""
-    return holds(equation, frozenset({"scan"}))
-
-
-def has_loops(jaxpr: Any) -> bool:
-    """Whether a program holds a loop anywhere."""
-    return any(map(holds_loop, jaxpr.eqns))

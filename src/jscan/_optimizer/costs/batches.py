@@ -4,77 +4,54 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jscan._jax.jaxprs import number_of_bytes
 from jscan._jax.operations import (
-    INDEXED,
+    MOVES_DATA,
     RANDOM,
     TRANSCENDENTAL,
-    DotSizes,
     dot_sizes,
     is_expensive,
 )
-from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
-
-MEBIBYTE = 2**20
-DEFAULT_BUDGET = 32 * MEBIBYTE
-"""Bytes one rewrite may add: of a larger allocation every page faults at each call."""
+from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+from jscan._optimizer.costs.savings import (
+    ADDED_ELEMENT,
+    VECTOR_CALL,
+    VECTOR_ROW,
+    Savings,
+    elements_of,
+)
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
-ADDED_ELEMENT = 0.1
-MULTIPLICATION = 0.025
 _ROUND = 1.5
 _STREAMED_ELEMENT = 0.14
-_INDEXED_ROW = 2.0
-_INDEXED_ELEMENT = 0.02
-_VECTOR_ROW = 32  # elements from which a row counts as wide
-# A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
-# compiler uses vector instructions in a loop for wide rows only, and for some functions
-# nowhere: these gain by the second core, of which half is counted.
-_TRANSCENDENTAL = (2.0, 0.35)
-_TRANSCENDENTALS = {
-    **dict.fromkeys(("sin", "cos"), (0.7, 1.2)),
-    **dict.fromkeys(("asin", "acos", "lgamma"), (2.0, 1.0)),
-    "pow": (0.0, 1.0),
-    "tan": (0.0, 0.5),
-    "cbrt": (0.0, 0.0),
-    "atan2": (0.0, 4.0),
-    "log1p": (8.0, 0.9),
-    "erf_inv": (2.0, 0.8),
-    "digamma": (4.0, 3.0),
-}
-_VECTOR_CALL = 50.0
-_MATRIX_CALL = 400.0
-# A multiplication, by the fewest rows or columns of its product.
-_MULTIPLICATIONS = ((64, 0.003), (16, 0.006), (0, MULTIPLICATION))
-_OPAQUE = 100.0
-_OPAQUE_ELEMENT = 0.35
-_DRAW = 25.0  # what any number of random bits at once saves
-_VECTOR_DRAW = 128  # random numbers from which more of them save no more
 _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
 @dataclass(frozen=True)
-class BatchCosts:
+class BatchCosts(Savings):
     """Whether work leaves a loop to be done for all steps at once.
 
     Attributes:
         batch_start: Nanoseconds that work done for all steps at once has to save
             before it is worth it; 0 if all expensive work is. On a CPU a batched
             operation wakes threads, which alone takes as long as some whole loops.
-        whole_dot: Multiplications, more than and at most, for which a vector times a
-            matrix wider than high stays in the loop: taken out, such steps of networks
-            with fused gates were 0.75 to 0.9 times as fast.
+        threads_start: Nanoseconds that a batch costs besides if it is so large that
+            the compiler divides it among threads.
+        threaded_elements: Elements of an operation from which it does.
+        called_step: Nanoseconds of a step that is not one function of machine code, but
+            calls for its operations; 0 if steps are never one function.
+        function_bytes: Bytes that the products of a step may read for it to be one.
         lone_dot: If all that could leave a loop are one or two products with a vector,
-            they stay up to so many multiplications together: the step is one short
-            function with them as without.
-        drawn_number: Nanoseconds that one of a step's random numbers takes longer.
-        speeds: What was measured on the machine at hand.
+            they stay up to so many multiplications together, for a narrow row and for
+            a wide one: the step is one short function with them as without.
     """
 
     batch_start: int = 0
-    whole_dot: tuple[int, int] = (0, 0)
-    lone_dot: int = 0
-    drawn_number: float = 0.0
-    speeds: Speeds = AS_SHIPPED
+    threads_start: int = 0
+    threaded_elements: int = 0
+    called_step: float = 0.0
+    function_bytes: int = 0
+    lone_dot: tuple[int, int] = (0, 0)
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -88,13 +65,14 @@ class BatchCosts:
         length: int,
         extra: float = 0,
         *,
+        step: Sequence[Any] = (),
         held: int = 0,
         new: int = 0,
     ) -> str | None:
         """Why equations save too little over all steps to leave the loop, if so.
 
-        A step saves `extra` nanoseconds besides. The loop holds rows of `held` bytes
-        anyway, and would hold `new` more.
+        They are part of `step`, of which each saves `extra` nanoseconds besides. The
+        loop holds rows of `held` bytes anyway, and would hold `new` more.
         """
         if not self.batch_start:
             return None
@@ -102,14 +80,40 @@ class BatchCosts:
         worth = list(filter(is_expensive, equations))
         if not worth:
             return "it is cheap, and another pass over memory is not"
-        if self._are_lone_dots(worth):
-            return f"a step does {self.lone_dot} multiplications by a vector as fast"
+        lone = not extra and self._lone_multiplications(worth)
+        if lone:
+            return f"a step does {lone} multiplications by a vector as fast"
+        if self._is_function(step or equations):  # where no product is a call
+            extra -= VECTOR_CALL * sum(map(_is_of_vector, worth))
         saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
         cost = self.batch_start + self._faults(held, held + new)
+        if any(self._is_threaded(e, length) for e in equations):
+            cost += self.threads_start
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
+
+    def freed(self, before: Sequence[Any], after: Sequence[Any]) -> float:
+        """About what one step saves besides if it becomes one function of machine code.
+
+        Given are its equations as they are, and those that stay.
+        """
+        calls = _read_by_products(before) > self.function_bytes
+        called = calls and self._is_function(after)
+        return self.called_step if called and not _has_opaque(before) else 0.0
+
+    def _is_function(self, equations: Sequence[Any]) -> bool:
+        """Whether the compiler makes one function of a step."""
+        is_small = _read_by_products(equations) <= self.function_bytes
+        return is_small and not _has_opaque(equations)
+
+    def _is_threaded(self, equation: Any, length: int) -> bool:
+        """Whether an operation on all steps wakes threads, where it need not pay."""
+        name = equation.primitive.name
+        if name == "dot_general" or name in MOVES_DATA:
+            return False
+        return length * elements_of(equation.outvars) >= self.threaded_elements
 
     def _faults(self, *sizes: int) -> float:
         """Nanoseconds that the pages of fresh memory cost a call besides.
@@ -119,29 +123,6 @@ class BatchCosts:
         """
         before, after = (size if size > DEFAULT_BUDGET else 0 for size in sizes)
         return self.speeds.memory * _FAULTING_BYTE * (after - before)
-
-    def saved_nanoseconds(self, equation: Any) -> float:
-        """About what one step saves if the equation is done for all steps at once."""
-        return self.speeds.of(equation.primitive.name) * self._saved(equation)
-
-    def _saved(self, equation: Any) -> float:
-        name = equation.primitive.name
-        elements = _elements(equation.outvars)
-        if name in INDEXED or name.startswith("scatter"):
-            return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
-        if name == "dot_general":
-            return self._saved_by_dot(dot_sizes(equation))
-        if name in TRANSCENDENTAL:
-            narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
-            narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
-            return elements * (narrow if elements < _VECTOR_ROW else wide)
-        if name in RANDOM:
-            return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
-        if not is_expensive(equation):
-            return 0
-        # An inner loop saves as much at each of its steps.
-        steps = equation.params["length"] if name == "scan" else 1
-        return _OPAQUE * steps + _OPAQUE_ELEMENT * elements
 
     def keeps_map_in_loop(
         self,
@@ -155,32 +136,38 @@ class BatchCosts:
         A step reads or hands out a row of each of `rows`. With `summed`, its products
         are summed over all steps.
         """
-        extra = _ROUND + _STREAMED_ELEMENT * _elements(rows) / 2
+        extra = max(_ROUND, self.freed(equations, ()))
+        extra += _STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
-            extra += ADDED_ELEMENT * sum(_elements(e.outvars) for e in products)
+            extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in products)
         return self.keeps_in_loop(equations, length, extra)
 
-    def _saved_by_dot(self, sizes: DotSizes) -> float:
-        least, most = self.whole_dot
-        wide = sizes.batch == sizes.rows == 1 and sizes.columns > sizes.contracted
-        if wide and least < sizes.multiplications <= most:
-            return 0
-        if sizes.contracted == 1:
-            return 0  # each product is an element to store: nothing is gained
-        call = _VECTOR_CALL if sizes.is_of_vector else _MATRIX_CALL
-        fewest = min(sizes.rows, sizes.columns)
-        each = next(cost for least, cost in _MULTIPLICATIONS if fewest >= least)
-        return call + each * sizes.multiplications
-
-    def _are_lone_dots(self, equations: Sequence[Any]) -> bool:
+    def _lone_multiplications(self, equations: Sequence[Any]) -> int:
+        """How many one or two products with a vector do that stay; 0 if they leave."""
         names = {equation.primitive.name for equation in equations}
         if len(equations) > 2 or names - {"dot_general"}:
-            return False
+            return 0
         sizes = list(map(dot_sizes, equations))
         together = sum(one.multiplications for one in sizes)
-        return all(one.is_of_vector for one in sizes) and together <= self.lone_dot
+        narrow, wide = self.lone_dot
+        columns = max(max(one.rows, one.columns) for one in sizes)
+        most = narrow if columns < VECTOR_ROW else wide
+        stay = all(one.is_of_vector for one in sizes) and together <= most
+        return together if stay else 0
 
 
-def _elements(variables: Iterable[Any]) -> int:
-    return sum(variable.aval.size for variable in variables)
+def _is_of_vector(equation: Any) -> bool:
+    return equation.primitive.name == "dot_general" and dot_sizes(equation).is_of_vector
+
+
+def _read_by_products(equations: Iterable[Any]) -> int:
+    products = (e for e in equations if e.primitive.name == "dot_general")
+    return sum(number_of_bytes(atom) for e in products for atom in e.invars)
+
+
+def _has_opaque(equations: Iterable[Any]) -> bool:
+    """Whether one does what is neither arithmetic nor a product, like a sort."""
+    known = {"dot_general", *TRANSCENDENTAL, *RANDOM}
+    names = (e.primitive.name for e in equations if is_expensive(e))
+    return any(name not in known for name in names)

@@ -13,12 +13,14 @@ def leaning(machine: Machine, which: str) -> Machine:
         return replace(
             machine,
             batch_start=min(machine.batch_start, 1),  # 0 would move cheap work, too
+            threads_start=0,
             whole_dot=_NONE.whole_dot,
             lone_dot=_NONE.lone_dot,
             full_rows=_NONE.full_rows,
             joined_bytes=16 * machine.joined_bytes,
             small_dot=4 * machine.small_dot,
             small_sum=4 * machine.small_sum,
+            small_columns=2 * machine.small_columns,
         )
     if which == "cautious":
         return replace(
@@ -27,5 +29,7 @@ def leaning(machine: Machine, which: str) -> Machine:
             joined_bytes=0,
             small_dot=machine.small_dot // 4,
             small_sum=machine.small_sum // 4,
+            small_columns=machine.small_columns // 4,
+            small_rows=0,
         )
     return machine

@@ -17,7 +17,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_elementwise,
 )
-from jscan._optimizer.costs.batches import MEBIBYTE
+from jscan._optimizer.costs.budget import MEBIBYTE
 from jscan._optimizer.costs.products import ProductCosts
 from jscan._optimizer.costs.unrolling import Unrolling
 

@@ -1,21 +1,31 @@
 """The machines on which gains were measured (see ``benchmarks/README.md``)."""
 
 from jscan._jax.names import JAX_VERSION
-from jscan._optimizer.costs.batches import MEBIBYTE
+from jscan._optimizer.costs.budget import MEBIBYTE
 from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 
 _CPU = Machine(
-    batch_start=80_000,
+    batch_start=20_000,
+    # Waking a thread takes up to 45 microseconds where its core slept.
+    threads_start=18_000,
+    threaded_elements=3000,
+    # XLA makes one function of a loop whose body reads little. Any other step takes 0.4
+    # to 0.6 microseconds more, whatever it computes.
+    called_step=400.0,
+    function_bytes=2048,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
-    lone_dot=0 if JAX_VERSION < (0, 11) else 1024,
+    lone_dot=(1024, 1024) if JAX_VERSION < (0, 11) else (256, 2700),
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
     # Sums of 24 x 24 products take as long as the product, of 48 x 48 2 to 6 times.
     smallest_side=32,
     small_dot=1024,
     small_sum=2304,
+    # Up to 4 times as fast, in steps that become one function by it.
+    small_columns=600,
+    small_rows=144,
     fused_dot=512,
     merged_dot=128 * 512,
     merged_rows=8,

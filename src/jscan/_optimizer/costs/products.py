@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.operations import DotSizes, dot_sizes
-from jscan._optimizer.costs.batches import ADDED_ELEMENT, MULTIPLICATION, BatchCosts
+from jscan._optimizer.costs.batches import BatchCosts
+from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _INNER_PRODUCT = 500.0
@@ -21,6 +22,8 @@ class ProductCosts(BatchCosts):
             vector that is written as a sum becomes a product; 0 if never.
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
+        small_columns: The same for a vector times a matrix whose rows are added up.
+        small_rows: The same for one whose rows are each added up to a number.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
@@ -45,6 +48,8 @@ class ProductCosts(BatchCosts):
     smallest_side: int = 0
     small_dot: int = 0
     small_sum: int = 0
+    small_columns: int = 0
+    small_rows: int = 0
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0

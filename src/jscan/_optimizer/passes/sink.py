@@ -33,8 +33,10 @@ def run(loop: Loop, context: Context) -> Loop:
     if loop.recomputes:
         return loop.refused(f"what only outputs need stays: {RECOMPUTED}")
     chosen, loop = _chosen(loop, context, dependence, rest)
-    why = machine.keeps_in_loop(chosen, loop.length) if chosen else None
-    if why is not None:
+    stays = [e for e in dependence.core() if dependence.level_of(e) is Level.STATE]
+    freed, step = machine.freed(loop.equations, stays), loop.equations
+    why = chosen and machine.keeps_in_loop(chosen, loop.length, freed, step=step)
+    if why:
         return loop.refused(f"what only outputs need stays: {why}")
     if machine.batch_start and not any(map(machine.gains_batched, chosen)):
         return loop  # cheap work alone gains nothing by another pass over memory

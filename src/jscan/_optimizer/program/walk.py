@@ -31,8 +31,8 @@ from jscan._jax.jaxprs import (
     trace,
 )
 from jscan._jax.names import eval_jaxpr
-from jscan._jax.scans import is_scan
-from jscan._optimizer.analysis.index import Group, flattened, holds_loop, loop_in
+from jscan._jax.scans import holds_loop, is_scan
+from jscan._optimizer.analysis.index import Group, flattened, loop_in
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
 from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
 from jscan._optimizer.pipeline import run_passes, run_rules

@@ -16,7 +16,7 @@ from jscan._optimizer.record.loop import (
     Total,
     final_variables,
     unknown,
-    with_source,
+    with_sources,
 )
 
 
@@ -58,7 +58,7 @@ def without_carries(loop: Loop, ends: Mapping[Any, Result]) -> Loop:
     return replace(
         loop,
         carries=tuple(c for c in loop.carries if c.variable not in ends),
-        results={n: with_source(r, resolve) for n, r in loop.results.items()},
+        results={n: with_sources(r, resolve) for n, r in loop.results.items()},
     )
 
 
@@ -88,5 +88,5 @@ def substitute(loop: Loop, names: Mapping[Any, Atom]) -> Loop:
         carries=tuple(replace(c, update=new(c.update)) for c in loop.carries),
         equations=tuple(map(change, loop.equations)),
         after=tuple(map(change, loop.after)),
-        results={n: with_source(r, change_source) for n, r in loop.results.items()},
+        results={n: with_sources(r, change_source) for n, r in loop.results.items()},
     )

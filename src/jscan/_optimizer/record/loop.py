@@ -101,7 +101,16 @@ class Row:
     operand: "Result"
 
 
-Result: TypeAlias = Final | Known | Stack | Total | Applied | Row
+@dataclass(frozen=True)
+class Added:
+    """Result: one result plus a linear function of another."""
+
+    first: "Result"
+    function: Callable[[Any], Any]
+    second: "Result"
+
+
+Result: TypeAlias = Final | Known | Stack | Total | Applied | Row | Added
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,8 @@ class Loop:
 
     def wanted_rows(self) -> list[Any]:
         """Variables of which the results need a value per step."""
-        sources = map(source, self.results.values())
-        return unique_variables(atom for made in sources for atom in _row_atoms(made))
+        made = (m for result in self.results.values() for m in sources(result))
+        return unique_variables(atom for each in made for atom in _row_atoms(each))
 
     def stacked(self) -> list[Any]:
         """Variables the loop must hand out a row a step for.
@@ -208,28 +217,39 @@ class Loop:
             constants=dict.fromkeys(self.constants),
             sequences=dict.fromkeys(self.sequences),
             carries=tuple(replace(carry, initial=None) for carry in self.carries),
-            results={n: with_source(r, _shape_of) for n, r in self.results.items()},
+            results={n: _shape_of(r) for n, r in self.results.items()},
             counters={},
             memo={},
         )
 
 
-def source(result: Result) -> Result:
+def sources(result: Result) -> tuple[Result, ...]:
     """What a result is made of, before anything around the loop is done to it."""
-    while isinstance(result, Applied | Row):
-        result = result.operand
-    return result
+    match result:
+        case Applied(_, operand) | Row(operand):
+            return sources(operand)
+        case Added(first, _, second):
+            return (*sources(first), *sources(second))
+    return (result,)
 
 
-def with_source(result: Result, change: Callable[[Result], Result]) -> Result:
+def with_sources(result: Result, change: Callable[[Result], Result]) -> Result:
     """The result with what it is made of changed."""
-    if isinstance(result, Applied | Row):
-        return replace(result, operand=with_source(result.operand, change))
+    match result:
+        case Applied(_, operand) | Row(operand):
+            return replace(result, operand=with_sources(operand, change))
+        case Added(first, function, second):
+            parts = (with_sources(part, change) for part in (first, second))
+            return Added(next(parts), function, next(parts))
     return change(result)
 
 
 def _shape_of(result: Result) -> Result:
     match result:
+        case Applied(_, operand) | Row(operand):
+            return replace(result, operand=_shape_of(operand))
+        case Added(first, _, second):
+            return Added(_shape_of(first), lambda value: value, _shape_of(second))
         case Known():
             return Known(None)
         case Total(_, terms):
@@ -253,8 +273,7 @@ def _row_atoms(made: Result) -> tuple[Atom, ...]:
 
 def final_variables(result: Result) -> list[Any]:
     """Carries whose last value the result reads."""
-    made = source(result)
-    return [made.variable] if isinstance(made, Final) else []
+    return [made.variable for made in sources(result) if isinstance(made, Final)]
 
 
 def without_work(loop: Loop) -> Loop:

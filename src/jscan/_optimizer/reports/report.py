@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jscan._base.errors import unknown_loop
 from jscan._base.kinds import counted
 from jscan._optimizer.analysis.size import Size
 from jscan._optimizer.record.notes import Note
@@ -140,11 +141,11 @@ class Report:
     _runs: Runs | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> LoopReport:
-        """The loop of that name."""
+        """The loop of that name; raises a `ScanKeyError` if there is none."""
         for loop in self.loops:
             if loop.name == name:
                 return loop
-        raise KeyError(f"no loop {name!r}; there are {[x.name for x in self.loops]}")
+        raise unknown_loop(name, [loop.name for loop in self.loops], "Report")
 
     @property
     def verdict(self) -> str:

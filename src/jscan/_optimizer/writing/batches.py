@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jscan._jax.equations import evaluate, free_variables, needed, unique_variables
 from jscan._jax.jaxprs import Atom, open_jaxpr
-from jscan._optimizer.analysis.index import holds_loop
+from jscan._jax.scans import holds_loop
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, unknown
 

@@ -15,10 +15,11 @@ from jscan._jax.equations import (
     program,
     unique_variables,
 )
-from jscan._optimizer.analysis.index import holds_loop
+from jscan._jax.scans import holds_loop
 from jscan._optimizer.analysis.lagged_rows import shifted
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
+    Added,
     Applied,
     Carry,
     Final,
@@ -28,7 +29,7 @@ from jscan._optimizer.record.loop import (
     Row,
     Stack,
     Total,
-    source,
+    sources,
     strong,
 )
 from jscan._optimizer.writing.batches import batched
@@ -51,8 +52,8 @@ def emit(loop: Loop, context: Context) -> dict[Any, Any]:
 
 def _result_rows(loop: Loop) -> list[Any]:
     """Variables whose rows (not their sum) are results."""
-    sources = map(source, loop.results.values())
-    return unique_variables(made.atom for made in sources if isinstance(made, Stack))
+    made = (m for result in loop.results.values() for m in sources(result))
+    return unique_variables(each.atom for each in made if isinstance(each, Stack))
 
 
 def _value(result: Result, finals: dict[Any, Any], sums: TimeSum) -> Any:
@@ -71,6 +72,9 @@ def _value(result: Result, finals: dict[Any, Any], sums: TimeSum) -> Any:
             return _value(operand, finals, sums)[None]
         case Applied(equation, operand):
             return apply(equation, _value(operand, finals, sums))
+        case Added(first, function, second):
+            total = _value(first, finals, sums)
+            return total + function(_value(second, finals, sums))
 
 
 def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:

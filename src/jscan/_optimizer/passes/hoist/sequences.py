@@ -38,7 +38,9 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     names = _names(filter(is_expensive, chosen))
     wanted = _frontier(dependence, chosen)
     held, new = (stack_bytes(v, length) for v in (loop.stacked(), wanted))
-    why = machine.keeps_in_loop(chosen, length, held=held, new=new)
+    step = loop.equations
+    freed = machine.freed(step, loop.without(chosen).equations)
+    why = machine.keeps_in_loop(chosen, length, freed, step=step, held=held, new=new)
     if why is not None:
         return loop.refused(f"{names} on sequences stays: {why}")
     loop = done_before(loop, chosen, wanted, context)

@@ -14,9 +14,9 @@ from jscan._jax.equations import new_equation
 from jscan._jax.jaxprs import is_variable, stack_bytes, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import is_expensive
+from jscan._jax.scans import holds_loop
 from jscan._jax.slices import of_rows, slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
-from jscan._optimizer.analysis.index import holds_loop
 from jscan._optimizer.analysis.readers import is_last_row
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (

@@ -17,8 +17,7 @@ import jax
 from jscan._jax.equations import with_body
 from jscan._jax.jaxprs import holds, holds_complex, is_jaxpr, open_jaxpr, trace
 from jscan._jax.names import eval_jaxpr, primitives
-from jscan._jax.scans import is_scan
-from jscan._optimizer.analysis.index import has_loops
+from jscan._jax.scans import has_loops, is_scan
 from jscan._optimizer.record.inlining import is_plain_call, stores_all_but_cheap
 
 _GATES = frozenset({"logistic", "tanh"})

@@ -19,11 +19,14 @@ from jscan._base.kinds import counted
 from jscan._jax.equations import splice
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._jax.names import primitives
-from jscan._optimizer.analysis.dependence import Dependence
+from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import Sums
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
+
+_OF_SEQUENCES = 4
+"""How much smaller a product may be that can be done for all steps at once."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def _product(
     rows, columns, between = (
         math.prod(shape[axis] for axis in side) for side in (*free, added)
     )
+    if sums.dependence.level_of(product) is Level.SEQUENCE:
+        least //= _OF_SEQUENCES
     is_large = min(between, rows * columns) >= least
     # With several rows and columns, as in the lanes of a batch, sums are as fast.
     is_of_vector = not all(free) and is_large

@@ -38,20 +38,39 @@ def _is_tiny(equation: Any, machine: Machine) -> bool:
     if equation.primitive is not primitives.dot_general_p:
         return False
     sizes = dot_sizes(equation)
-    summed = sizes.batch == 1 and sizes.contracted > 1
-    largest = machine.small_sum if summed else machine.small_dot
     left, right = equation.invars
     dtype = equation.outvars[0].aval.dtype
-    matrices = sizes.batch > 1 or (sizes.rows > 1 and sizes.columns > 1)
     return (
-        0 < sizes.multiplications <= largest
-        and matrices
+        0 < sizes.multiplications <= _largest(equation, machine)
         and left.aval.dtype == right.aval.dtype == dtype
         and dtype in (jnp.float32, jnp.float64)
     )
 
 
+def _largest(equation: Any, machine: Machine) -> int:
+    """The multiplications up to which a product of its kind is tiny."""
+    sizes = dot_sizes(equation)
+    if not sizes.is_of_vector:
+        summed = sizes.batch == 1 and sizes.contracted > 1
+        return machine.small_sum if summed else machine.small_dot
+    matrix, axes = _matrix(equation)
+    is_product = matrix.aval.ndim == 2 and max(sizes.rows, sizes.columns) > 1
+    if not is_product or sizes.contracted == 1:
+        return 0
+    # Rows of numbers are added up at once; the numbers of a row one by one.
+    return machine.small_columns if axes == (0,) else machine.small_rows
+
+
+def _matrix(equation: Any) -> tuple[Any, tuple[int, ...]]:
+    """The larger operand of a product, and the axes of it that are added up."""
+    axes, _ = equation.params["dimension_numbers"]
+    pairs = zip(equation.invars, map(tuple, axes), strict=True)
+    return max(pairs, key=lambda pair: pair[0].aval.size)
+
+
 def _written_out(equation: Any, machine: Machine) -> list[Any]:
+    if dot_sizes(equation).is_of_vector:
+        return _added_up(equation)
     sizes = dot_sizes(equation)
     apart = sizes.contracted > 1 and sizes.multiplications > machine.fused_dot
     contracted, batched = equation.params["dimension_numbers"]
@@ -71,3 +90,19 @@ def _written_out(equation: Any, machine: Machine) -> list[Any]:
         return jax.lax.optimization_barrier(total) if apart else total
 
     return splice(product, equation.invars, equation)
+
+
+def _added_up(equation: Any) -> list[Any]:
+    """A matrix times a vector: the sum of its rows, or columns, times a number each."""
+    matrix, (axis,) = _matrix(equation)
+    left, right = equation.invars
+    vector = right if matrix is left else left
+    shape = equation.outvars[0].aval.shape
+
+    def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+        numbers = vector.reshape(
+            [matrix.shape[axis] if i == axis else 1 for i in (0, 1)]
+        )
+        return jax.lax.reduce_sum(matrix * numbers, (axis,)).reshape(shape)
+
+    return splice(product, [matrix, vector], equation)

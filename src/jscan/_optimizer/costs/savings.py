@@ -1,0 +1,113 @@
+"""The cost model, operations: what one step saves that does not do them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.operations import (
+    INDEXED,
+    RANDOM,
+    TRANSCENDENTAL,
+    DotSizes,
+    dot_sizes,
+    is_expensive,
+)
+from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
+
+# Nanoseconds one step saves, in the loop less batched, measured on a CPU.
+ADDED_ELEMENT = 0.1
+MULTIPLICATION = 0.025
+_INDEXED_ROW = 2.0
+_INDEXED_ELEMENT = 0.02
+VECTOR_ROW = 32  # elements from which a row counts as wide
+# A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
+# compiler uses vector instructions in a loop for wide rows only, and for some functions
+# nowhere: these gain by the second core, of which half is counted.
+_TRANSCENDENTAL = (1.5, 0.12)
+_TRANSCENDENTALS = {
+    **dict.fromkeys(("sin", "cos"), (0.0, 0.3)),
+    **dict.fromkeys(("asin", "acos", "lgamma"), (2.0, 1.0)),
+    "pow": (0.0, 1.0),
+    "tan": (0.0, 0.5),
+    "cbrt": (0.0, 0.0),
+    "atan2": (0.0, 4.0),
+    "log1p": (8.0, 0.9),
+    "erf_inv": (2.0, 0.8),
+    "digamma": (4.0, 3.0),
+}
+VECTOR_CALL = 50.0
+_MATRIX_CALL = 400.0
+# A multiplication, by the fewest rows or columns of its product.
+_MULTIPLICATIONS = ((64, 0.003), (16, 0.006), (0, MULTIPLICATION))
+_OPAQUE = 100.0
+_OPAQUE_ELEMENT = 0.35
+# One row with one channel is convolved in a few instructions; many are not.
+_CONVOLVED_ELEMENT = -30.0
+_DRAW = 25.0  # what any number of random bits at once saves
+_VECTOR_DRAW = 128  # random numbers from which more of them save no more
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Nanoseconds that operations of a step take longer than in one batch of all steps.
+
+    Attributes:
+        whole_dot: Multiplications, more than and at most, for which a vector times a
+            matrix wider than high stays in the loop: taken out, such steps of networks
+            with fused gates were 0.75 to 0.9 times as fast.
+        drawn_number: Nanoseconds that one of a step's random numbers takes longer.
+        speeds: What was measured on the machine at hand.
+    """
+
+    whole_dot: tuple[int, int] = (0, 0)
+    drawn_number: float = 0.0
+    speeds: Speeds = AS_SHIPPED
+
+    def saved_nanoseconds(self, equation: Any) -> float:
+        """About what one step saves if the equation is done for all steps at once."""
+        return self.speeds.of(equation.primitive.name) * self._saved(equation)
+
+    def _saved(self, equation: Any) -> float:
+        name = equation.primitive.name
+        elements = elements_of(equation.outvars)
+        if name in INDEXED or name.startswith("scatter"):
+            return -_INDEXED_ROW - _INDEXED_ELEMENT * elements
+        if name == "dot_general":
+            return self._saved_by_dot(dot_sizes(equation))
+        if name in TRANSCENDENTAL:
+            narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
+            narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
+            return elements * (narrow if elements < VECTOR_ROW else wide)
+        if name == "conv_general_dilated" and _is_of_one_row(equation):
+            touched = (*equation.invars, *equation.outvars)
+            return _CONVOLVED_ELEMENT * elements_of(touched)
+        if name in RANDOM:
+            return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
+        if name == "sort" or not is_expensive(equation):
+            return 0
+        # An inner loop saves as much at each of its steps.
+        steps = equation.params["length"] if name == "scan" else 1
+        return _OPAQUE * steps + _OPAQUE_ELEMENT * elements
+
+    def _saved_by_dot(self, sizes: DotSizes) -> float:
+        least, most = self.whole_dot
+        wide = sizes.batch == sizes.rows == 1 and sizes.columns > sizes.contracted
+        if wide and least < sizes.multiplications <= most:
+            return 0
+        if sizes.contracted == 1:
+            return 0  # each product is an element to store: nothing is gained
+        call = VECTOR_CALL if sizes.is_of_vector else _MATRIX_CALL
+        fewest = min(sizes.rows, sizes.columns)
+        each = next(cost for least, cost in _MULTIPLICATIONS if fewest >= least)
+        return call + each * sizes.multiplications
+
+
+def elements_of(variables: Iterable[Any]) -> int:
+    """Elements of all variables together."""
+    return sum(variable.aval.size for variable in variables)
+
+
+def _is_of_one_row(convolution: Any) -> bool:
+    """Whether it convolves two rows of numbers: all other axes have one element."""
+    shapes = [atom.aval.shape for atom in convolution.invars]
+    return all(sum(size > 1 for size in shape) <= 1 for shape in shapes)
