@@ -57,6 +57,11 @@ class Context:
         return machine_for(self.platform)
 
     @property
+    def splits_time(self) -> bool:
+        """Whether devices may each do a part of the steps, as `associate` asks."""
+        return self.is_split and "associate" in (self.options.passes or ())
+
+    @property
     def budget(self) -> int:
         """Bytes that one rewrite of one loop may add."""
         return self.options.memory_budget
