@@ -79,8 +79,8 @@ def optimize(
             ``"hoist"``, ``"accumulate"``, ``"vectorise"``, ``"sink"``,
             ``"small_dots"``, ``"unroll"``, ``"associate"``; or ``"default"`` for all
             but the last, which makes an associative scan of a linear recurrence: on a
-            GPU, or split in time over devices, much faster, with other rounding. ``"default+associate"`` adds it. Of
-            two calls, one inside the other, the outer counts.
+            GPU, or split in time over devices, much faster, with other rounding.
+            ``"default+associate"`` adds it. Of nested calls the outer one counts.
         memory_budget: Bytes one rewrite may add; 32 MiB by default.
 
     Returns:
