@@ -35,11 +35,16 @@ def main(number, count, port, out):
     holds(start)
     assert repr(w) == "<SharedVariable w: float32[4,8]>"
     way = r"(?s)shared variable 'w': .* 2 processes.* w.get_value\(gather=True\)"
-    for read in (w.get_value, lambda: np.asarray(w), lambda: pickle.dumps(w)):
+    reads = (jscan.SharedVariable.get_value, np.asarray, list, pickle.dumps)
+    reads += (copy.deepcopy, lambda w: w.tolist(), lambda w: w.item(0))
+    for read in (*reads, lambda w: 3.0 in w):
         with pytest.raises(jscan.ScanValueError, match=way):
-            read()
+            read(w)
+    total = jscan.shared(w.sum(), "total")
+    assert float(total) == float(w.sum()) == start.sum()
+    tree = jscan.shared({"w": w.value}, "w")
     with pytest.raises(jscan.ScanValueError, match=way):
-        copy.deepcopy(w)
+        tree.get_value()
     w.set_value(start + 1)
     holds(start + 1)
     w.set_value(w.get_value(gather=True))

@@ -8,23 +8,27 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support import processes, processes_global
+from support import processes, processes_global, processes_page
 
 PATIENCE = 400  # seconds; they take a few on a machine that is not busy
 
 
-def start(module, count, *arguments):
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "devices.md"
+
+
+def start(module, count, *arguments, devices=processes.DEVICES):
     """Start the processes of one run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = []
     for number in range(count):
-        flag = f"--xla_force_host_platform_device_count={processes.DEVICES // count}"
+        flag = f"--xla_force_host_platform_device_count={devices // count}"
         command = [sys.executable, module.__file__, number, count, port, *arguments]
         started.append(
             subprocess.Popen(
@@ -93,3 +97,13 @@ def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(tmp_pat
 def test_variables_split_over_processes(tmp_path):
     out = tmp_path / "out.txt"
     assert finished(start(processes_global, 2, out), out)["done"]
+
+
+def test_the_page_on_many_hosts_in_four_processes(tmp_path):
+    """What it shows is shown by each of them; `test_documentation` runs it in one."""
+    pytest.importorskip("orbax.checkpoint", reason="checkpoints: extra oracles")
+    out = tmp_path / "out.txt"
+    run = start(processes_page, 4, out, PAGE, devices=8)
+    failed, shown = finished(run, out)["results"]
+    assert failed == 0
+    assert shown > 40

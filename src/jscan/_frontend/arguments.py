@@ -30,6 +30,7 @@ from jscan._frontend.spec import (
     SequenceSpec,
 )
 from jscan._frontend.step_count import count_steps
+from jscan._jax.types import split_in_time
 from jscan._state import donation
 from jscan._state.variables import SharedVariable
 
@@ -205,6 +206,14 @@ def _sequence(item: Any, place: str) -> SequenceSpec:
     elsewhere = "put a constant in non_sequences, an initial state in outputs_info: "
     elsewhere += "scan(step, sequences, outputs_info, non_sequences)"
     _check_rows(value, place, "sequence", elsewhere)
+    for leaf in filter(split_in_time, jax.tree.leaves(value)):
+        raise ScanValueError(
+            place,
+            needed="rows that each device has whole, on axes of the type Explicit",
+            came=f"{type_text(leaf)}, split as {jax.typeof(leaf).sharding.spec}",
+            fix="gather it by jax.reshard; or use axes of the type Auto, where "
+            'passes="default+associate" runs linear loops in parallel over time',
+        )
     return SequenceSpec(place, source, value, _taps(taps, (0,), place))
 
 

@@ -36,6 +36,11 @@ def row_aval(aval: Any) -> Any:
     return _with_shape(aval, aval.shape[1:], aval.sharding.spec[1:])
 
 
+def split_in_time(leaf: Leaf) -> bool:
+    """Whether its type says that rows lie on different devices (axes are Explicit)."""
+    return jax.typeof(leaf).sharding.spec[0] is not None
+
+
 def stacked_aval(aval: Any, length: int) -> Any:
     """The type of `length` rows of type `aval`."""
     spec = (None, *aval.sharding.spec)

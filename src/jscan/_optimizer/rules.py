@@ -66,7 +66,6 @@ LOOP_RULES = (
         associate.run,
         "before all that looks at state: what it solves is state no longer",
         otherwise=associate.suggest,
-        mixes=True,
         opt_in=True,
     ),
     Rule(

@@ -111,6 +111,11 @@ class ArrayLike:
         raise NotImplementedError
 
     @property
+    def _whole(self) -> Any:
+        """The same, where Python is to see all numbers of it."""
+        return self.value
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the value."""
         return self.value.shape
@@ -147,7 +152,8 @@ class ArrayLike:
 
     def __getattr__(self, name: str) -> Any:
         if name in METHODS:
-            return getattr(self.value, name)
+            reads = name in ("item", "tolist")
+            return getattr(self._whole if reads else self.value, name)
         if name.startswith("_"):
             raise AttributeError(name)
         raise ScanAttributeError(
@@ -163,10 +169,13 @@ class ArrayLike:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value, dtype)
 
+    def __iter__(self) -> Any:
+        return iter(self._whole)
+
     __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)
     __hash__ = object.__hash__
     __getitem__ = _binary(operator.getitem)
-    __len__, __iter__, __bool__ = _unary(len), _unary(iter), _unary(bool)
+    __len__, __bool__ = _unary(len), _unary(bool)
     __int__, __float__, __index__ = _unary(int), _unary(float), _unary(operator.index)
     __add__, __radd__ = _binary(operator.add), _reflected(operator.add)
     __sub__, __rsub__ = _binary(operator.sub), _reflected(operator.sub)

@@ -179,22 +179,27 @@ def spread(sharding: PyTree, value: PyTree, place: str) -> list[Any]:
     return jax.tree.leaves(full, is_leaf=is_whole)
 
 
-def on_host(leaf: Leaf, copy: bool, label: str, gather: bool = False) -> Any:
-    """A NumPy array, where the leaf has such a form (random keys do not)."""
+def check_readable(leaf: Leaf, label: str) -> None:
+    """Refuse an array of which this process has parts only (no matter of keys)."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated or is_key):
-        if not gather:
-            raise ScanValueError(
-                "its value",
-                needed="one that this process can read",
-                came=f"parts of it, on the devices of {jax.process_count()} processes",
-                fix=f"call {label}.get_value(gather=True) in every process, or give "
-                f"{label}.value to a library for checkpoints",
-            )
-        whole = NamedSharding(leaf.sharding.mesh, PartitionSpec())
-        leaf = jax.device_put(leaf, whole)
-    if is_key:
+        raise ScanValueError(
+            "its value",
+            needed="one that this process can read",
+            came=f"parts of it, on the devices of {jax.process_count()} processes",
+            fix=f"call {label}.get_value(gather=True) in every process, or give "
+            f"{label}.value to a library for checkpoints",
+        )
+
+
+def on_host(leaf: Leaf, copy: bool, label: str, gather: bool = False) -> Any:
+    """A NumPy array, where the leaf has such a form (random keys do not)."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return leaf
+    if not gather:
+        check_readable(leaf, label)
+    elif not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        leaf = jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
     return np.array(leaf) if copy else np.asarray(leaf)
 
 

@@ -22,6 +22,7 @@ from jscan._state.array_likes import ArrayLike, described, label_of, refuse_to_s
 from jscan._state.new_values import check_value, is_storable
 from jscan._state.placement import (
     Placement,
+    check_readable,
     laid_out,
     on_host,
     places_of,
@@ -178,11 +179,16 @@ class SharedVariable(ArrayLike):
         self._placement = self._home = self._birth = None  # where it was made
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._whole, dtype)
+
+    @property
+    def _whole(self) -> PyTree:
         value = self.value
-        if isinstance(value, jax.Array) and not is_traced(value):
-            with signed(subject_of(self)):
-                value = on_host(value, False, label_of(self))
-        return np.asarray(value, dtype)
+        with signed(subject_of(self)):
+            for leaf in jax.tree.leaves(value):
+                if isinstance(leaf, jax.Array) and not is_traced(leaf):
+                    check_readable(leaf, label_of(self))
+        return value
 
     def __repr__(self) -> str:
         text = described(self._stored, seen=frames.current() is None)

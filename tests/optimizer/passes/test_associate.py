@@ -43,6 +43,42 @@ def test_constant_coefficients_and_chained_recurrences():
     assert_close(optimize(chain, passes=ASKED)(A, B), chain(A, B), 1e-4)
 
 
+def test_a_recurrence_behind_another_one():
+    """The derivative of a chain carries them in the other order: it goes as well."""
+
+    def chain(a, b):
+        def step(state, x):
+            first = a[0] * state[0] + x
+            second = 0.5 * state[1] + jnp.tanh(first)
+            return (first, second), second
+
+        return jax.lax.scan(step, (jnp.zeros(4), jnp.ones(4)), b)[1].sum()
+
+    fun = jax.grad(chain, (0, 1))
+    assert loop_lengths(optimize(fun, passes=ASKED), A, B) == []
+    assert_close(optimize(fun, passes=ASKED)(A, B), fun(A, B), 1e-4)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("largest", [jnp.maximum, jnp.minimum])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32])
+def test_running_extremes(dtype, largest, reverse):
+    """The largest or smallest of all that came, to the digit, whole numbers too."""
+
+    def loop(b):
+        b = (10 * b).astype(dtype)
+        step = lambda c, x: (largest(x + 1, c), c)
+        return jax.lax.scan(step, b[0], b, reverse=reverse)
+
+    assert loop_lengths(optimize(loop, passes=ASKED), B) == []
+    found, expected = optimize(loop, passes=ASKED)(B), loop(B)
+    for one, other in zip(found, expected, strict=True):
+        assert (one == other).all()
+        assert one.dtype == other.dtype
+    if dtype == jnp.float32:
+        check(loop, B, tolerance=1e-4, passes=ASKED)
+
+
 def test_only_if_asked_for():
     """It is not among the default passes."""
     total = lambda b: jax.lax.scan(lambda c, x: ((c := 0.5 * c + x), c), B[0], b)[1]

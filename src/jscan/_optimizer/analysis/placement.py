@@ -7,6 +7,7 @@ do.
 """
 
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -26,9 +27,14 @@ def is_split(context: Any) -> bool:
 
 def is_split_here() -> bool:
     """The same of what is traced here, where `jax.shard_map` may own all axes."""
+    return devices_here() > 1
+
+
+def devices_here() -> int:
+    """Over how many devices at most the compiler splits an array of this trace."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    return any(size > 1 and kind != AxisType.Manual for size, kind in kinds)
+    return math.prod(size for size, kind in kinds if kind != AxisType.Manual)
 
 
 def is_split_when_compiled(compiled: Any) -> bool:

@@ -1,10 +1,12 @@
 """associate (opt-in): a linear recurrence is an associative scan over time.
 
 A carry with ``c_next = a_t * c + b_t`` element by element, where neither `a_t` nor
-`b_t` depends on the state, composes: two steps are one step of the same form. So all
-states come from ``jax.lax.associative_scan`` in about log(T) batched operations.
-Rounding changes more than by the other rules, infinite coefficients may become NaN,
-and on a CPU with few cores it is slower than the loop: it runs only if asked for.
+`b_t` depends on the state, composes: two steps are one step of the same form. So does
+``max(c, x_t)``, and `min`. All states then come from ``jax.lax.associative_scan`` in
+about log(T) batched operations, and of rows that are split in time each device works
+on its own. Rounding changes more than by the other rules, infinite coefficients may
+become NaN, and on a CPU with few cores it is slower than the loop: it runs only if
+asked for.
 """
 
 import itertools
@@ -17,23 +19,29 @@ import jax.numpy as jnp
 from jscan._jax.equations import evaluate, free_variables, needed
 from jscan._jax.jaxprs import stack_bytes
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
+from jscan._optimizer.analysis.placement import whole_in_time
 from jscan._optimizer.record.cleanup import without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Known, Loop, strong
 from jscan._optimizer.writing.batches import batched
+from jscan._optimizer.writing.prefixes import LINEAR, Steps, extreme, states
 
 _SUMS = frozenset({"add", "add_any", "sub", "neg"})
+_EXTREMES = {"max": extreme(jnp.maximum), "min": extreme(jnp.minimum)}
 
 
 def run(loop: Loop, context: Context) -> Loop:
-    """Replace every carry that is linear in itself by rows known beforehand."""
-    for carry in loop.carries:
-        why = _why_not(loop, context, carry)
-        if why is None:
-            loop = _replaced(loop, context, carry)
-        else:
-            name = carry.variable.aval.str_short()
-            loop = loop.refused(f"the state {name} stays: {why}")
+    """Replace every carry whose steps compose by rows known beforehand."""
+    reasons = [_why_not(loop, context, carry) for carry in loop.carries]
+    while None in reasons:  # others may have waited for this one
+        loop = _replaced(loop, context, loop.carries[reasons.index(None)])
+        reasons = [_why_not(loop, context, carry) for carry in loop.carries]
+    for carry, why in zip(loop.carries, reasons, strict=True):
+        name = carry.variable.aval.str_short()
+        loop = loop.refused(f"the state {name} stays: {why}")
+    if context.splits_time and loop.carries:  # step by step, each device reads all rows
+        rows = {v: whole_in_time(x) for v, x in loop.sequences.items()}
+        loop = replace(loop, sequences=rows)
     return loop
 
 
@@ -55,10 +63,11 @@ def _path(loop: Loop, carry: Carry) -> list[Any]:
 
 
 def _why_not(loop: Loop, context: Context, carry: Carry) -> str | None:
-    """The reason why a carry is not a linear recurrence of its own, if so."""
+    """The reason why a carry is not a recurrence of its own that composes, if so."""
     variable, path = carry.variable, _path(loop, carry)
     states = {c.variable for c in loop.carries} & set(free_variables(path))
-    if not jnp.issubdtype(variable.aval.dtype, jnp.inexact):
+    keeps = _extreme(loop, carry) is not None
+    if not (keeps or jnp.issubdtype(variable.aval.dtype, jnp.inexact)):
         return "it is not a floating point number"
     if states != {variable}:
         return "it depends on other state, or not on itself"
@@ -69,9 +78,19 @@ def _why_not(loop: Loop, context: Context, carry: Carry) -> str | None:
     dependence = Dependence(loop)
     for equation in path:
         moves = dependence.level_of(equation) is Level.STATE
-        if moves and not _is_linear(equation, dependence, variable):
-            return f"{equation.primitive.name} is not linear in it"
+        if moves and not keeps and not _is_linear(equation, dependence, variable):
+            return f"{equation.primitive.name} is not linear in it, element by element"
     return None
+
+
+def _extreme(loop: Loop, carry: Carry) -> Steps | None:
+    """What a carry keeps, if that is the largest or the smallest of all that came."""
+    dependence = Dependence(loop)
+    equation = dependence.producer(carry.update)
+    if equation is None or equation.primitive.name not in _EXTREMES:
+        return None
+    moving = [a for a in equation.invars if dependence.level(a) is Level.STATE]
+    return _EXTREMES[equation.primitive.name] if moving == [carry.variable] else None
 
 
 def _is_linear(equation: Any, dependence: Dependence, variable: Any) -> bool:
@@ -88,19 +107,25 @@ def _is_linear(equation: Any, dependence: Dependence, variable: Any) -> bool:
 
 
 def _replaced(loop: Loop, context: Context, carry: Carry) -> Loop:
-    variable, initial = carry.variable, strong(carry)
-    rows = _states(initial, _coefficients(loop, context, carry), loop.reverse)
-    if loop.reverse:
-        before, final = jnp.concatenate([rows[1:], initial[None]]), rows[0]
+    variable, kind = carry.variable, _extreme(loop, carry)
+    if kind is None:
+        kind, rows = LINEAR, _coefficients(loop, context, carry)
     else:
-        before, final = jnp.concatenate([initial[None], rows[:-1]]), rows[-1]
+        (equation,) = (e for e in loop.equations if carry.update in e.outvars)
+        others = [a for a in equation.invars if a is not variable]
+        rows = batched(loop, loop.equations, others, context)
+    found = states(
+        kind, rows, strong(carry), reverse=loop.reverse, is_split=context.is_split
+    )
+    more = {variable: found.before, carry.update: found.after}
     loop = replace(
         loop,
-        sequences={**loop.sequences, variable: before, carry.update: rows},
+        sequences={**loop.sequences, **more},
         equations=tuple(e for e in loop.equations if carry.update not in e.outvars),
     )
-    loop = without_carries(loop, {variable: Known(final)})
-    return loop.fired("a linear recurrence is an associative scan over time")
+    loop = without_carries(loop, {variable: Known(found.final)})
+    what = "a linear recurrence" if kind is LINEAR else "a running extreme"
+    return loop.fired(f"{what} is an associative scan over time")
 
 
 def _coefficients(loop: Loop, context: Context, carry: Carry) -> tuple[Any, Any]:
@@ -124,13 +149,3 @@ def _coefficients(loop: Loop, context: Context, carry: Carry) -> tuple[Any, Any]
         return factor, offset
 
     return jax.vmap(step, axis_size=loop.length)(*values)
-
-
-def _states(initial: Any, steps: tuple[Any, Any], reverse: bool) -> Any:
-    """Rows of the state after each step, given the factors and the offsets."""
-
-    def compose(first: Any, second: Any) -> Any:
-        return first[0] * second[0], second[0] * first[1] + second[1]
-
-    factors, offsets = jax.lax.associative_scan(compose, steps, reverse=reverse)
-    return factors * initial[None] + offsets

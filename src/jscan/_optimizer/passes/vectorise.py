@@ -30,7 +30,7 @@ def run(loop: Loop, context: Context) -> Loop:
     read = {*free_variables(loop.equations)} & loop.sequences.keys()
     rows = [*read, *loop.wanted_rows()]
     why = context.machine.keeps_map_in_loop(loop.equations, rows, loop.length)
-    if why is not None:
+    if why is not None and not context.splits_time:
         return loop.refused(f"the steps stay a loop: {why}")
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None

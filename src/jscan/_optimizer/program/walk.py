@@ -224,8 +224,8 @@ class Walk:
     def _loop(self, equation: Any) -> Loop:
         """The record of a loop, with the values of its operands."""
         values = [self.value(atom) for atom in equation.invars]
-        loop = loop_in(self.flat, equation, values)
-        if self.session.context.is_split:
+        loop, context = loop_in(self.flat, equation, values), self.session.context
+        if context.is_split and not context.splits_time:
             rows = {v: whole_in_time(x) for v, x in loop.sequences.items()}
             loop = replace(loop, sequences=rows)
         return loop.noted(*self.flat.notes_of(equation))

@@ -60,6 +60,11 @@ class Context:
         return leaning(machine_by(self.platform, self.options.machine), self.leaning)
 
     @property
+    def splits_time(self) -> bool:
+        """Whether devices may each do a part of the steps, as `associate` asks."""
+        return self.is_split and "associate" in (self.options.passes or ())
+
+    @property
     def budget(self) -> int:
         """Bytes that one rewrite of one loop may add."""
         return self.options.memory_budget
