@@ -112,7 +112,8 @@ def optimize(
 
     Example:
         >>> import jax
-        >>>         >>> import jscan
+        >>> import jax.numpy as jnp
+        >>> import jscan
         >>> def total(xs):
         ...     return jax.lax.scan(lambda c, x: (c + x, None), 0.0, xs)[0]
         >>> float(jax.jit(jscan.optimize(total))(jnp.arange(4.0)))
@@ -191,7 +192,8 @@ def explain(
 
     Example:
         >>> import jax
-        >>>         >>> import jscan
+        >>> import jax.numpy as jnp
+        >>> import jscan
         >>> def last(x):
         ...     step = lambda c, _: (c * x, c * x)
         ...     return jax.lax.scan(step, x, length=100)[1][-1]

@@ -26,6 +26,7 @@ def leaning(machine: Machine, which: str) -> Machine:
         return replace(
             machine,
             batch_start=8 * machine.batch_start,
+            threads_start=8 * machine.threads_start,
             joined_bytes=0,
             small_dot=machine.small_dot // 4,
             small_sum=machine.small_sum // 4,

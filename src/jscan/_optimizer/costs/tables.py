@@ -95,4 +95,5 @@ def machine_by(platform: str, key: str) -> Machine:
     if speeds is None or backend_of(platform) != backend_of():
         return machine
     start = max(min(machine.batch_start, 1), round(speeds.start * machine.batch_start))
-    return replace(machine, batch_start=start, speeds=speeds)
+    threads = round(speeds.start * machine.threads_start)
+    return replace(machine, batch_start=start, threads_start=threads, speeds=speeds)
