@@ -135,7 +135,7 @@ def test_a_vector_times_a_small_wide_matrix_stays(high, wide):
     assert_close(optimize(cell)(left, longer), cell(left, longer), 1e-4)
 
 
-@pytest.mark.parametrize(("high", "wide"), [(16, 24), (16, 64), (64, 64)])
+@pytest.mark.parametrize(("high", "wide"), [(32, 30), (16, 64), (64, 64)])
 def test_a_lone_small_product_with_a_vector_stays(high, wide):
     """Where the step is as short with it as without it, sooner if it is wide."""
 
@@ -148,7 +148,7 @@ def test_a_lone_small_product_with_a_vector_stays(high, wide):
     weights = W[:high, :wide], W[:wide, :wide]
     outside, inside = operations(optimize(cell), weights, longer)
     stays = machine_for("cpu").lone_dot[wide > 32] >= high * wide
-    assert stays == (high == 16 and (wide == 64 or JAX_VERSION < (0, 11)))
+    assert stays == (high == 16 or (wide == 30 and JAX_VERSION < (0, 11)))
     assert inside.count("dot_general") == (2 if stays else 1)
     assert outside.count("dot_general") == (0 if stays else 1)
     assert_close(optimize(cell)(weights, longer), cell(weights, longer), 1e-4)
