@@ -11,6 +11,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, find_top_trace, primiti
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from jscan._jax.equations import with_body
+from jscan._jax.jaxprs import open_jaxpr, run_jaxpr, variable_like
+
 X = jnp.linspace(0.1, 0.9, 4, dtype=jnp.float32)
 
 
@@ -231,3 +234,20 @@ def test_pcast_of_what_varies_is_refused():
 
     with pytest.raises(ValueError, match="varying"):
         own(X)
+
+
+def test_a_checkpoint_is_written_around_another_program():
+    """With its variables and its program in the place of others, it runs that."""
+    step = jax.checkpoint(jnp.tanh, prevent_cse=False)
+    (written,) = open_jaxpr(jax.make_jaxpr(step)(0.0))[0].eqns
+    other = jax.make_jaxpr(lambda x, y: (x * y, 3.0 + x))(2.0, 5.0)
+    opened, _ = open_jaxpr(other)
+    new = written.replace(
+        invars=list(map(variable_like, opened.invars)),
+        outvars=list(map(variable_like, opened.outvars)),
+        params={**written.params, "jaxpr": opened},
+    )
+    both = with_body(other, [new], new.outvars, new.invars)
+    assert [float(x) for x in run_jaxpr(both, 2.0, 5.0)] == [10.0, 5.0]
+    slope = jax.grad(lambda x: run_jaxpr(both, x, 5.0)[0])
+    assert float(slope(2.0)) == 5.0

@@ -15,6 +15,7 @@ from jscan._jax.jaxprs import (
     ClosedJaxpr,
     Environment,
     Jaxpr,
+    Literal,
     NotUnderstoodError,
     Var,
     avals_of,
@@ -30,8 +31,8 @@ def free_variables(equations: Iterable[Any]) -> list[Any]:
     defined: set[Any] = set()
     free: dict[Any, None] = {}
     for equation in equations:
-        for atom in equation.invars:
-            if is_variable(atom) and atom not in defined:
+        for atom in equation.invars:  # `is_variable`, written out: this runs a lot
+            if not isinstance(atom, Literal) and atom not in defined:
                 free[atom] = None
         defined.update(equation.outvars)
     return list(free)
@@ -42,9 +43,9 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
     live = {atom for atom in roots if is_variable(atom)}
     kept = []
     for equation in reversed(equations):
-        if equation.effects or any(v in live for v in equation.outvars):
+        if equation.effects or not live.isdisjoint(equation.outvars):
             kept.append(equation)
-            live.update(atom for atom in equation.invars if is_variable(atom))
+            live.update([a for a in equation.invars if not isinstance(a, Literal)])
     return kept[::-1]
 
 

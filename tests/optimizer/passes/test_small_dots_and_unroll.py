@@ -229,7 +229,14 @@ def _cell(rows, wide):
 
 @pytest.mark.parametrize(
     ("rows", "wide", "products", "barriers"),
-    [(8, 8, 0, 0), (8, 16, 0, 1), (4, 24, 0, 1), (8, 24, 1, 0), (1, 24, 0, 0), (1, 25, 1, 0)],
+    [
+        (8, 8, 0, 0),
+        (8, 16, 0, 1),
+        (4, 24, 0, 1),
+        (8, 24, 1, 0),
+        (1, 24, 0, 0),
+        (1, 25, 1, 0),
+    ],
 )
 def test_larger_products_are_summed_behind_a_barrier(rows, wide, products, barriers):
     """What reads the sum may not do it again; larger ones stay."""

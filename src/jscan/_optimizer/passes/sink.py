@@ -64,6 +64,7 @@ def _chosen(
         loop = loop.refused(f"work on sequences would hold {size} bytes, {over}")
         chosen = []
     gains = context.machine.gains_batched
+    stacked = set(loop.with_after(chosen).stacked())
     for root in [e for e in rest if gains(e) and e not in chosen]:
         group = dependence.downstream([root], rest)
         blocker = next((e for e in group if not batchable(e, loop.length)), None)
@@ -72,9 +73,10 @@ def _chosen(
             loop = loop.refused(f"{root.primitive.name} feeds {name}, which stays")
             continue
         group = _with_sequence_work(dependence, [*chosen, *group])
-        why = _refusal(loop, context, chosen, group)
+        then = set(loop.with_after(group).stacked())
+        why = _refusal(loop, context, stacked, then)
         if why is None:
-            chosen = group
+            chosen, stacked = group, then
         else:
             loop = loop.refused(f"{root.primitive.name} stays: {why}")
     return chosen, loop
@@ -93,10 +95,8 @@ def _with_sequence_work(dependence: Dependence, group: list[Any]) -> list[Any]:
 
 
 def _refusal(
-    loop: Loop, context: Context, chosen: list[Any], group: list[Any]
+    loop: Loop, context: Context, before: set[Any], after: set[Any]
 ) -> str | None:
-    before = set(loop.with_after(chosen).stacked())
-    after = set(loop.with_after(group).stacked())
     new = stack_bytes(list(after - before), loop.length)
     saved = stack_bytes(list(before - after), loop.length)
     if new > _LARGEST_GROWTH * saved:

@@ -5,7 +5,7 @@ Only programs inside known primitives are opened (`jit`, `cond`, `while`, `scan`
 order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
@@ -112,9 +112,10 @@ class Walk:
             here, *groups = groups
             if is_scan(here[0]):
                 self.flush()
-                self.loops(here)
-                # What only led to a result that the loop now gives is not run.
-                groups = without_unneeded(groups, self.values, self.flat.outputs)
+                made = {v for equation in here for v in equation.outvars}
+                if not self.loops(here) <= made:
+                    # What only led to a result that the loop now gives is not run.
+                    groups = without_unneeded(groups, self.values, self.flat.outputs)
             elif here[0].primitive.name in _OPENED and holds_loop(here[0]):
                 self.flush()
                 self.opened(here[0])
@@ -185,8 +186,11 @@ class Walk:
         )
         return mapped(*operands)
 
-    def loops(self, group: Group) -> None:
-        """Run loops as one, rewritten; as they are if that fails."""
+    def loops(self, group: Group) -> Set[Any]:
+        """Run loops as one, rewritten; as they are if that fails.
+
+        Returns the variables that are known then.
+        """
 
         def as_they_are(error: Exception) -> dict[Any, Any]:
             for equation in group:
@@ -200,6 +204,7 @@ class Walk:
         run = self._measured if measures else self._rewritten
         values = attempt(lambda: run(group), as_they_are, must=traced)
         self.values.update(values)
+        return values.keys()
 
     def _measured(self, group: Group) -> dict[Any, Any]:
         """The values of loops, in the form that was measured to be fastest."""

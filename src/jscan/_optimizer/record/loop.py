@@ -187,7 +187,8 @@ class Loop:
         """
         ids = {id(e) for e in chosen} - {id(e) for e in self.after}
         new = [e for e in self.equations if id(e) in ids]
-        return replace(self, after=tuple(in_order([*new, *self.after])))
+        after = in_order([*new, *self.after]) if self.after else new
+        return replace(self, after=tuple(after))
 
     def wanted_rows(self) -> list[Any]:
         """Variables of which the results need a value per step."""

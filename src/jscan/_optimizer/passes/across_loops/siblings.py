@@ -42,7 +42,9 @@ def run(flat: Flat, context: Context) -> Flat:
         flat = flat.with_equations([e for group in search.groups for e in group])
     for equation in loops:
         if id(equation) in search.apart:
-            flat = flat.noted(equation, Note(False, search.apart[id(equation)]))
+            first, why = search.apart[id(equation)]
+            text = f"stays apart from {called(first)}: {why}"
+            flat = flat.noted(equation, Note(False, text))
     return replace(flat, groups=tuple(search.groups))
 
 
@@ -51,12 +53,12 @@ class _Search:
 
     Attributes:
         groups: The equations, in an order in which they may run.
-        apart: For loops that were left alone (by `id`): why, in a sentence.
+        apart: For loops that were left alone (by `id`): from which one, and why.
     """
 
     def __init__(self, flat: Flat, context: Context) -> None:
         self.groups: list[Group] = [(equation,) for equation in flat.equations]
-        self.apart: dict[int, str] = {}
+        self.apart: dict[int, tuple[Any, str]] = {}
         self._flat = flat
         self._context = context
         self._read = functools.partial(loop_in, flat)
@@ -81,9 +83,12 @@ class _Search:
             needs = id(others) in upstream
             if needs and not _agree(first, equation, "reverse"):
                 continue  # as a backward loop needs its forward one: no siblings
+            if needs:
+                self.apart[id(equation)] = first, "one needs the result of the other"
+                continue
             members = [*(_reading(e, self._names) for e in others), read]
             between = self.groups[earlier + 1 : here]
-            why = _structure(needs, members[0], members[-1], between)
+            why = _structure(members[0], members[-1], between)
             if why is None:
                 *before, second = map(self._read, members)
                 why = _gain(join(before), second, self._flat, self._context)
@@ -92,7 +97,7 @@ class _Search:
                 for e in (equation, *others):
                     self.apart.pop(id(e), None)
                 return
-            self.apart[id(equation)] = f"stays apart from {called(first)}: {why}"
+            self.apart[id(equation)] = first, why
 
     def _join(self, earlier: int, here: int, members: Sequence[Any]) -> None:
         """Put the later loop beside the earlier, and what it needs before them."""
@@ -171,12 +176,8 @@ def _agree(one: Any, other: Any, parameter: str) -> bool:
     return one.params[parameter] == other.params[parameter]
 
 
-def _structure(
-    needs: bool, first: Any, second: Any, between: Sequence[Group]
-) -> str | None:
+def _structure(first: Any, second: Any, between: Sequence[Group]) -> str | None:
     """Why two loops cannot be one, whatever it would gain."""
-    if needs:
-        return "one needs the result of the other"
     if not _agree(first, second, "reverse"):
         return "they run in opposite directions"
     if not _agree(first, second, "unroll"):
