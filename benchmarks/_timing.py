@@ -41,6 +41,7 @@ class Settings:
         only: Rows whose name does not match this are left out.
         cpu: Count processor time of all threads instead of the time on the wall.
         steps: Most steps of a loop, for devices where each takes microseconds.
+        seeds: What sizes are drawn from, where they are drawn.
     """
 
     quick: bool = False
@@ -49,6 +50,7 @@ class Settings:
     only: re.Pattern[str] = re.compile("")
     cpu: bool = False
     steps: int | None = None
+    seeds: tuple[int, ...] = (0, 1)
 
     def wants(self, name: str) -> bool:
         """Whether the row of this name is asked for."""
@@ -105,11 +107,15 @@ def settings(description: str, arguments: Sequence[str] | None = None) -> Settin
     parser.add_argument("--rounds", type=int, default=9, help="turns per program")
     parser.add_argument("--cpu", action="store_true", help="count processor time")
     parser.add_argument("--steps", type=int, help="most steps, where they take long")
+    parser.add_argument("--seeds", default="0,1", help="of sizes that are drawn")
     given = parser.parse_args(arguments)
     only = re.compile(given.only)
     if given.quick:
-        return Settings(quick=True, rounds=2, block_seconds=0.0, only=only)
-    return Settings(rounds=given.rounds, only=only, cpu=given.cpu, steps=given.steps)
+        quickly = Settings(quick=True, rounds=2, block_seconds=0.0, only=only)
+        return dataclasses.replace(quickly, seeds=(0,))
+    seeds = tuple(map(int, given.seeds.split(",")))
+    how = Settings(rounds=given.rounds, only=only, cpu=given.cpu, steps=given.steps)
+    return dataclasses.replace(how, seeds=seeds)
 
 
 def print_machine() -> None:

@@ -22,7 +22,6 @@ from against_lax import same
 from families import FAMILIES, Case, Family
 from jscan import optimize
 
-SEEDS = 2
 SLOWER, MISSED = 0.95, 0.8
 HEADER = (
     "family",
@@ -127,7 +126,7 @@ def rows(how: _timing.Settings) -> Iterator[Row]:
     for one in FAMILIES[:: 7 if how.quick else 1]:
         if not how.wants(one.name):
             continue
-        for seed in range(1 if how.quick else SEEDS):
+        for seed in how.seeds:
             case = one.case(seed, how.quick)
             yield row(one, case, "forward", how)
             if one.gradient:
