@@ -90,7 +90,7 @@ SLOW = (
     *("whole/", "fuzz/", "theano_answers/", "optimizer/passes/", "test_peers.py"),
     "typing/",
     *("optimizer/test_many_devices.py", "optimizer/test_meshes.py"),
-    *("optimizer/test_gpu_costs.py"),
+    "optimizer/test_gpu_costs.py",
     *("optimizer/test_costs.py", "optimizer/test_effects.py"),
     *("optimizer/test_custom_rules.py", "optimizer/test_regressions.py"),
     *("programs/test_caches.py", "programs/test_primitive.py"),

@@ -142,6 +142,11 @@ def test_what_needs_another_library_runs_where_that_is():
     assert not lost
 
 
+def test_what_is_slow_is_there():
+    """A place that is mistyped would take others along, or none."""
+    assert [p for p in SLOW if not (Path(__file__).parent / p).exists()] == []
+
+
 def _skips(node: ast.AST) -> bool:
     calls = (n for n in ast.walk(node) if isinstance(n, ast.Attribute))
     return any(call.attr == "importorskip" for call in calls)
