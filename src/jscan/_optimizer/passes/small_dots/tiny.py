@@ -100,9 +100,8 @@ def _added_up(equation: Any) -> list[Any]:
     shape = equation.outvars[0].aval.shape
 
     def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-        numbers = vector.reshape(
-            [matrix.shape[axis] if i == axis else 1 for i in (0, 1)]
-        )
-        return jax.lax.reduce_sum(matrix * numbers, (axis,)).reshape(shape)
+        numbers = jax.lax.broadcast_in_dim(vector.ravel(), matrix.shape, (axis,))
+        total = jax.lax.reduce_sum(matrix * numbers, (axis,))
+        return total if total.shape == shape else total.reshape(shape)
 
     return splice(product, [matrix, vector], equation)
