@@ -7,6 +7,7 @@ from typing import Any
 from jscan._jax.operations import (
     INDEXED,
     RANDOM,
+    REDUCTIONS,
     TRANSCENDENTAL,
     DotSizes,
     dot_sizes,
@@ -56,11 +57,13 @@ class Savings:
             matrix wider than high stays in the loop: taken out, such steps of networks
             with fused gates were 0.75 to 0.9 times as fast.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
+        reduced_element: The same for an element of a wide row that is reduced.
         speeds: What was measured on the machine at hand.
     """
 
     whole_dot: tuple[int, int] = (0, 0)
     drawn_number: float = 0.0
+    reduced_element: float = 0.0
     speeds: Speeds = AS_SHIPPED
 
     def saved_nanoseconds(self, equation: Any) -> float:
@@ -83,6 +86,9 @@ class Savings:
             return _CONVOLVED_ELEMENT * elements_of(touched)
         if name in RANDOM:
             return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
+        if name in REDUCTIONS:
+            reduced = elements_of(equation.invars)
+            return self.reduced_element * reduced if reduced >= VECTOR_ROW else 0
         if name == "sort" or not is_expensive(equation):
             return 0
         # An inner loop saves as much at each of its steps.
