@@ -267,3 +267,20 @@ def test_a_matrix_times_a_vector(high, wide, axis, stays):
     _, inside = operations(optimize(loop), matrix, start)
     assert inside.count("dot_general") == stays
     check(loop, matrix, start)
+
+
+def test_beside_a_larger_product_one_with_a_vector_stays():
+    """The step is no one function then, and a call is as fast as a sum."""
+    large, small = jnp.eye(40) / 2, jnp.ones((8, 8)) / 9
+
+    def loop(matrices, start):
+        def step(v, _):
+            v = jnp.tanh(v @ matrices[0])
+            return v, v[:8] @ matrices[1]
+
+        return jax.lax.scan(step, start, None, length=5)
+
+    start = jnp.linspace(-1.0, 1.0, 40)
+    _, inside = operations(optimize(loop, passes=["small_dots"]), (large, small), start)
+    assert inside.count("dot_general") == 2
+    check(loop, (large, small), start)
