@@ -145,7 +145,41 @@ def test_a_sum_of_more_than_the_product_gives_stays():
         return jax.lax.scan(step, (start, jnp.zeros(1)), None, length=STEPS)
 
     start = jnp.linspace(-1, 1, 4000)
+    assert FIRED not in str(explain(run)(start))
     assert_close(jax.jit(optimize(run))(start), run(start))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_narrow_types_stay(dtype):
+    """Sums of half the width overflow before they are scaled: 20 times 4,000."""
+    scale, wide = jnp.eye(8, dtype=dtype) / 100, jnp.full(8, 4000, dtype)
+
+    def run(start):
+        step = lambda c, _: ((c[0][::-1], c[1] + scale @ c[0]), None)
+        return jax.lax.scan(step, (start, start * 0), None, length=20)[0][1]
+
+    assert (FIRED in str(explain(run)(wide))) == (dtype == "float32")
+    assert_close(jax.jit(optimize(run))(wide), run(wide))
+
+
+@pytest.mark.parametrize("bad", [jnp.inf, -jnp.inf, jnp.nan, 0.0])
+def test_what_is_not_finite_stays_so(bad):
+    """Of a constant, or of a step: numbers stay numbers, and the others are none."""
+    scale = jnp.ones((8, 8)).at[2, 3].set(bad)
+    signs = jnp.linspace(-1, 1, 8).at[3].set(1.0)
+
+    def run(start, worst):
+        def step(carry, x):
+            s, total = carry
+            s = jnp.sin(s) * x
+            return (s, total + (scale / bad) @ (scale * s[None]) @ signs), None
+
+        xs = jnp.ones(6).at[4].set(worst)
+        return jax.lax.scan(step, (start, jnp.zeros(8)), xs)[0][1]
+
+    for worst in (1.0, -jnp.inf, jnp.nan):
+        plain, ours = run(signs, worst), jax.jit(optimize(run))(signs, worst)
+        assert (jnp.isfinite(plain) == jnp.isfinite(ours)).all()
 
 
 def test_whole_numbers_stay():

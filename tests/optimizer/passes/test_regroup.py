@@ -146,6 +146,7 @@ def test_one_matrix_each_lane():
     run, start = loop(attend)
     many = jax.vmap(run, ((0, None, None), None))
     keys = jnp.stack([K, -K])
+    assert FIRED not in str(explain(many, passes=WITH)((keys, W, V), start))
     assert_close(
         jax.jit(optimize(many, passes=WITH))((keys, W, V), start),
         many((keys, W, V), start),

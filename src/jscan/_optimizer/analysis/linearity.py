@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable, is_zero_literal
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import ADDITIONS
@@ -18,6 +20,15 @@ _LINEAR = frozenset(
 
 ADDED_UP = ADDITIONS | {"sub", "concatenate"}
 """Operations of which the sum over time is that of the sums of all operands."""
+
+WIDE_TYPES = frozenset(
+    map(jnp.dtype, ("float32", "float64", "complex64", "complex128"))
+)
+"""Types with room for what was scaled, or multiplied, in another order.
+
+A sum of numbers of half the width overflows before it is scaled down, and a product of
+such numbers is rounded to a few digits.
+"""
 
 EXCHANGES = frozenset({"psum", "psum_invariant"})
 """Sums over devices, which are the same once for all steps as at each of them."""

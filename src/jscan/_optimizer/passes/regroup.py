@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.lax import dot_general
 
 from jscan._base.kinds import counted
@@ -21,12 +20,10 @@ from jscan._jax.jaxprs import Atom, is_variable, number_of_bytes
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
 from jscan._optimizer.analysis.dependence import Dependence, Level
+from jscan._optimizer.analysis.linearity import WIDE_TYPES
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
-
-# A product of narrower types is rounded to them, which two in turn are more often.
-_TYPES = tuple(map(jnp.dtype, ("float32", "float64", "complex64", "complex128")))
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def _in_turn(inner: _Product, outer: _Product) -> bool:
     types = {a.aval.dtype for e in (left, right) for a in (*e.invars, *e.outvars)}
     how = "precision", "preferred_element_type", "out_sharding"
     alike = all(left.params.get(name) == right.params.get(name) for name in how)
-    if not alike or len(types) > 1 or not types.issubset(_TYPES):
+    if not alike or len(types) > 1 or not types <= WIDE_TYPES:
         return False
     free = inner.constant.aval.ndim - len(inner.constant_axes)
     first = 0 if inner.constant_is_left else left.outvars[0].aval.ndim - free

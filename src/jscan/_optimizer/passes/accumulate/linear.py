@@ -3,7 +3,8 @@
 Of weights that a step works on alone, ``K @ U`` or ``softmax(A)``, a derivative adds up
 a linear function of what changes: ``K.T @ d[t]``, or what makes of ``outer(a, d)[t]``
 the derivative by `A`. It is the same function of the sum of all ``d[t]``. So those are
-added up, and the function is taken once, behind the loop.
+added up, and the function is taken once, behind the loop. What was not finite stays so:
+infinities of both signs, which add up to NaN, may become one of them.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from jscan._jax.equations import evaluate, splice
 from jscan._jax.jaxprs import Atom, is_variable, variable_like
 from jscan._jax.operations import MOVES_DATA, dot_sizes
 from jscan._optimizer.analysis.dependence import Dependence
-from jscan._optimizer.analysis.linearity import is_linear
+from jscan._optimizer.analysis.linearity import WIDE_TYPES, is_linear
 from jscan._optimizer.analysis.sum_trees import ADDITIONS, Sums, add_up
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
@@ -66,13 +67,13 @@ def _addition(carry: Carry, sums: Sums) -> Any | None:
     made = sums.producer(carry.update)
     if made is None or not any(made is whole for whole in sums.whole):
         return None
-    inexact = jnp.issubdtype(carry.variable.aval.dtype, jnp.inexact)
+    wide = carry.variable.aval.dtype in WIDE_TYPES
     added = sums.terms(made).count(carry.variable) == 1
     alone = sums.is_read_once(carry.variable)
     updates = [c.update for c in dependence.loop.carries].count(carry.update)
     elsewhere = dependence.users.get(carry.update) or updates > 1
     rows = carry.update in dependence.loop.stacked()
-    return made if inexact and added and alone and not elsewhere and not rows else None
+    return made if wide and added and alone and not elsewhere and not rows else None
 
 
 def _terms(addition: Any, sums: Sums, carry: Carry) -> Iterator[tuple[Any, _Term]]:
