@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import jscan
-from jscan import optimize
+from jscan import explain, optimize
 from jscan._optimizer.analysis import compilers as _compilers
 from jscan._optimizer.analysis.dependence import batchable
+from support.comparing import assert_close
 from support.optimizer.loops import loop_lengths
 
 ROWS = 40_000
@@ -114,3 +115,54 @@ def test_the_gradient_by_a_weight_of_few_rows_still_leaves_its_loop(version):
     )
     version(0, 10)
     assert batchable(product, ROWS)
+
+
+WITH_NAN = RNG.normal(size=(1000, 64)).astype(np.float32)
+WITH_NAN[::3, 5] = np.nan
+WITH_NAN.setflags(write=False)
+
+STEPS = {
+    "maximum": lambda row: row.max(),
+    "minimum": lambda row: row.min(),
+    "of a jitted function": jax.jit(lambda row: row.max()),
+    "subtracted": lambda row: row - row.max(),
+    "exponentials": lambda row: jnp.exp(row - row.max()),
+    "beside a softmax": lambda row: (row.max(), jax.nn.softmax(row)),
+    "mean of relu": lambda row: jax.nn.relu(row).mean(),
+    "relu": jax.nn.relu,
+    "clipped": lambda row: jnp.clip(row, -1, 1).sum(),
+    "softmax": jax.nn.softmax,
+    "log softmax": jax.nn.log_softmax,
+    "logsumexp": jax.nn.logsumexp,
+    "an inner loop": lambda row: jax.lax.scan(
+        lambda c, _: ((c[:, None] + c[None] * 0.1).max(1), None), row[:8], length=5
+    )[0],
+    "double": lambda row: row.astype("float64").max(),
+    "half": lambda row: row.astype("bfloat16").max(),
+    "whole": lambda row: row.astype("int32").max(),
+}
+FORMS = {
+    "vectorised": lambda step, x: jax.lax.map(step, x),
+    "hoisted": lambda step, x: jax.lax.scan(
+        lambda c, row: (c * 0.9, (jax.tree.map(jnp.mean, step(row)), c)), 0.0, x
+    )[1][0],
+    "sunk": lambda step, x: jax.lax.scan(
+        lambda c, row: (jnp.cos(c), step(row + 0 * c)), jnp.float32(1), x
+    )[1],
+    "mean of all": lambda step, x: jax.tree.map(jnp.sum, jax.lax.map(step, x)),
+    "in a batch": lambda step, x: jax.vmap(lambda x: jax.lax.map(step, x))(x[None]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("step", STEPS)
+def test_extremes_of_many_rows_keep_nan(step, form):
+    """XLA's CPU compiler drops NaN from extremes of 4,096 numbers and more."""
+    function = lambda x: FORMS[form](STEPS[step], x)
+    with np.errstate(invalid="ignore"):
+        expected = jax.jit(function)(WITH_NAN)
+        got = jax.jit(optimize(function))(WITH_NAN)
+    assert_close(got, expected)
+    fired = {rule for loop in explain(function)(WITH_NAN).loops for rule in loop.fired}
+    if form != "sunk":  # where a small result of a large state stays in the loop
+        assert fired & {"vectorise", "hoist"}

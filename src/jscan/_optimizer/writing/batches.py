@@ -11,6 +11,7 @@ from jscan._jax.jaxprs import Atom, open_jaxpr
 from jscan._jax.scans import holds_loop
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, unknown
+from jscan._optimizer.writing.extremes import keeping_nan
 
 
 def batched(
@@ -29,6 +30,8 @@ def batched(
     constants, rows = loop.constants, loop.sequences if rows is None else rows
     equations = unknown(equations, constants.keys() | rows.keys())
     equations = needed(equations, outputs)
+    if context.platform == "cpu":
+        equations = keeping_nan(equations, outputs, context.is_split)
     outside = unique_variables([*free_variables(equations), *outputs])
     changing = [v for v in outside if v in rows]
     fixed = {v: constants[v] for v in outside if v in constants}
