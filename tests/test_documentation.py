@@ -16,6 +16,7 @@ import jax
 import pytest
 
 import jscan
+from jscan._optimizer.rules import RULE_NAMES
 
 pytestmark = pytest.mark.any_jax
 
@@ -197,3 +198,8 @@ def test_example_is_listed_and_holds_somebody_elses_answer(path: Path):
     code = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     assert 'plt.style.use("../jscan.mplstyle")' in code
     assert "assert_allclose(" in code or "assert " in code
+
+
+def test_the_page_of_the_optimizer_has_every_rule():
+    page = (CHECKOUT / "docs" / "guide" / "optimizer.md").read_text()
+    assert [name for name in RULE_NAMES if f"`{name}`" not in page] == []
