@@ -125,6 +125,8 @@ STEPS = {
     "maximum": lambda row: row.max(),
     "minimum": lambda row: row.min(),
     "of a jitted function": jax.jit(lambda row: row.max()),
+    "checkpointed": jax.checkpoint(lambda row: row.max()),
+    "in a scatter": lambda row: jnp.zeros(9, "float32").at[jnp.arange(64) % 9].max(row),
     "subtracted": lambda row: row - row.max(),
     "exponentials": lambda row: jnp.exp(row - row.max()),
     "beside a softmax": lambda row: (row.max(), jax.nn.softmax(row)),

@@ -27,6 +27,11 @@ _BEYOND: dict[str, Callable[..., Any]] = {
     "reduce_max": lax.max,
     "reduce_min": lax.min,
 }
+# What runs a program as it stands; those of `reduce` or `scatter` stay what they are.
+_CALLS = frozenset(
+    {"jit", "closed_call", "scan", "checkpoint", "remat2"}
+    | {"custom_jvp_call", "custom_vjp_call"}
+)
 # Between a maximum and what it is subtracted from.
 _SAME_NUMBERS = frozenset(
     {"broadcast_in_dim", "reshape", "squeeze", "stop_gradient", "is_finite", "max"}
@@ -60,12 +65,17 @@ def keeping_nan(
 
 def _with_inner(equation: Any, is_split: bool) -> Any:
     """The equation, its own programs written in the same way."""
+    if equation.primitive.name not in _CALLS:
+        return equation
     inner = {k: p for k, p in equation.params.items() if is_jaxpr(p)}
     for key, program in inner.items():
         body, _ = open_jaxpr(program)
         changed = keeping_nan(body.eqns, body.outvars, is_split)
-        inner[key] = with_body(program, changed, body.outvars)
-    return equation.replace(params={**equation.params, **inner}) if inner else equation
+        if program is body:
+            inner[key] = body.replace(eqns=changed)
+        else:
+            inner[key] = with_body(program, changed, body.outvars)
+    return equation.replace(params={**equation.params, **inner})
 
 
 def _pair(x: Any, y: Any, beyond: Any) -> Any:
