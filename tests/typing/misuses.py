@@ -31,6 +31,7 @@ tick("1")  # reportArgumentType call-overload
 tick(1, 2)  # reportCallIssue call-overload
 outputs, updates, steps = jscan.scan(add, XS, 0.0)  # reportAssignmentType misc
 jscan.optimize(42)  # reportArgumentType call-overload
+jscan.optimize(jnp.sin, plan="mesure")  # reportArgumentType call-overload
 jscan.explain(add)(XS)  # reportCallIssue call-arg
 jscan.grad(add, W)  # reportArgumentType arg-type
 jscan.RandomStreams(1).normal(size="3")  # reportArgumentType arg-type

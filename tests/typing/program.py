@@ -114,6 +114,8 @@ def speed() -> None:
     faster = jscan.optimize(last, passes="default+associate")
     assert_type(faster(jnp.float32(1), power=3), jax.Array)
 
+    jscan.optimize(last, plan="measure", plan_seconds=2, machine="calibrated")
+
     @jscan.optimize(memory_budget=2**20)
     def kept(x: float) -> float:
         return x
