@@ -1,18 +1,16 @@
 """One strict JAX for every test: 64-bit types, no silent promotion, eight devices."""
 
-import enum
 import os
-import re
-import threading
+
+from support.compiling import FLAGS
 
 # Read once, when JAX starts: the sharding tests want several devices.
-# Compiling takes most of the time, and less of it without LLVM's optimizations; what
-# XLA itself does to a program stays the same. The nightly tests compile as users do.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level="
-    + ("3" if os.environ.get("JSCAN_TESTS_OPTIMIZED") else "0")
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        *FLAGS,
+    ]
 )
 # What was compiled once is read from a folder that git ignores, by whoever compiles the
 # same again: another worker, a test after `clear_caches`, a Python that a test starts,
@@ -24,6 +22,9 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.03"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import enum
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 

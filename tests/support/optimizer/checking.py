@@ -19,6 +19,7 @@ from jscan._optimizer import PASS_NAMES
 from jscan._optimizer.costs.unrolling import Launches
 from jscan._optimizer.passes.hoist import cut_rows as _cut_rows
 from jscan._optimizer.passes.save_memory import logsumexp as _logsumexp
+from support.compiling import AS_USERS_DO, QUICKLY
 from support.optimizer.agreement import PROBES, disagreement, perturbed
 from support.optimizer.machines import SHIPPED, every_machine
 from support.optimizer.programs import Arrays, Program
@@ -137,8 +138,6 @@ _JOINS = {
     "whole_rows": 1,
 }
 LONGER = 50
-QUICKLY: Any = {"xla_backend_optimization_level": 0}
-AS_USERS_DO: Any = {"xla_backend_optimization_level": 3}  # whatever `XLA_FLAGS` say
 WITHOUT_LIBRARY: Any = {**AS_USERS_DO, "xla_cpu_experimental_ynn_fusion_type": ""}
 
 

@@ -112,9 +112,10 @@ def _is_softmax(
     read, summed = {*equation.outvars}, set()
     for other in equations:
         name, invars = other.primitive.name, {*filter(is_variable, other.invars)}
+        taken = {*filter(is_variable, other.invars[1:])}
         if invars & same and name in _SAME_NUMBERS:
             same |= {*other.outvars}
-        if name == "sub" and other.invars[1] in same:
+        if name == "sub" and taken & same:
             moved |= {*other.outvars}
         if name == "exp" and invars & moved:
             exponentials |= {*other.outvars}
