@@ -29,8 +29,7 @@ _BEYOND: dict[str, Callable[..., Any]] = {
 }
 # What runs a program as it stands; those of `reduce` or `scatter` stay what they are.
 _CALLS = frozenset(
-    {"jit", "closed_call", "scan", "checkpoint", "remat2"}
-    | {"custom_jvp_call", "custom_vjp_call"}
+    {"jit", "closed_call", "scan", "remat2"} | {"custom_jvp_call", "custom_vjp_call"}
 )
 # Between a maximum and what it is subtracted from.
 _SAME_NUMBERS = frozenset(
