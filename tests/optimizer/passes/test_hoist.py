@@ -63,6 +63,18 @@ def test_slices_are_pushed_to_the_weights():
     check(gated, GATES, X)
 
 
+@pytest.mark.usefixtures("rows_in_parts")
+def test_an_empty_piece_of_one_number_stays_empty():
+    def cell(w, x):
+        def step(h, x_t):
+            one = x_t[:1, 0] + h
+            return h * 0.9, (jnp.pad(one[1:], (0, 2)), x_t @ w + h[0])
+
+        return jax.lax.scan(step, jnp.ones(1), x)[1]
+
+    check(cell, W, X)
+
+
 def test_product_of_a_concatenation_is_taken_apart():
     """`concatenate([x, h]) @ W` is the sum of a sequence and a state product."""
 

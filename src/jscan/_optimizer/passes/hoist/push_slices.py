@@ -94,11 +94,12 @@ def _sliced_operands(equation: Any, cut: Any) -> tuple[list[Any], list[Atom]]:
     made: list[Any] = []
     operands: list[Atom] = []
     starts, limits = cut.params["start_indices"], cut.params["limit_indices"]
+    sizes = equation.outvars[0].aval.shape
     for atom in equation.invars:
         if atom.aval.shape != () and is_variable(atom):
-            edges = zip(atom.aval.shape, starts, limits, strict=True)
+            edges = zip(atom.aval.shape, sizes, starts, limits, strict=True)
             # An axis of size one is broadcast by some primitives: keep it whole.
-            kept = [(0, 1) if size == 1 else edge for size, *edge in edges]
+            kept = [edge if size == n else (0, 1) for size, n, *edge in edges]
             first, last = zip(*kept, strict=True)
             made.append(slice_of(atom, first, last, cut))
             (atom,) = made[-1].outvars
