@@ -1,7 +1,8 @@
 """What a table of decisions shows: how much time is lost, and which law loses less.
 
 Time lost is that of what was chosen over the faster of both outcomes, as a geometric
-mean over all decisions of a rule, those that were right included.
+mean over all decisions of a rule, those that were right included. Loops of which two
+copies differ by a tenth and more say nothing, and are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 COPY = "(a copy)"
 """Instead of a rule: the same program compiled twice, which is the noise."""
 
-WRONG = 1.05
+WRONG, UNSTEADY = 1.05, 1.1
 FIRST_JUDGE = 5  # the seed from which rows judge
 FEWEST = 6  # decisions of a rule for which a law is looked for
 
@@ -78,6 +79,18 @@ def read(path: Path) -> list[Decision]:
     return [
         Decision(**{n: kinds[str(whole[n])](v) for n, v in r.items()}) for r in rows
     ]
+
+
+def steady(decisions: Sequence[Decision]) -> list[Decision]:
+    """Those of loops of which two copies took about the same; copies stay."""
+
+    def place(one: Decision) -> tuple[object, ...]:
+        return one.version, one.family, one.seed, one.direction, one.loop
+
+    copies = [one for one in decisions if one.rule == COPY]
+    far = (one for one in copies if max(one.lost(True), one.lost(False)) > UNSTEADY)
+    left_out = set(map(place, far))
+    return [one for one in decisions if one.rule == COPY or place(one) not in left_out]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -17,6 +17,7 @@ import argparse
 import csv
 import dataclasses
 import gc
+import random
 import re
 import statistics
 import sys
@@ -31,9 +32,10 @@ import jax
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from _flipping import Met, met
-from _judging import COPY, Decision, laws, losses, read
+from _judging import COPY, Decision, laws, losses, read, steady
 
 import _timing
+from against_lax import same
 from families import FAMILIES, Family
 from jscan._optimizer.planning.timing import compiled, operands_for, race
 from regret import gradient
@@ -78,11 +80,17 @@ def _decisions(loop: Met, about: dict[str, Any], seconds: float) -> Iterator[Dec
     programs = {"chosen": compiled(loop.program), COPY: compiled(loop.program)}
     for number, flip in enumerate(loop.flips):
         programs[str(number)] = compiled(flip.program)
-    times = _times(programs, operands_for(loop.inputs), seconds)
+    operands = operands_for(loop.inputs)
+    times = _times(programs, operands, seconds)
+    first = programs["chosen"](*operands)
+    for name, program in programs.items() if not seconds else ():
+        if not same(first, program(*operands)):
+            raise SystemExit(f"different results: {about}, decision {name}")
     about |= loop.features | {"version": jax.__version__}
     microseconds = {name: round(1e6 * taken, 2) for name, taken in times.items()}
     chosen, copy = microseconds["chosen"], microseconds[COPY]
     yield Decision(**about, rule=COPY, chose="on", on_us=chosen, off_us=copy)
+    chosen = round((chosen * copy) ** 0.5, 2)
     for number, flip in enumerate(loop.flips):
         if str(number) not in microseconds:
             continue  # there was no time for it
@@ -94,11 +102,12 @@ def _decisions(loop: Met, about: dict[str, Any], seconds: float) -> Iterator[Dec
 
 
 def _times(programs: Any, operands: list[Any], seconds: float) -> dict[str, float]:
-    """Medians of races, in an order that is turned around from one to the next."""
+    """Medians of races, each in another order: who wakes threads helps the next."""
     races, end, order = [], time.perf_counter() + seconds, list(programs)
+    turns = random.Random(0)
     while not races or time.perf_counter() < end:
+        turns.shuffle(order)
         races.append(race({name: programs[name] for name in order}, operands, 1.0))
-        order.reverse()
     both = [name for name in programs if all(name in one for one in races)]
     return {name: statistics.median(one[name] for one in races) for name in both}
 
@@ -119,13 +128,13 @@ def report(decisions: Sequence[Decision]) -> None:
     """Print how often, and how dearly, each rule was wrong."""
     header = ("rule", "version", "part", "decisions", "wrong by > 5%", "of those on")
     _timing.table((*header, "time lost", "least", "always on", "always off"),
-                  losses(decisions))  # fmt: skip
+                  losses(steady(decisions)))  # fmt: skip
 
 
 def fit(decisions: Sequence[Decision]) -> None:
     """Print the simplest law of each rule, and what it does on the part that judges."""
     header = ("rule", "version", "on if", "fitted: lost now", "by the law")
-    _timing.table((*header, "judged: lost now", "by the law"), laws(decisions))
+    _timing.table((*header, "judged: lost now", "by the law"), laws(steady(decisions)))
 
 
 def _arguments() -> argparse.Namespace:
