@@ -103,6 +103,8 @@ def losses(decisions: Sequence[Decision]) -> Iterator[list[str]]:
     groups: defaultdict[tuple[str, str, bool], list[Decision]] = defaultdict(list)
     for one in decisions:
         groups[one.rule, one.version, one.judges].append(one)
+        if one.rule != COPY:
+            groups["(all rules)", one.version, one.judges].append(one)
     for (rule, version, judges), found in sorted(groups.items()):
         wrong = [one for one in found if one.lost_now > WRONG]
         yield [

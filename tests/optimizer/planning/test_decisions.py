@@ -87,7 +87,9 @@ def test_time_lost(judging):
     pairs = [(1.0, 4.0), (2.0, 1.0), (1.0, 1.0)]
     found = [decision(judging, 7, 9, *pair) for pair in pairs]
     assert judging.mean([one.lost_now for one in found]) == pytest.approx(2 ** (1 / 3))
-    ((_, _, part, count, wrong, wrongly_on, lost, least, _, _),) = judging.losses(found)
+    together, alone = judging.losses(found)
+    assert together[1:] == alone[1:]
+    _, _, part, count, wrong, wrongly_on, lost, least, _, _ = alone
     assert (part, count, wrong, wrongly_on) == ("judges", "3", "1 (33%)", "1")
     assert (lost, least) == ("26.0%", "0.50x")
 
