@@ -90,24 +90,37 @@ class Row:
 def torch_lstm(
     shape: tuple[int, int, int], how: _timing.Settings
 ) -> dict[str, Callable[[], object]]:
-    """Torch's LSTM of the same size: forward, and gradient of the sum of squares."""
+    """Torch's LSTM of the same size on the CPU; nothing without torch."""
     if importlib.util.find_spec("torch") is None:
         return {}
     import torch
 
     if how.cpu:  # its waiting threads spin, which would count as work
         torch.set_num_threads(1)
+    return torch_network("LSTM", shape, "cpu")
+
+
+def torch_network(
+    name: str, shape: tuple[int, int, int], device: str
+) -> dict[str, Callable[[], object]]:
+    """A network of torch: forward, and gradient of the sum of squares."""
+    import torch
+
     length, batch, hidden = shape
-    network = torch.nn.LSTM(hidden, hidden)
-    xs = torch.randn(length, batch, hidden)
+    network = getattr(torch.nn, name)(hidden, hidden).to(device)
+    xs = torch.randn(length, batch, hidden, device=device)
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def forward() -> object:
         with torch.no_grad():
-            return network(xs)[0]
+            outputs = network(xs)[0]
+        finish()
+        return outputs
 
     def gradient() -> object:
         network.zero_grad()
         network(xs)[0].square().sum().backward()
+        finish()
         return network.weight_hh_l0.grad
 
     return {"forward": forward, "gradient": gradient}
