@@ -82,8 +82,9 @@ def lines(function):
 
 @pytest.mark.parametrize("kind", [elementwise, products, calls])
 @pytest.mark.parametrize("how", ["forward", "gradient"])
-def test_work_grows_with_the_length_of_a_step(kind, how):
+def test_work_grows_with_the_length_of_a_step(kind, how, measured_costs, monkeypatch):
+    monkeypatch.setenv("JSCAN_DEBUG", "0")  # what verifies is not what is measured
     given = jax.grad if how == "gradient" else lambda f: f
-    one, two, four = (lines(given(kind(size))) for size in (40, 80, 160))
+    one, two, four = (lines(given(kind(size))) for size in (24, 48, 96))
     # What comes on top for each operation does not grow with their number.
-    assert four - two < 2.3 * (two - one)
+    assert four - two < 2.1 * (two - one)

@@ -28,9 +28,10 @@ def run_written(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
     # What a step only hands on is seen to be handed on: JAX looks for that.
     values = dict(zip(jaxpr.invars, operands, strict=True))
     made = [v for v in unique_variables(jaxpr.outvars) if v not in values]
-    held = jaxpr.replace(outvars=made)
-    results = primitives.remat_p.bind(*operands, **{**_PARAMETERS, "jaxpr": held})
-    values.update(zip(made, results, strict=True))
+    if made:
+        held = {**_PARAMETERS, "jaxpr": jaxpr.replace(outvars=made)}
+        results = primitives.remat_p.bind(*operands, **held)
+        values.update(zip(made, results, strict=True))
     return [values[a] if is_variable(a) else a.val for a in jaxpr.outvars]
 
 
