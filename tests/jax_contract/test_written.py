@@ -1,4 +1,4 @@
-"""A step that is held by one equation is, put in its place, the step that was traced."""
+"""A step that is held by one equation is, written out, the step that was traced."""
 
 import jax
 import jax.numpy as jnp
@@ -90,8 +90,10 @@ def test_it_is_the_traced_step(step, size, weight):
 
 def test_what_is_in_a_loop_inside_is_written_out_too():
     inner = lambda way: loop(cell, way, WEIGHTS["captured"], (3,))
-    outer = lambda way: lambda: jax.lax.scan(
-        lambda h, _: (h + inner(way)()[0], None), X[:3], None, length=2
+    outer = lambda way: (
+        lambda: jax.lax.scan(
+            lambda h, _: (h + inner(way)()[0], None), X[:3], None, length=2
+        )
     )
     short = jax.make_jaxpr(outer(held))()
     assert "remat2" in str(short)

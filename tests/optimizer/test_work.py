@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 import jscan
+from jscan._jax.equations import renamed
+from jscan._jax.jaxprs import is_variable, open_jaxpr
+from jscan._optimizer.analysis.index import flattened
 from jscan._optimizer.entry import rewrite
 
 OURS = os.path.dirname(jscan.__file__)
@@ -88,3 +91,39 @@ def test_work_grows_with_the_length_of_a_step(kind, how, measured_costs, monkeyp
     one, two, four = (lines(given(kind(size))) for size in (24, 48, 96))
     # What comes on top for each operation does not grow with their number.
     assert four - two < 2.1 * (two - one)
+
+
+def test_one_equation_exchanged_is_what_a_walk_through_all_finds():
+    """Work that led to the old one alone is gone, and its readers with it."""
+
+    def function(x):
+        doubled, unread = 2 * x, jnp.sin(x)
+        first = jax.lax.scan(lambda h, v: (h + v, h * v), 0.0, doubled)[1]
+        second = jax.lax.scan(lambda h, v: (h * v, h), 1.0, first + unread)[1]
+        return second + doubled
+
+    program = lambda f: flattened(open_jaxpr(jax.make_jaxpr(f)(ROWS))[0])
+    flat, other = program(function), program(lambda x: jnp.cos(3 * x))
+    (old,) = (e for e in flat.equations if e.primitive.name == "scan" and last(e, flat))
+    (x,) = {a for a in flat.equations[0].invars if is_variable(a)}
+    names = dict.fromkeys(flat_inputs(other), x)
+    new = renamed(other.equations, names, {other.outputs[0]: old.outvars[-1]})
+    made = flat.exchanged(old, new)
+    walked = flat.with_equations(made.equations)
+    assert len(made.equations) == 4  # twice the rows, cos, its operand, the sum
+    assert made.equations == walked.equations
+    assert made.readers.keys() == walked.readers.keys()
+    for variable, readers in walked.readers.items():
+        found = made.readers[variable]
+        assert (found is None) == (readers is None)
+        assert set(map(id, found or ())) == set(map(id, readers or ()))
+    assert walked.producers.items() <= made.producers.items()
+
+
+def last(equation, flat):
+    """Whether a loop's rows are read by the sum that the program returns."""
+    return any(e is flat.equations[-1] for e in flat.readers.get(equation.outvars[-1]))
+
+
+def flat_inputs(flat):
+    return {v for v in flat.readers if v not in flat.producers}
