@@ -132,13 +132,17 @@ def print_machine() -> None:
     )
 
 
-def build(function: Callable[..., object], arguments: tuple[object, ...]) -> Program:
+def build(
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Program:
     """Compiles `function` for `arguments` and times that."""
-    start = time.perf_counter()
+    start = clock()
     lowered = jax.jit(function).lower(*arguments)
-    middle = time.perf_counter()
+    middle = clock()
     compiled = lowered.compile()
-    end = time.perf_counter()
+    end = clock()
     memory = compiled.memory_analysis()
     temp_bytes = 0 if memory is None else int(memory.temp_size_in_bytes)
     return Program(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -117,12 +118,46 @@ def large_programs() -> Iterator[tuple[str, Function, tuple[object, ...]]]:
         return jax.lax.scan(step, w, rows)[1].sum()
 
     programs = {"200 loops": many, "6 loops deep": deep, "a step of 2,000": long}
-    for name, function in programs.items():
+    for name, function in {**programs, **long_steps()}.items():
         yield f"large/{name}, forward", function, (w,)
         yield f"large/{name}, gradient", jax.grad(function), (w,)
 
 
-def builds(function: Function, arguments: tuple[object, ...], repeats: int) -> Builds:
+def long_steps() -> dict[str, Callable[[jax.Array], jax.Array]]:
+    """Steps of 2,000 operations of other kinds."""
+    matrix = 0.1 * jnp.sin(jnp.arange(64.0)).reshape(8, 8)
+    vectors = jnp.cos(jnp.arange(400.0)).reshape(50, 8)
+
+    def products(w: jax.Array) -> jax.Array:
+        def step(h: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            for number in range(250):
+                h = jnp.tanh(h @ (w * matrix) + v * number)
+                h = h + 0.1 * jnp.take(matrix, jnp.argmax(h), axis=0, mode="clip")
+            return h, h.sum()
+
+        return jax.lax.scan(step, vectors[0], vectors)[1].sum()
+
+    @jax.jit
+    def cell(h: jax.Array, v: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.tanh(h * w + v) * jax.nn.sigmoid(h - v)
+
+    def calls(w: jax.Array) -> jax.Array:
+        def step(h: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            for number in range(300):
+                h = jax.nn.silu(cell(h, v * number, w))
+            return h, h
+
+        return jax.lax.scan(step, w, vectors[:, 0])[1].sum()
+
+    return {"2,000 with products": products, "2,000 in calls": calls}
+
+
+def builds(
+    function: Function,
+    arguments: tuple[object, ...],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Builds:
     """Builds the program `repeats` times each way, from empty caches."""
     sides = Builds([], [])
     for turn in range(repeats + 1):
@@ -131,7 +166,7 @@ def builds(function: Function, arguments: tuple[object, ...], repeats: int) -> B
             (sides.optimized, optimize(function)),
         ):
             jax.clear_caches()
-            program = _timing.build(candidate, arguments)
+            program = _timing.build(candidate, arguments, clock)
             if turn:  # the first turn fills the caches of Python and of LLVM
                 into.append(program)
     return sides
@@ -157,13 +192,14 @@ def main() -> None:
     how = _timing.settings(__doc__ or "")
     _timing.print_machine()
     repeats = 1 if how.quick else 5
+    clock = time.process_time if how.cpu else time.perf_counter
     measured: dict[str, Builds] = {}
 
     def cells() -> Iterator[list[str]]:
         for name, function, arguments in programs():
             if not how.wants(name) or (how.quick and len(measured) >= 2):
                 continue
-            sides = measured[name] = builds(function, arguments, repeats)
+            sides = measured[name] = builds(function, arguments, repeats, clock)
             yield [
                 name,
                 str(count_equations(function, arguments)),

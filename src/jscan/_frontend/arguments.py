@@ -211,7 +211,8 @@ def _sequence(item: Any, place: str) -> SequenceSpec:
             place,
             needed="rows that each device has whole, on axes of the type Explicit",
             came=f"{type_text(leaf)}, split as {jax.typeof(leaf).sharding.spec}",
-            fix="gather it by jax.reshard; or use axes of the type Auto, where "
+            fix="gather it by jax.reshard; or use axes of the type Auto, as in "
+            "jax.sharding.auto_axes(f, out_sharding=...), where "
             'passes="default+associate" runs linear loops in parallel over time',
         )
     return SequenceSpec(place, source, value, _taps(taps, (0,), place))

@@ -49,6 +49,14 @@ def needed(equations: Sequence[Any], roots: Iterable[Atom]) -> list[Any]:
     return kept[::-1]
 
 
+def reading(equation: Any, names: Mapping[Any, Atom]) -> Any:
+    """The equation, reading other operands for some variables; itself if it did not."""
+    if not any(not isinstance(a, Literal) and a in names for a in equation.invars):
+        return equation
+    new = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
+    return equation.replace(invars=new)
+
+
 def exchanged(equations: Iterable[Any], new: Mapping[int, Sequence[Any]]) -> list[Any]:
     """The equations, with others in place of some, which are given by their `id`."""
     return [e for old in equations for e in new.get(id(old), (old,))]
@@ -148,8 +156,18 @@ def splice(
     It lets a rule write a replacement for one equation as ordinary JAX code. With
     `outputs` they go there; the equation still gives the source location.
     """
-    results = list(equation.outvars if outputs is None else outputs)
     traced = trace(function, avals_of(operands))
+    return spliced(traced, operands, equation, outputs)
+
+
+def spliced(
+    traced: Any,
+    operands: Sequence[Atom],
+    equation: Any,
+    outputs: Sequence[Any] | None = None,
+) -> list[Any]:
+    """The same, of a closed program that may stand in many places."""
+    results = list(equation.outvars if outputs is None else outputs)
     jaxpr, constants = open_jaxpr(traced)
     if constants or len(jaxpr.outvars) != len(results):
         raise NotUnderstoodError("a replacement captured constants")

@@ -95,9 +95,23 @@ class KeyWriter:
     def __init__(self) -> None:
         self.rules: list[_Rule] = []
         self.names: list[str] = []
+        self._written: dict[int, tuple[Any, ...]] = {}
+        self._contexts: dict[int, tuple[Any, ...]] = {}
 
     def jaxpr_key(self, jaxpr: Any) -> tuple[Any, ...]:
         """The key of a program, open or closed."""
+        known = self._written.get(id(jaxpr))
+        if known is None:  # else it is called again: as many rules and names more
+            rules, names = len(self.rules), len(self.names)
+            key = self._jaxpr_key(jaxpr)
+            known = jaxpr, key, self.rules[rules:], self.names[names:]
+            self._written[id(jaxpr)] = known
+        else:
+            self.rules += known[2]
+            self.names += known[3]
+        return known[1]
+
+    def _jaxpr_key(self, jaxpr: Any) -> tuple[Any, ...]:
         body, constants = open_jaxpr(jaxpr)
         numbers: dict[Any, int] = {}
 
@@ -126,15 +140,20 @@ class KeyWriter:
         self, equation: Any, operand: Callable[[Any], Hashable]
     ) -> tuple[Any, ...]:
         """The key of an equation; `operand` gives those of its operands."""
-        context = equation.ctx
-        fields = ("compute_type", "threefry_partitionable", "xla_metadata")
         return (
             equation.primitive,
             tuple(map(operand, equation.invars)),
             self._params_key(equation.primitive.name, equation.params),
             tuple(v.aval for v in equation.outvars),
-            tuple(repr(getattr(context, field, None)) for field in fields),
+            self._context_key(equation.ctx),
         )
+
+    def _context_key(self, context: Any) -> tuple[str, ...]:
+        if id(context) not in self._contexts:
+            fields = ("compute_type", "threefry_partitionable", "xla_metadata")
+            key = tuple(repr(getattr(context, field, None)) for field in fields)
+            self._contexts[id(context)] = context, key
+        return self._contexts[id(context)][1]
 
     def _params_key(self, primitive: str, params: dict[str, Any]) -> tuple[Any, ...]:
         entries = []

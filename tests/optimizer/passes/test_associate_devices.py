@@ -229,6 +229,26 @@ def test_explicit_axes_say_why_not():
     assert_close(by_jscan(at(a), at(b)), by_jscan(*rows(32)), 1e-9)
 
 
+@pytest.mark.parametrize("way", ["forward", "gradient"])
+@pytest.mark.parametrize("loop", [linear, largest, by_jscan])
+def test_explicit_axes_taken_as_auto(loop, way):
+    """What the error says works: values are split as asked, traffic is as on Auto."""
+    mesh, values = networks.devices(kind=AxisType.Explicit), rows(32)
+    fun = _rows_alone(loop) if way == "forward" else gradient(loop)
+    with jax.set_mesh(mesh):
+        auto = jax.sharding.auto_axes(parallel(fun), out_sharding=P("d"))
+        found, exchanged = run(auto, split(mesh, values, "d"))
+    assert_close(found, fun(*values), 1e-9)
+    assert {jax.typeof(x).sharding.spec[0] for x in jax.tree.leaves(found)} == {"d"}
+    gathered = LOOPS[loop][way == "gradient"] * 8 * WIDTH * 8
+    assert exchanged.in_loops == 0
+    assert gathered <= exchanged.bytes <= gathered + 200
+
+
+def _rows_alone(loop):
+    return lambda a, b: jax.tree.leaves(loop(a, b))[-1]
+
+
 def test_the_report_names_it():
     report = jscan.explain(linear, passes="default+associate")
     text = str(report(*split(networks.devices(), rows(32), "d")))

@@ -119,16 +119,26 @@ class Dependence:
     def _closure(
         self, roots: Iterable[Any], among: Sequence[Any], step: Any
     ) -> list[Any]:
-        allowed = {id(equation) for equation in among}
-        reached: set[int] = set()
+        place = self._places(among)
+        reached: dict[int, Any] = {}
         pending = list(roots)
         while pending:
             equation = pending.pop()
-            if id(equation) in reached or id(equation) not in allowed:
+            if id(equation) in reached or id(equation) not in place:
                 continue
-            reached.add(id(equation))
+            reached[id(equation)] = equation
             pending += step(equation)
-        return [equation for equation in among if id(equation) in reached]
+        return sorted(reached.values(), key=lambda e: place[id(e)])
+
+    def _places(self, among: Sequence[Any]) -> dict[int, int]:
+        """Where equations stand, by `id`; of the step's own this is found out once."""
+        if among is not self.loop.equations:
+            return {id(e): n for n, e in enumerate(among)}
+        key = id(among), "places"
+        if key not in self.loop.memo:
+            places = {id(e): n for n, e in enumerate(among)}
+            self.loop.memo[key] = among, places
+        return self.loop.memo[key][1]
 
 
 def batchable(equation: Any, length: int) -> bool:

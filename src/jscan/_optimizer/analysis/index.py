@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from jscan._jax.equations import needed
+from jscan._jax.equations import exchanged, needed, unique_variables
 from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable
 from jscan._jax.scans import holds_loop, is_scan
 from jscan._optimizer.record.inlining import (
@@ -48,6 +48,44 @@ class Flat:
     def with_equations(self, equations: Sequence[Any]) -> Flat:
         """The same program, computed by other equations."""
         return replace(index(equations, self.outputs), notes=self.notes)
+
+    def exchanged(self, old: Any, new: Sequence[Any]) -> Flat:
+        """The same program, with other equations in the place of one.
+
+        It takes as long as what changes, where `with_equations` walks through all.
+        Readers of a variable may then stand in another order.
+        """
+        readers, producers = dict(self.readers), dict(self.producers)
+        new = needed(new, [v for v in old.outvars if v in readers])
+        for equation in new:
+            producers.update(dict.fromkeys(equation.outvars, equation))
+            for atom in unique_variables(equation.invars):
+                found = readers.get(atom, ())
+                readers[atom] = None if found is None else (*found, equation)
+        gone: dict[int, Sequence[Any]] = {}
+        pending = [old]
+        while pending:
+            equation = pending.pop()
+            gone[id(equation)] = ()
+            for atom in unique_variables(equation.invars):
+                kept = [e for e in readers[atom] or () if e is not equation]
+                maker = producers.get(atom)
+                if kept or readers[atom] is None:
+                    readers[atom] = readers[atom] and tuple(kept)
+                    continue
+                del readers[atom]
+                if maker and not (maker.effects or readers.keys() & {*maker.outvars}):
+                    pending.append(maker)
+        gone[id(old)] = new
+        equations = tuple(exchanged(self.equations, gone))
+        zeros = self.zeros | {e.outvars[0] for e in new if fills_with_zero(e)}
+        return replace(
+            self,
+            equations=equations,
+            readers=readers,
+            producers=producers,
+            zeros=zeros,
+        )
 
     def noted(self, loop: Any, note: Note) -> Flat:
         """The program with a note of one of its loops."""

@@ -27,10 +27,12 @@ class Sums:
     def terms(self, addition: Any) -> list[Atom]:
         """What an addition adds up, from left to right, through its parts."""
         found: list[Atom] = []
-        for atom in addition.invars:
+        pending = [*reversed(addition.invars)]
+        while pending:  # a step may add up more terms than Python nests calls
+            atom = pending.pop()
             producer = self.producer(atom)
             if producer is not None and id(producer) in self._inner:
-                found += self.terms(producer)
+                pending += reversed(producer.invars)
             else:
                 found.append(atom)
         return found

@@ -32,6 +32,7 @@ from jscan._jax.jaxprs import (
 )
 from jscan._jax.names import eval_jaxpr
 from jscan._jax.scans import holds_loop, is_scan
+from jscan._jax.written import expanded
 from jscan._optimizer.analysis.index import Group, flattened, loop_in
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
 from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
@@ -62,6 +63,8 @@ def rewritten(session: Session, jaxpr: Any) -> Any:
     # A program may compute with 64 bits where the setting of now says 32.
     with jax.enable_x64(True) if holds_wide(opened) else nullcontext():
         new = trace(function, avals_of(opened.invars))
+    body, _ = open_jaxpr(new)
+    new = with_body(new, expanded(body.eqns), body.outvars)
     new = _settled(session, without_dead_code(new))
     if type(new) is type(jaxpr):
         return new

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jscan._jax.equations import renamed
+from jscan._jax.equations import reading, renamed
 from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, sub_programs
 from jscan._jax.marks import is_plain
 from jscan._jax.names import primitives
@@ -11,11 +11,22 @@ from jscan._jax.operations import CHEAPER_THAN_A_ROW
 from jscan._jax.places import placed
 from jscan._jax.scans import is_scan
 
+# What may be opened.
+_CALLS = frozenset(
+    {
+        *("jit", "closed_call", "eval_jaxpr", "custom_jvp_call", "custom_vjp_call"),
+        primitives.remat_p.name,
+    }
+)
+
 
 def inline_calls(
     equations: Sequence[Any], wanted: Callable[[Any], bool]
 ) -> tuple[list[Any], dict[Any, Atom]]:
     """Replace calls by their bodies where `wanted(equation)`, drop casts to self.
+
+    Only `jit`, `remat`, functions with a rule and the like can be opened. Equations
+    that read what they read before stay themselves.
 
     Returns the flat equations and a map from variables of the old list that are
     no longer defined to the operands that now hold their value.
@@ -23,13 +34,14 @@ def inline_calls(
     names: dict[Any, Atom] = {}
     flat: list[Any] = []
     for equation in equations:
-        operands = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
-        equation = equation.replace(invars=operands)
+        equation = reading(equation, names)
+        operands = equation.invars
         if _only_changes_weakness(equation):
             names[equation.outvars[0]] = operands[0]
             continue
-        if not wanted(equation):
-            flat.append(equation)
+        if equation.primitive.name not in _CALLS or not wanted(equation):
+            # A loop is known by its identity: one in each place where it is called.
+            flat.append(equation.replace() if is_scan(equation) else equation)
             continue
         body, _ = open_jaxpr(next(sub_programs(equation)))
         inner_names = dict(zip(body.invars, operands, strict=True))

@@ -79,8 +79,10 @@ def _read_step(body: Any) -> _Step:
         return calls or is_our_recomputation(e)
 
     equations, names = inline_calls(body.eqns, opens)
-    recomputes = any(map(is_recomputation, equations))
-    equations, more = inline_calls(equations, lambda e: opens(e) or is_recomputation(e))
+    recomputes, more = any(map(is_recomputation, equations)), {}
+    if recomputes:
+        every = lambda e: opens(e) or is_recomputation(e)
+        equations, more = inline_calls(equations, every)
 
     def current(atom: Atom) -> Atom:
         atom = names.get(atom, atom) if is_variable(atom) else atom

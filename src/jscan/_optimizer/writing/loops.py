@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from jscan._jax.equations import (
     apply,
-    evaluate,
     free_variables,
     needed,
     program,
     unique_variables,
 )
 from jscan._jax.scans import holds_loop
+from jscan._jax.written import run_written
 from jscan._optimizer.analysis.lagged_rows import shifted
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
@@ -114,15 +114,14 @@ def _scan(
     fixed = {v: loop.constants[v] for v in read if v in loop.constants}
     names = [*(carry.variable for carry in loop.carries), *counters, *streamed]
     inputs = [v for v in (*fixed, *names) if v in read]
+    inner = program(inputs, outputs, body)
     run = context.run if any(map(holds_loop, body)) else None
 
     def step(state: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:
         here = {**fixed, **dict(zip(names, [*state, *row], strict=True))}
-        if run is None:
-            values = evaluate(body, here, outputs)
-        else:  # the optimizer is to see the loops inside
-            inner = program(inputs, outputs, body)
-            values = run(inner, [], [here[v] for v in inputs])
+        given = [here[v] for v in inputs]
+        # The optimizer is to see the loops inside.
+        values = run(inner, [], given) if run else run_written(inner, given)
         state, row = values[: len(updates)], values[len(updates) :]
         for v, counter in counters.items():
             state.append(here[v] + jnp.asarray(counter.increment, v.aval.dtype))

@@ -7,7 +7,8 @@ added up, and the function is taken once, behind the loop. What was not finite s
 infinities of both signs, which add up to NaN, may become one of them.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,23 +80,31 @@ def _addition(carry: Carry, sums: Sums) -> Any | None:
 def _terms(addition: Any, sums: Sums, carry: Carry) -> Iterator[tuple[Any, _Term]]:
     """The terms that are linear functions of something else, where that pays."""
     size, terms = carry.variable.aval.size, sums.terms(addition)
-    for atom in (a for a in terms if is_variable(a) and terms.count(a) == 1):
+    place = {id(e): n for n, e in enumerate(sums.dependence.loop.equations)}
+    outside, count = sums.dependence.read_outside(), Counter(map(id, terms))
+    for atom in (a for a in terms if is_variable(a) and count[id(a)] == 1):
         if not sums.is_read_once(atom):
             continue
-        found = list(_functions(atom, sums.dependence, size))
+        found = list(_functions(atom, sums.dependence, size, place, outside))
         best = max(found, key=lambda term: term.saved, default=None)
         if best is not None and best.saved > _ELEMENT * size:
             yield atom, best
 
 
-def _functions(atom: Any, dependence: Dependence, size: int) -> Iterator[_Term]:
+def _functions(
+    atom: Any,
+    dependence: Dependence,
+    size: int,
+    place: Mapping[int, int],
+    outside: Collection[Any],
+) -> Iterator[_Term]:
     """What a term is a linear function of, from the last of its equations backwards.
 
     Other equations that read what is between would need it still, so there it ends.
+    `place` says where equations stand in the step, `outside` what is read behind it.
     """
-    place = {id(e): n for n, e in enumerate(dependence.loop.equations)}
-    outside = dependence.read_outside()
     taken: list[Any] = []
+    inside: set[int] = set()
     open_ends, work = {atom}, 0
     while True:
         made = [dependence.producer(v) for v in open_ends]
@@ -103,11 +112,11 @@ def _functions(atom: Any, dependence: Dependence, size: int) -> Iterator[_Term]:
         if last is None or not _is_linear(last, dependence):
             return
         (variable,) = last.outvars
-        inside = {*map(id, taken)}
         users = dependence.users.get(variable, ())
         if taken and (variable in outside or any(id(u) not in inside for u in users)):
             return
         taken.append(last)
+        inside.add(id(last))
         work += _work(last)
         open_ends = (open_ends - {variable}) | set(_changing(last, dependence))
         if len(open_ends) == 1:

@@ -72,7 +72,7 @@ def _chain(outer: Any, flat: Flat) -> list[Any]:
         pending += filter(is_variable, equation.invars)
         if len(found) > LONGEST:
             return []
-    return [e for e in flat.equations if id(e) in found]
+    return [e for e in flat.equations if id(e) in found] if found else []
 
 
 def _is_cheap_row(equation: Any) -> bool:

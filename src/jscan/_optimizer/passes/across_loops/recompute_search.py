@@ -41,6 +41,7 @@ class Search:
         self.loop = loop
         self.earlier = loop_in(flat, earlier)
         self.producers = {v: e for e in self.earlier.equations for v in e.outvars}
+        self.place = {id(e): n for n, e in enumerate(self.earlier.equations)}
         # Rows stored for this loop alone, in the order in which they are made.
         self.stacks = {
             name: result.atom
@@ -93,14 +94,14 @@ class Search:
         """The operations that give a row again; `None` if that is not cheap."""
         if atom not in self.producers or atom in names:
             return None
-        found: set[int] = set()
+        found: dict[int, Any] = {}
         pending, seen = [atom], {atom}
         while pending:
             producer = self.producers[pending.pop()]
             cheap = producer.primitive.name in CHEAPER_THAN_A_ROW
             if not cheap or len(producer.outvars) != 1:
                 return None
-            found.add(id(producer))
+            found[id(producer)] = producer
             for operand in unique_variables(producer.invars):
                 if operand in seen or self._at_hand(operand, atom, names):
                     continue
@@ -108,7 +109,7 @@ class Search:
                     return None
                 seen.add(operand)
                 pending.append(operand)
-        return [e for e in self.earlier.equations if id(e) in found]
+        return sorted(found.values(), key=lambda e: self.place[id(e)])
 
     def _at_hand(self, operand: Any, atom: Atom, names: Mapping[Any, Any]) -> bool:
         if operand in names:

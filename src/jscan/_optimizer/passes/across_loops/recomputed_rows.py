@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from jscan._base.kinds import counted
-from jscan._jax.equations import exchanged, splice, unique_variables
+from jscan._jax.equations import splice, unique_variables
 from jscan._jax.jaxprs import Literal, Var, is_variable
 from jscan._jax.scans import is_scan
+from jscan._jax.written import expanded
 from jscan._optimizer.analysis.index import Flat, loop_in
 from jscan._optimizer.passes.across_loops.absorbed_rows import absorb
 from jscan._optimizer.passes.across_loops.recompute_search import Again, Search
@@ -26,7 +27,10 @@ from jscan._optimizer.writing.loops import emit
 
 def run(flat: Flat, context: Context) -> Flat:
     """Let loops compute again what an earlier loop stored for them alone."""
-    for equation in filter(is_scan, flat.equations):
+    before = flat
+    for equation in filter(is_scan, before.equations):
+        if not _reads_alone(equation, flat):
+            continue
         loop = loop_in(flat, equation)
         if loop.length < 2 or has_effects(loop) or loop.recomputes:
             continue
@@ -39,13 +43,20 @@ def run(flat: Flat, context: Context) -> Flat:
             continue
         new = _written_again(equation, loop, again, context)
         (written,) = filter(is_scan, new)
-        flat = flat.with_equations(exchanged(flat.equations, {id(equation): new}))
+        flat = flat.exchanged(equation, new)
         texts = (
             _of_rows(again.gone[:stored], "computed again, not stored"),
             _of_rows(again.gone[stored:], "made in the step that reads them"),
         )
         flat = flat.noted(written, Note(True, "; ".join(filter(None, texts))))
-    return flat
+    return flat if flat is before else flat.with_equations(flat.equations)
+
+
+def _reads_alone(equation: Any, flat: Flat) -> bool:
+    """Whether a loop reads something that is computed for it alone."""
+    here = (equation,)
+    alone = (v for v in unique_variables(equation.invars) if v in flat.producers)
+    return any(flat.readers.get(v) == here for v in alone)
 
 
 def _of_rows(gone: list[Any], what: str) -> str:
@@ -94,7 +105,7 @@ def _written_again(
         results = emit(given, context)
         return [results[v] for v in outputs]
 
-    return splice(run, operands, equation, outputs)
+    return expanded(splice(run, operands, equation, outputs))
 
 
 def _is_operand(value: Any) -> bool:

@@ -10,13 +10,13 @@ This happens before the walk through the program, which sees one loop at a time:
 """
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 
-from jscan._jax.equations import needed, renamed
+from jscan._jax.equations import needed, reading, renamed
 from jscan._jax.jaxprs import Atom, Var, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.dependence import reorderable
@@ -74,7 +74,7 @@ class _Search:
     def place(self, equation: Any) -> None:
         """Join a loop to the first earlier one that it can and should be joined to."""
         here = next(i for i, group in enumerate(self.groups) if group[0] is equation)
-        read = _reading(equation, self._names)
+        read = reading(equation, self._names)
         upstream = set(map(id, _upstream(read, self.groups[:here])))
         for earlier, others in enumerate(self.groups[:here]):
             first = others[0]
@@ -86,7 +86,7 @@ class _Search:
             if needs:
                 self.apart[id(equation)] = first, "one needs the result of the other"
                 continue
-            members = [*(_reading(e, self._names) for e in others), read]
+            members = [*(reading(e, self._names) for e in others), read]
             between = self.groups[earlier + 1 : here]
             why = _structure(members[0], members[-1], between)
             if why is None:
@@ -109,12 +109,6 @@ class _Search:
         self.groups = [*before, *moved, tuple(members), *stay, *behind]
         self._same |= _same_results(join(list(map(self._read, members))))
         self._renumber()
-
-
-def _reading(equation: Any, names: Mapping[Any, Any]) -> Any:
-    """The equation, reading other variables where they hold the same."""
-    new = [names.get(a, a) if is_variable(a) else a for a in equation.invars]
-    return equation.replace(invars=new)
 
 
 def _same_results(loop: Loop) -> dict[Any, Any]:

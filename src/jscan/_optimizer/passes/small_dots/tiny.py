@@ -8,13 +8,15 @@ that reads it.
 The rule holds for the CPU. It runs at lowering, when no derivative will follow.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jscan._base.kinds import counted
-from jscan._jax.equations import splice
+from jscan._jax.equations import spliced
+from jscan._jax.jaxprs import avals_of, trace
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
 from jscan._optimizer.costs.machine import Machine
@@ -32,7 +34,8 @@ def run(loop: Loop, context: Context) -> Loop:
         tiny = [e for e in tiny if not dot_sizes(e).is_of_vector]
     if not tiny:
         return loop
-    loop = loop.exchanged({id(e): _written_out(e, machine) for e in tiny})
+    sums: dict[Any, Any] = {}
+    loop = loop.exchanged({id(e): _written_out(e, machine, sums) for e in tiny})
     return loop.fired(
         f"{counted(len(tiny), 'tiny product')} written as multiply and sum"
     )
@@ -70,9 +73,22 @@ def _matrix(equation: Any) -> tuple[Any, tuple[int, ...]]:
     return max(pairs, key=lambda pair: pair[0].aval.size)
 
 
-def _written_out(equation: Any, machine: Machine) -> list[Any]:
-    if dot_sizes(equation).is_of_vector:
-        return _added_up(equation)
+def _written_out(equation: Any, machine: Machine, sums: dict[Any, Any]) -> list[Any]:
+    """A product as a sum; `sums` has those of its kind that were traced."""
+    of_vector = dot_sizes(equation).is_of_vector
+    function = _added_up(equation) if of_vector else _summed(equation, machine)
+    operands = list(equation.invars)
+    if of_vector and _matrix(equation)[0] is operands[1]:
+        operands.reverse()
+    types = avals_of(equation.invars)
+    kind = (*types, str(equation.params["dimension_numbers"]))
+    if kind not in sums:
+        sums[kind] = trace(function, avals_of(operands))
+    return spliced(sums[kind], operands, equation)
+
+
+def _summed(equation: Any, machine: Machine) -> Callable[..., jax.Array]:
+    """A product of matrices: multiplied element by element, and added up."""
     sizes = dot_sizes(equation)
     apart = sizes.contracted > 1 and sizes.multiplications > machine.fused_dot
     contracted, batched = equation.params["dimension_numbers"]
@@ -91,14 +107,12 @@ def _written_out(equation: Any, machine: Machine) -> list[Any]:
         total = jax.lax.reduce_sum(x * y, tuple(range(front + columns, x.ndim)))
         return jax.lax.optimization_barrier(total) if apart else total
 
-    return splice(product, equation.invars, equation)
+    return product
 
 
-def _added_up(equation: Any) -> list[Any]:
+def _added_up(equation: Any) -> Callable[..., jax.Array]:
     """A matrix times a vector: the sum of its rows, or columns, times a number each."""
-    matrix, (axis,) = _matrix(equation)
-    left, right = equation.invars
-    vector = right if matrix is left else left
+    _, (axis,) = _matrix(equation)
     shape = equation.outvars[0].aval.shape
 
     def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
@@ -106,4 +120,4 @@ def _added_up(equation: Any) -> list[Any]:
         total = jax.lax.reduce_sum(matrix * numbers, (axis,))
         return total if total.shape == shape else total.reshape(shape)
 
-    return splice(product, [matrix, vector], equation)
+    return product
