@@ -131,7 +131,11 @@ class BatchCosts(Savings):
         arithmetic = [e for e in equations if is_elementwise(e) or _is_heavy(e)]
         sizes = [length * elements_of(e.outvars) for e in arithmetic]
         large = [size >= self.threaded_elements for size in sizes]
-        heavy = any(_is_heavy(e) for e, is_large in zip(arithmetic, large) if is_large)
+        heavy = any(
+            _is_heavy(e)
+            for e, is_large in zip(arithmetic, large, strict=True)
+            if is_large
+        )
         read = [
             length * elements_of(e.invars) for e in filter(_is_reduction, equations)
         ]
