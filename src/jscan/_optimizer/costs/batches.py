@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
@@ -17,21 +18,24 @@ from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.savings import (
     ADDED_ELEMENT,
     MATRIX_CALL,
+    STREAMED_ELEMENT,
     Savings,
     elements_of,
 )
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 _ROUND = 1.5
-_STREAMED_ELEMENT = 0.14
 _WRITTEN_OUT = 0.3  # of a multiplication that is done in such a step
-CALL = 60.0  # of an operation that is a call of its own in a step that calls
+_CALL = 60.0  # of an operation that is a call of its own in a step that calls
 _ADDED_UP = 5  # numbers added up take as long as one that is worked on
 _THREADED_BYTES = 2**19  # of a result that is divided whatever is done to it
 # What the compiler writes out in many operations.
-_HEAVY = RANDOM | {
-    *("logistic", "log", "pow", "erf_inv", "lgamma", "digamma", "atan2", "tan"),
-}
+_HEAVY = frozenset(
+    {
+        *("logistic", "log", "log1p", "pow", "tan", "atan2"),
+        *("erf_inv", "lgamma", "digamma"),
+    }
+)
 _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
@@ -90,7 +94,7 @@ class BatchCosts(Savings):
         saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
         cost = self.batch_start + self._faults(held, held + new)
         if not self.is_function(step or equations):
-            saved += length * CALL * sum(map(_is_reduction, equations))
+            saved += length * _CALL * sum(map(_is_reduction, equations))
         else:  # where no product is a call
             saved -= length * sum(map(_called_too_much, equations))
             if self._wakes_threads(equations, length, is_map=not step):
@@ -111,7 +115,7 @@ class BatchCosts(Savings):
 
     def stores(self, rows: Iterable[Any]) -> float:
         """About what one step takes to store a row of each, to be read once more."""
-        return 2 * _STREAMED_ELEMENT * elements_of(rows)
+        return 2 * STREAMED_ELEMENT * elements_of(rows)
 
     def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""
@@ -128,14 +132,13 @@ class BatchCosts(Savings):
         products = [e for e in equations if e.primitive.name == "dot_general"]
         if any(not is_map or not _is_inner(e) for e in products):
             return True
-        arithmetic = [e for e in equations if is_elementwise(e) or _is_heavy(e)]
+        # Where a draw is slow in a loop, to divide it is worth it at any length.
+        names = _HEAVY if self.drawn_number else _HEAVY | RANDOM
+        is_heavy = lambda e: e.primitive.name in names
+        arithmetic = [e for e in equations if is_elementwise(e) or is_heavy(e)]
         sizes = [length * elements_of(e.outvars) for e in arithmetic]
         large = [size >= self.threaded_elements for size in sizes]
-        heavy = any(
-            _is_heavy(e)
-            for e, is_large in zip(arithmetic, large, strict=True)
-            if is_large
-        )
+        heavy = any(map(is_heavy, compress(arithmetic, large)))
         read = [
             length * elements_of(e.invars) for e in filter(_is_reduction, equations)
         ]
@@ -168,15 +171,11 @@ class BatchCosts(Savings):
         are summed over all steps.
         """
         extra = max(_ROUND, self.freed(equations, ()))
-        extra += _STREAMED_ELEMENT * elements_of(rows) / 2
+        extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in products)
         return self.keeps_in_loop(equations, length, extra)
-
-
-def _is_heavy(equation: Any) -> bool:
-    return equation.primitive.name in _HEAVY
 
 
 def _is_reduction(equation: Any) -> bool:

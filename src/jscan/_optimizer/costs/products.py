@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.operations import DotSizes, dot_sizes
-from jscan._optimizer.costs.batches import CALL, BatchCosts
+from jscan._optimizer.costs.batches import BatchCosts
 from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _INNER_PRODUCT = 500.0
 _PRODUCT_OF_MANY = 4.0
+_AWAKE = 0.35  # of what it takes to wake threads, to divide work among those awake
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ class ProductCosts(BatchCosts):
         many = count >= self.products_a_row * max(1, new)
         return many and length * count * _PRODUCT_OF_MANY >= self.batch_start
 
-    def saved_by_sum(
-        self, equation: Any, new_bytes: int, budget: int, step: Sequence[Any]
-    ) -> float:
+    def saved_by_sum(self, equation: Any, new_bytes: int, budget: int) -> float:
         """Nanoseconds a step saves if a product is summed as one contraction.
 
         It needs stacks of `new_bytes` that would not exist anyway. It is 0 where that
@@ -125,11 +124,9 @@ class ProductCosts(BatchCosts):
         large = large or elements >= self.smallest_outer_product
         if not large or new_bytes > budget:
             return 0.0
-        call = 0.0 if self.is_function(step) else CALL
-        each = MULTIPLICATION * sizes.multiplications
-        return call + ADDED_ELEMENT * elements + each
+        return ADDED_ELEMENT * elements + MULTIPLICATION * sizes.multiplications
 
     def sum_start(self, step: Sequence[Any]) -> int:
         """Nanoseconds that all such sums of a loop have to save together."""
-        wakes = self.is_function(step)
-        return self.batch_start + (self.threads_start if wakes else 0)
+        woken = 1 if self.is_function(step) else _AWAKE
+        return self.batch_start + round(woken * self.threads_start)

@@ -17,6 +17,7 @@ from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.3
+STREAMED_ELEMENT = 0.14
 MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
@@ -39,9 +40,8 @@ _TRANSCENDENTALS = {
     "digamma": (4.0, 3.0),
 }
 # A vector times a narrow matrix is done number by number in a loop, whatever its
-# columns; one for all steps takes a while for each of its rows.
+# columns.
 _NARROW_ROW = 3.5
-_NARROW_BATCH = 20.0
 _INNER_ELEMENT = 0.35
 MATRIX_CALL = 400.0
 # A multiplication, by the fewest rows or columns of its product.
@@ -63,6 +63,8 @@ class Savings:
             matrix wider than high stays in the loop: taken out, such steps of networks
             with fused gates were 0.75 to 0.9 times as fast.
         vector_columns: Columns from which a matrix counts as wide for a vector.
+        narrow_batch: Nanoseconds that one with a narrow matrix takes as a part of a
+            batch.
         vector_call: Nanoseconds that a product with a wide one takes longer; less than
             0 if to read its row takes longer.
         vector_dot: The same for each of its multiplications.
@@ -73,6 +75,7 @@ class Savings:
 
     whole_dot: tuple[int, int] = (0, 0)
     vector_columns: int = 16
+    narrow_batch: float = 20.0
     vector_call: float = 25.0
     vector_dot: float = 0.02
     drawn_number: float = 0.0
@@ -128,8 +131,9 @@ class Savings:
         if columns == 1:
             return _INNER_ELEMENT * sizes.contracted
         if columns < self.vector_columns:
-            return _NARROW_ROW * sizes.contracted - _NARROW_BATCH
-        return self.vector_call + self.vector_dot * sizes.multiplications
+            return _NARROW_ROW * sizes.contracted - self.narrow_batch
+        more = max(0, columns - sizes.contracted) * STREAMED_ELEMENT
+        return self.vector_call + self.vector_dot * sizes.multiplications - more
 
 
 def elements_of(variables: Iterable[Any]) -> int:

@@ -138,6 +138,8 @@ class Planner:
         gains = any(machine.gains_batched(e) and level(e) is Level.STATE for e in work)
         if not gains or not all(batchable(e, loop.length) for e in work):
             return None
+        if any(map(self._has_no_matrix, work)):
+            return None  # for all steps at once it is as many products
         changing = filter(self.dependence.changes, free_variables(work))
         new = frozenset(changing) - self.free
         held, more = (stack_bytes(list(v), loop.length) for v in (self.stacked, new))
@@ -148,6 +150,11 @@ class Planner:
         if why is not None or more > self.context.budget:
             return None
         return Plan(pays=True, stacks=new, equations=tuple(work))
+
+    def _has_no_matrix(self, equation: Any) -> bool:
+        """Whether an equation is a product of two operands that both change."""
+        changing = map(self.dependence.changes, equation.invars)
+        return equation.primitive.name == "dot_general" and all(changing)
 
     def _of_rows(
         self, operands: Sequence[Atom], *equations: Any, pays: bool
@@ -162,7 +169,7 @@ class Planner:
             return None
         size = stack_bytes(list(operands.stacks - self.free), self.loop.length)
         machine, loop, budget = self.context.machine, self.loop, self.context.budget
-        step = machine.saved_by_sum(equation, size, budget, loop.equations)
+        step = machine.saved_by_sum(equation, size, budget)
         pays = step * loop.length >= self.start or self._saves_exchanges
         plan = _and(
             operands, equation, pays=pays and (step > 0 or self._saves_exchanges)
