@@ -128,5 +128,7 @@ class ProductCosts(BatchCosts):
 
     def sum_start(self, step: Sequence[Any]) -> int:
         """Nanoseconds that all such sums of a loop have to save together."""
+        if not self.batch_start:
+            return 0
         woken = 1 if self.is_function(step) else _AWAKE
         return self.batch_start + round(woken * self.threads_start)
