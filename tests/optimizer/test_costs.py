@@ -28,19 +28,19 @@ def test_a_short_map_stays_a_loop():
         return jax.lax.scan(lambda _, row: (None, jnp.tanh(row)), None, x)[1]
 
     assert loop_lengths(optimize(mapped), X) == [50]
-    assert "us, a batch costs 8 us" in reasons(mapped, X, name="vectorise")
+    assert "us, a batch costs 12 us" in reasons(mapped, X, name="vectorise")
     assert loop_lengths(optimize(mapped), jnp.tile(X, (200, 1))) == []
 
 
 def test_what_functions_cost_depends_on_which_they_are():
     """A sine is not vectorised in a loop, a logistic of wide rows is."""
-    x = jnp.tile(X, (4, 4))
+    x = jnp.tile(X, (10, 4))
 
     def mapped(function, x):
         return jax.lax.scan(lambda _, row: (None, function(row)), None, x)[1]
 
     assert loop_lengths(optimize(lambda x: mapped(jnp.sin, x)), x) == []
-    assert loop_lengths(optimize(lambda x: mapped(jax.nn.sigmoid, x)), x) == [200]
+    assert loop_lengths(optimize(lambda x: mapped(jax.nn.sigmoid, x)), x) == [500]
 
 
 def test_draws_leave_where_the_compiler_does_not_vectorise_them():
@@ -159,7 +159,7 @@ def test_a_product_with_a_vector_leaves_where_it_is_slow(high, wide, steps, leav
     assert_close(optimize(cell)(w, x), cell(w, x), 1e-4)
 
 
-@pytest.mark.parametrize(("function", "steps"), [(jnp.tanh, 800), (jnp.log, 4000)])
+@pytest.mark.parametrize(("function", "steps"), [(jnp.tanh, 1600), (jnp.log, 4000)])
 def test_what_wakes_threads_has_to_save_more(function, steps):
     """A logarithm is many operations, so that a batch of it is divided."""
     x = jnp.tile(jnp.abs(X[:, :8]) + 1, (80, 1))
@@ -187,7 +187,7 @@ def test_products_of_matrices_leave_as_before():
     assert inside.count("dot_general") == 2
     refusal = reasons(cell, W, few, name="hoist")
     assert "dot_general on sequences stays: over 4 steps it saves" in refusal
-    assert "us, a batch costs 8 us" in refusal
+    assert "us, a batch costs 12 us" in refusal
 
 
 def test_an_inner_loop_counts_at_each_of_its_steps():

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
@@ -27,13 +26,12 @@ from jscan._optimizer.costs.savings import (
 _ROUND = 1.5
 _WRITTEN_OUT = 0.3  # of a multiplication that is done in such a step
 _CALL = 60.0  # of an operation that is a call of its own in a step that calls
-_ADDED_UP = 5  # numbers added up take as long as one that is worked on
 _THREADED_BYTES = 2**19  # of a result that is divided whatever is done to it
-# What the compiler writes out in many operations.
+# What the compiler writes out in many operations, or gains by a second core alone.
 _HEAVY = frozenset(
     {
         *("logistic", "log", "log1p", "pow", "tan", "atan2"),
-        *("erf_inv", "lgamma", "digamma"),
+        *("erf_inv", "lgamma", "digamma", "sin", "cos", "asin", "acos", "cbrt"),
     }
 )
 _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
@@ -49,9 +47,10 @@ class BatchCosts(Savings):
         threads_start: Nanoseconds that a batch costs besides if the compiler divides
             it among threads, and nothing else in the program wakes them: the loop is
             one function of machine code.
-        threaded_elements: Elements of an operation from which it does.
-        threaded_work: Operations on each of them from which it does, if none of them
-            is a heavy one; with fewer, memory is what takes the time.
+        threaded_elements: Elements of a heavy operation from which it does; three
+            times as many of others.
+        threaded_work: How many of those there have to be, if none is a reduction: with
+            fewer, memory is what takes the time.
         called_step: Nanoseconds of a step that is not one function of machine code, but
             calls for its operations; 0 if steps are never one function.
         function_bytes: Bytes that the products of a step may read for it to be one.
@@ -137,17 +136,13 @@ class BatchCosts(Savings):
         is_heavy = lambda e: e.primitive.name in names
         arithmetic = [e for e in equations if is_elementwise(e) or is_heavy(e)]
         sizes = [length * elements_of(e.outvars) for e in arithmetic]
-        large = [size >= self.threaded_elements for size in sizes]
-        heavy = any(map(is_heavy, compress(arithmetic, large)))
-        read = [
-            length * elements_of(e.invars) for e in filter(_is_reduction, equations)
-        ]
-        return (
-            heavy
-            or sum(large) >= self.threaded_work
-            or max(read, default=0) >= _ADDED_UP * self.threaded_elements
-            or 4 * max(sizes, default=0) >= _THREADED_BYTES
+        most, some = max(sizes, default=0), self.threaded_elements
+        heavy = any(
+            is_heavy(e) and n >= some for e, n in zip(arithmetic, sizes, strict=True)
         )
+        adds_up = any(map(_is_reduction, equations))
+        much = adds_up or len(arithmetic) >= self.threaded_work
+        return heavy or (much and most >= 3 * some) or 4 * most >= _THREADED_BYTES
 
     def _faults(self, *sizes: int) -> float:
         """Nanoseconds that the pages of fresh memory cost a call besides.

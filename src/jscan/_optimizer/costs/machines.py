@@ -6,11 +6,11 @@ from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 
 _CPU = Machine(
-    batch_start=8_000,
+    batch_start=12_000,
     # Waking a thread takes 30 to 65 microseconds where its core slept.
-    threads_start=35_000,
+    threads_start=31_000,
     threaded_elements=800,
-    threaded_work=6,
+    threaded_work=4,
     # XLA makes one function of a loop whose body reads little. Any other step takes 0.4
     # to 0.6 microseconds more, whatever it computes.
     called_step=400.0,
