@@ -11,7 +11,8 @@ from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _INNER_PRODUCT = 500.0
 _PRODUCT_OF_MANY = 4.0
-_AWAKE = 0.35  # of what it takes to wake threads, to divide work among those awake
+# Of what it takes to wake threads: to divide a sum among them, asleep and awake.
+_WAKES, _AWAKE = 0.5, 0.35
 
 
 @dataclass(frozen=True)
@@ -130,5 +131,5 @@ class ProductCosts(BatchCosts):
         """Nanoseconds that all such sums of a loop have to save together."""
         if not self.batch_start:
             return 0
-        woken = 1 if self.is_function(step) else _AWAKE
-        return self.batch_start + round(woken * self.threads_start)
+        share = _WAKES if self.is_function(step) else _AWAKE
+        return self.batch_start + round(share * self.threads_start)

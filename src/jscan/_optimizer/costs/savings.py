@@ -21,7 +21,7 @@ STREAMED_ELEMENT = 0.14
 MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
-_REDUCED_ROW = 16  # elements from which a row takes longer to reduce in a loop
+_REDUCED_ROW = 32  # elements from which a row takes longer to reduce in a loop
 _VECTOR_ROW = 16  # elements from which a row counts as wide
 _VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), 32)
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
