@@ -9,7 +9,13 @@ import pytest
 
 from jscan import explain, optimize
 from support.comparing import assert_close
-from support.optimizer.loops import check, loop_lengths, operations, reasons
+from support.optimizer.loops import (
+    carried_shapes,
+    check,
+    loop_lengths,
+    operations,
+    reasons,
+)
 from support.optimizer.machines import SHIPPED, every_machine
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -251,3 +257,86 @@ def test_few_products_stay():
     refusal = reasons(gradient, weights, xs, name="accumulate")
     assert "costs more than adding them in the loop" in refusal
     check(scaled, weights, xs, tolerance=1e-4)
+
+
+def likelihood(weights, x, reverse=False):
+    """What is subtracted is a product of the state, and a logarithm of it."""
+    w, u = weights
+
+    def step(carry, x_t):
+        h, total = carry
+        h = jnp.tanh(x_t + h @ u)
+        return (h, total - jax.nn.logsumexp(h @ w, axis=-1).sum()), h[0]
+
+    start = jnp.zeros(x.shape[1:]), jnp.ones(())
+    (_, total), rows = jax.lax.scan(step, start, x, reverse=reverse)
+    return total, rows
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_work_that_a_sum_alone_needs_leaves_with_it(reverse):
+    """A step is left with the product of the state; the sum may subtract."""
+    function = lambda weights, x: likelihood(weights, x, reverse)
+    assert carried_shapes(optimize(function), (W, U), X) == [(4, 64)]
+    outside, inside = operations(optimize(function), (W, U), X)
+    assert inside.count("dot_general") == 1
+    assert not {"exp", "log"} & set(inside)
+    assert {"dot_general", "exp", "log"} <= set(outside)
+    check(function, (W, U), X, tolerance=1e-4)
+    w, u, x = (np.asarray(a, np.float64) for a in (W, U, X))
+    h, total, rows = np.zeros((4, 64)), 1.0, {}
+    for t in reversed(range(9)) if reverse else range(9):
+        h = np.tanh(x[t] + h @ u)
+        total -= np.log(np.exp(h @ w).sum(-1)).sum()
+        rows[t] = h[0]
+    expected = np.asarray(total), np.stack([rows[t] for t in range(9)])
+    assert_close(jax.jit(optimize(function))((W, U), X), expected, 1e-4)
+
+
+def test_a_sum_that_is_subtracted_from_something_else_stays():
+    """`x - total` is no sum, and `total - total` none either."""
+
+    def alternating(x):
+        step = lambda total, row: (jnp.exp(row @ W) - total, None)
+        return jax.lax.scan(step, jnp.zeros((4, 64)), x)[0]
+
+    def nothing(x):
+        step = lambda total, row: (total - total, jnp.exp(row @ W))
+        return jax.lax.scan(step, jnp.zeros(()), x)
+
+    for function in (alternating, nothing):
+        assert "accumulate" not in explain(function)(X).loops[0].fired
+        check(function, X, tolerance=1e-4)
+
+
+def branch(h):
+    return jax.lax.cond(h[0, 0] > 0, jnp.sin, jnp.cos, h @ W).sum()
+
+
+def printed(h):
+    y = (h @ W).sum()
+    jax.debug.callback(lambda value: None, y, ordered=True)
+    return y
+
+
+@pytest.mark.parametrize("term", [branch, printed])
+def test_work_that_must_not_be_batched_stays_with_its_sum(term):
+    def summed(x):
+        step = lambda c, x_t: (((h := jnp.tanh(x_t + c[0])), c[1] - term(h)), None)
+        return jax.lax.scan(step, (jnp.zeros((4, 64)), jnp.zeros(())), x)[0]
+
+    assert carried_shapes(optimize(summed), X) == [(4, 64), ()]
+    _, inside = operations(optimize(summed), X)
+    assert "dot_general" in inside
+    assert_close(jax.jit(optimize(summed))(X), jax.jit(summed)(X))
+
+
+def test_work_of_a_sum_stays_over_the_memory_budget():
+    """The states that it reads would have to be stored."""
+    fits = X.nbytes
+    function = lambda weights, x: likelihood(weights, x)[0]
+    assert carried_shapes(optimize(function, memory_budget=fits), (W, U), X) == [
+        (4, 64)
+    ]
+    small = optimize(function, memory_budget=fits - 1)
+    assert carried_shapes(small, (W, U), X) == [(4, 64), ()]

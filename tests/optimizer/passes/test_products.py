@@ -2,13 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jscan import explain, optimize
 from jscan._jax.operations import DotSizes
 from jscan._optimizer.costs.machines import machine_for
 from support.comparing import assert_close
-from support.optimizer.loops import check, operations, stacked_shapes
+from support.optimizer.loops import (
+    carried_shapes,
+    check,
+    operations,
+    stacked_shapes,
+)
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 WEIGHTS = tuple(jax.random.normal(key, (16, 16), "float32") / 4 for key in KEYS[:4])
@@ -119,6 +125,57 @@ def test_some_of_the_pieces_may_be_summed():
         assert JOINED in str(explain(gradient)(WEIGHTS, X))
         got = jax.jit(optimize(gradient))(WEIGHTS, X)
         assert_close(got, jax.jit(gradient)(WEIGHTS, X), 1e-4)
+
+
+def lagged(weights, x, reverse=False):
+    """Three states; two of them meet matrices, and one hands itself to the next."""
+    _, a, b, _ = weights
+
+    def step(state, x_t):
+        one, two, scale = state
+        new = jnp.tanh(one @ a + two @ b + scale * x_t)
+        return (new, one, scale * 0.9), new * two
+
+    start = (x[0, 0], jnp.ones(16, "float32"), jnp.float32(1))
+    return jax.lax.scan(step, start, x[:, 0], reverse=reverse)
+
+
+@pytest.fixture
+def small_products_are_joined(change_costs):
+    """As products of more numbers are: these would be written as sums."""
+    change_costs(carried_dot=0, small_columns=0, small_rows=0)
+
+
+@pytest.mark.usefixtures("small_products_are_joined")
+@pytest.mark.parametrize("reverse", [False, True])
+def test_states_that_meet_matrices_are_carried_as_one(reverse):
+    """Of a sum of products with two states: one carry of both, one product a step."""
+    function = lambda weights, x: lagged(weights, x, reverse)
+    assert carried_shapes(optimize(function), WEIGHTS, X) == [(), (32,)]
+    _, inside = operations(optimize(function), WEIGHTS, X)
+    assert (inside.count("dot_general"), inside.count("concatenate")) == (1, 1)
+    check(function, WEIGHTS, X, tolerance=1e-4)
+    _, a, b, _ = (np.asarray(w, np.float64) for w in WEIGHTS)
+    rows = np.asarray(X[:, 0], np.float64)
+    one, two, scale, products = rows[0], np.ones(16), 1.0, {}
+    for t in reversed(range(9)) if reverse else range(9):
+        new = np.tanh(one @ a + two @ b + scale * rows[t])
+        products[t] = new * two
+        one, two, scale = new, one, scale * 0.9
+    ends, result = jax.jit(optimize(function))(WEIGHTS, X)
+    assert_close(ends, tuple(map(np.float32, (one, two, scale))), 1e-4)
+    assert_close(result, np.float32([products[t] for t in range(9)]), 1e-4)
+
+
+@pytest.mark.usefixtures("small_products_are_joined")
+def test_one_state_that_meets_two_matrices_is_not_carried_twice():
+    def program(weights, x):
+        _, a, b, _ = weights
+        turned = lambda h: h @ a + h @ b
+        return jax.lax.scan(lambda h, x_t: (turned(h) + x_t, h), x[0, 0], x[:, 0])
+
+    assert carried_shapes(optimize(program), WEIGHTS, X) == [(16,)]
+    check(program, WEIGHTS, X, tolerance=1e-4)
 
 
 def read_twice(weights, x):

@@ -86,13 +86,26 @@ def stacked_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
 
 def row_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
     """Shapes of the stacks that the outermost loops read a row of at each step."""
+    start = lambda loop: loop.num_constants + loop.num_carry
+    return _input_shapes(lambda loop: slice(start(loop), None), fun, *args)
+
+
+def carried_shapes(fun: Function, *args: Any) -> list[tuple[int, ...]]:
+    """Shapes of what the outermost loops carry."""
+    first = lambda loop: loop.num_constants
+    which = lambda loop: slice(first(loop), first(loop) + loop.num_carry)
+    return _input_shapes(which, fun, *args)
+
+
+def _input_shapes(
+    which: Callable[[Any], slice], fun: Function, *args: Any
+) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = []
 
     def walk(jaxpr: Any) -> None:
         for equation in jaxpr.eqns:
             if equation.primitive.name == "scan":
-                loop = read_scan(equation)
-                read = equation.invars[loop.num_constants + loop.num_carry :]
+                read = equation.invars[which(read_scan(equation))]
                 shapes.extend(np.shape(v.aval) for v in read)
             elif is_region(equation):
                 walk(*_inner_programs(equation))

@@ -6,24 +6,34 @@ from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
 from jscan._jax.operations import (
-    MOVES_DATA,
     RANDOM,
+    REDUCTIONS,
     TRANSCENDENTAL,
     dot_sizes,
+    is_elementwise,
     is_expensive,
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.savings import (
     ADDED_ELEMENT,
-    VECTOR_CALL,
-    VECTOR_ROW,
+    MATRIX_CALL,
+    STREAMED_ELEMENT,
     Savings,
     elements_of,
 )
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 _ROUND = 1.5
-_STREAMED_ELEMENT = 0.14
+_WRITTEN_OUT = 0.3  # of a multiplication that is done in such a step
+_CALL = 60.0  # of an operation that is a call of its own in a step that calls
+_THREADED_BYTES = 2**19  # of a result that is divided whatever is done to it
+# What the compiler writes out in many operations, or gains by a second core alone.
+_HEAVY = frozenset(
+    {
+        *("logistic", "log", "log1p", "pow", "tan", "atan2"),
+        *("erf_inv", "lgamma", "digamma", "sin", "cos", "asin", "acos", "cbrt"),
+    }
+)
 _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
@@ -33,25 +43,25 @@ class BatchCosts(Savings):
 
     Attributes:
         batch_start: Nanoseconds that work done for all steps at once has to save
-            before it is worth it; 0 if all expensive work is. On a CPU a batched
-            operation wakes threads, which alone takes as long as some whole loops.
-        threads_start: Nanoseconds that a batch costs besides if it is so large that
-            the compiler divides it among threads.
-        threaded_elements: Elements of an operation from which it does.
+            before it is worth it; 0 if all expensive work is.
+        threads_start: Nanoseconds that a batch costs besides if the compiler divides
+            it among threads, and nothing else in the program wakes them: the loop is
+            one function of machine code.
+        threaded_elements: Elements of a heavy operation from which it does; three
+            times as many of others.
+        threaded_work: How many of those there have to be, if none is a reduction: with
+            fewer, memory is what takes the time.
         called_step: Nanoseconds of a step that is not one function of machine code, but
             calls for its operations; 0 if steps are never one function.
         function_bytes: Bytes that the products of a step may read for it to be one.
-        lone_dot: If all that could leave a loop are one or two products with a vector,
-            they stay up to so many multiplications together, for a narrow row and for
-            a wide one: the step is one short function with them as without.
     """
 
     batch_start: int = 0
     threads_start: int = 0
     threaded_elements: int = 0
+    threaded_work: int = 0
     called_step: float = 0.0
     function_bytes: int = 0
-    lone_dot: tuple[int, int] = (0, 0)
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -80,15 +90,14 @@ class BatchCosts(Savings):
         worth = list(filter(is_expensive, equations))
         if not worth:
             return "it is cheap, and another pass over memory is not"
-        lone = not extra and self._lone_multiplications(worth)
-        if lone:
-            return f"a step does {lone} multiplications by a vector as fast"
-        if self._is_function(step or equations):  # where no product is a call
-            extra -= VECTOR_CALL * sum(map(_is_of_vector, worth))
         saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
         cost = self.batch_start + self._faults(held, held + new)
-        if any(self._is_threaded(e, length) for e in equations):
-            cost += self.threads_start
+        if not self.is_function(step or equations):
+            saved += length * _CALL * sum(map(_is_reduction, equations))
+        else:  # where no product is a call
+            saved -= length * sum(map(_called_too_much, equations))
+            if self._wakes_threads(equations, length, is_map=not step):
+                cost += self.threads_start
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
@@ -100,20 +109,40 @@ class BatchCosts(Savings):
         Given are its equations as they are, and those that stay.
         """
         calls = _read_by_products(before) > self.function_bytes
-        called = calls and self._is_function(after)
+        called = calls and self.is_function(after)
         return self.called_step if called and not _has_opaque(before) else 0.0
 
-    def _is_function(self, equations: Sequence[Any]) -> bool:
+    def stores(self, rows: Iterable[Any]) -> float:
+        """About what one step takes to store a row of each, to be read once more."""
+        return 2 * STREAMED_ELEMENT * elements_of(rows)
+
+    def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""
         is_small = _read_by_products(equations) <= self.function_bytes
         return is_small and not _has_opaque(equations)
 
-    def _is_threaded(self, equation: Any, length: int) -> bool:
-        """Whether an operation on all steps wakes threads, where it need not pay."""
-        name = equation.primitive.name
-        if name == "dot_general" or name in MOVES_DATA:
-            return False
-        return length * elements_of(equation.outvars) >= self.threaded_elements
+    def _wakes_threads(
+        self, equations: Sequence[Any], length: int, is_map: bool
+    ) -> bool:
+        """Whether a batch is divided among threads, where it need not pay.
+
+        A product of a matrix and a vector that nothing but a map reads is not.
+        """
+        products = [e for e in equations if e.primitive.name == "dot_general"]
+        if any(not is_map or not _is_inner(e) for e in products):
+            return True
+        # Where a draw is slow in a loop, to divide it is worth it at any length.
+        names = _HEAVY if self.drawn_number else _HEAVY | RANDOM
+        is_heavy = lambda e: e.primitive.name in names
+        arithmetic = [e for e in equations if is_elementwise(e) or is_heavy(e)]
+        sizes = [length * elements_of(e.outvars) for e in arithmetic]
+        most, some = max(sizes, default=0), self.threaded_elements
+        heavy = any(
+            is_heavy(e) and n >= some for e, n in zip(arithmetic, sizes, strict=True)
+        )
+        adds_up = any(map(_is_reduction, equations))
+        much = adds_up or len(arithmetic) >= self.threaded_work
+        return heavy or (much and most >= 3 * some) or 4 * most >= _THREADED_BYTES
 
     def _faults(self, *sizes: int) -> float:
         """Nanoseconds that the pages of fresh memory cost a call besides.
@@ -137,28 +166,27 @@ class BatchCosts(Savings):
         are summed over all steps.
         """
         extra = max(_ROUND, self.freed(equations, ()))
-        extra += _STREAMED_ELEMENT * elements_of(rows) / 2
+        extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in products)
         return self.keeps_in_loop(equations, length, extra)
 
-    def _lone_multiplications(self, equations: Sequence[Any]) -> int:
-        """How many one or two products with a vector do that stay; 0 if they leave."""
-        names = {equation.primitive.name for equation in equations}
-        if len(equations) > 2 or names - {"dot_general"}:
-            return 0
-        sizes = list(map(dot_sizes, equations))
-        together = sum(one.multiplications for one in sizes)
-        narrow, wide = self.lone_dot
-        columns = max(max(one.rows, one.columns) for one in sizes)
-        most = narrow if columns < VECTOR_ROW else wide
-        stay = all(one.is_of_vector for one in sizes) and together <= most
-        return together if stay else 0
+
+def _is_reduction(equation: Any) -> bool:
+    return equation.primitive.name in REDUCTIONS
 
 
-def _is_of_vector(equation: Any) -> bool:
-    return equation.primitive.name == "dot_general" and dot_sizes(equation).is_of_vector
+def _called_too_much(equation: Any) -> float:
+    """What a product of matrices does not take where it is no call."""
+    if equation.primitive.name != "dot_general" or dot_sizes(equation).is_of_vector:
+        return 0.0
+    return max(0.0, MATRIX_CALL - _WRITTEN_OUT * dot_sizes(equation).multiplications)
+
+
+def _is_inner(product: Any) -> bool:
+    sizes = dot_sizes(product)
+    return sizes.is_of_vector and max(sizes.rows, sizes.columns) == 1
 
 
 def _read_by_products(equations: Iterable[Any]) -> int:

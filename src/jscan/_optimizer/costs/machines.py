@@ -6,17 +6,20 @@ from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 
 _CPU = Machine(
-    batch_start=20_000,
-    # Waking a thread takes up to 45 microseconds where its core slept.
-    threads_start=18_000,
-    threaded_elements=3000,
+    batch_start=12_000,
+    # Waking a thread takes 30 to 65 microseconds where its core slept.
+    threads_start=31_000,
+    threaded_elements=800,
+    threaded_work=4,
     # XLA makes one function of a loop whose body reads little. Any other step takes 0.4
     # to 0.6 microseconds more, whatever it computes.
     called_step=400.0,
     function_bytes=2048,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
-    lone_dot=(1024, 1024) if JAX_VERSION < (0, 11) else (256, 2700),
+    vector_columns=16 if JAX_VERSION < (0, 11) else 32,
+    vector_call=25.0 if JAX_VERSION < (0, 11) else -40.0,
+    vector_dot=0.02 if JAX_VERSION < (0, 11) else 0.015,
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
     # A softmax of 64 numbers takes 360 to 450 ns longer, 50 to 80 by JAX 0.12.
@@ -31,6 +34,8 @@ _CPU = Machine(
     fused_dot=512,
     merged_dot=128 * 512,
     merged_rows=8,
+    # Two states of 10 to 128 numbers: 1.4 to 2.5 times as fast, by JAX 0.12 as fast.
+    carried_dot=600 if JAX_VERSION < (0, 11) else 2304,
     fewest_lags=8,
     threaded_dot=2**19,
     threaded_vector=2**19 if JAX_VERSION < (0, 11) else 0,

@@ -1,6 +1,6 @@
 """The cost model, products: how those of a step are written, and which sums leave."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _INNER_PRODUCT = 500.0
 _PRODUCT_OF_MANY = 4.0
+# Of what it takes to wake threads: to divide a sum among them, asleep and awake.
+_WAKES, _AWAKE = 0.5, 0.35
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ProductCosts(BatchCosts):
             it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
         merged_rows: Rows up to which such products are.
+        carried_dot: Multiplications of a product with a state from which it is put
+            together with those of other states, that are then carried as one.
         fewest_lags: Numbers times rows of one array, added up, from which they are
             written as a product; 0 if never.
         threaded_dot: Multiplications from which products are merged whatever their
@@ -53,6 +57,7 @@ class ProductCosts(BatchCosts):
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0
+    carried_dot: int = 0
     fewest_lags: int = 0
     threaded_dot: int = 0
     threaded_vector: int = 0
@@ -78,9 +83,13 @@ class ProductCosts(BatchCosts):
         small = whole.contracted * whole.columns <= self.merged_dot
         return small and whole.rows <= self.merged_rows
 
-    def joins(self, parts: Iterable[DotSizes]) -> bool:
-        """Whether a sum of products pays as one: not if all are written as sums."""
-        return any(part.multiplications > self.small_sum for part in parts)
+    def joins(self, parts: Iterable[DotSizes], carried: bool = False) -> bool:
+        """Whether a sum of products pays as one: not if all are written as sums.
+
+        With `carried`, what they read is carried as one, too.
+        """
+        most = self.carried_dot if carried else self.small_sum
+        return any(part.multiplications > most for part in parts)
 
     @property
     def takes_out_rows(self) -> bool:
@@ -101,21 +110,26 @@ class ProductCosts(BatchCosts):
         many = count >= self.products_a_row * max(1, new)
         return many and length * count * _PRODUCT_OF_MANY >= self.batch_start
 
-    def pays_as_sum(
-        self, equation: Any, length: int, new_bytes: int, budget: int
-    ) -> bool:
-        """Whether a product summed over time pays as one contraction.
+    def saved_by_sum(self, equation: Any, new_bytes: int, budget: int) -> float:
+        """Nanoseconds a step saves if a product is summed as one contraction.
 
-        It needs stacks of `new_bytes` that would not exist anyway.
+        It needs stacks of `new_bytes` that would not exist anyway. It is 0 where that
+        does not pay, however many steps there are.
         """
         sizes = dot_sizes(equation)
         elements = sizes.batch * sizes.rows * sizes.columns
-        saved = ADDED_ELEMENT * elements + MULTIPLICATION * sizes.multiplications
-        if length * saved < self.batch_start:
-            return False
         if new_bytes and 0 < self.full_rows <= sizes.contracted:
-            return False
+            return 0.0
         matrix = min(sizes.rows, sizes.contracted, sizes.columns) > 1
         large = matrix and sizes.multiplications > 1024
         large = large or elements >= self.smallest_outer_product
-        return large and new_bytes <= budget
+        if not large or new_bytes > budget:
+            return 0.0
+        return ADDED_ELEMENT * elements + MULTIPLICATION * sizes.multiplications
+
+    def sum_start(self, step: Sequence[Any]) -> int:
+        """Nanoseconds that all such sums of a loop have to save together."""
+        if not self.batch_start:
+            return 0
+        share = _WAKES if self.is_function(step) else _AWAKE
+        return self.batch_start + round(share * self.threads_start)

@@ -17,10 +17,13 @@ from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.3
+STREAMED_ELEMENT = 0.14
 MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
-VECTOR_ROW = 32  # elements from which a row counts as wide
+_REDUCED_ROW = 32  # elements from which a row takes longer to reduce in a loop
+_VECTOR_ROW = 16  # elements from which a row counts as wide
+_VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), 32)
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
 # compiler uses vector instructions in a loop for wide rows only, and for some functions
 # nowhere: these gain by the second core, of which half is counted.
@@ -36,8 +39,11 @@ _TRANSCENDENTALS = {
     "erf_inv": (2.0, 0.8),
     "digamma": (4.0, 3.0),
 }
-VECTOR_CALL = 50.0
-_MATRIX_CALL = 400.0
+# A vector times a narrow matrix is done number by number in a loop, whatever its
+# columns.
+_NARROW_ROW = 3.5
+_INNER_ELEMENT = 0.35
+MATRIX_CALL = 400.0
 # A multiplication, by the fewest rows or columns of its product.
 _MULTIPLICATIONS = ((64, 0.003), (16, 0.006), (0, MULTIPLICATION))
 _OPAQUE = 100.0
@@ -56,12 +62,22 @@ class Savings:
         whole_dot: Multiplications, more than and at most, for which a vector times a
             matrix wider than high stays in the loop: taken out, such steps of networks
             with fused gates were 0.75 to 0.9 times as fast.
+        vector_columns: Columns from which a matrix counts as wide for a vector.
+        narrow_batch: Nanoseconds that one with a narrow matrix takes as a part of a
+            batch.
+        vector_call: Nanoseconds that a product with a wide one takes longer; less than
+            0 if to read its row takes longer.
+        vector_dot: The same for each of its multiplications.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
         reduced_element: The same for an element of a wide row that is reduced.
         speeds: What was measured on the machine at hand.
     """
 
     whole_dot: tuple[int, int] = (0, 0)
+    vector_columns: int = 16
+    narrow_batch: float = 20.0
+    vector_call: float = 25.0
+    vector_dot: float = 0.02
     drawn_number: float = 0.0
     reduced_element: float = 0.0
     speeds: Speeds = AS_SHIPPED
@@ -80,7 +96,9 @@ class Savings:
         if name in TRANSCENDENTAL:
             narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
             narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
-            return elements * (narrow if elements < VECTOR_ROW else wide)
+            return elements * (
+                narrow if elements < _VECTOR_ROWS.get(name, _VECTOR_ROW) else wide
+            )
         if name == "conv_general_dilated" and _is_of_one_row(equation):
             touched = (*equation.invars, *equation.outvars)
             return _CONVOLVED_ELEMENT * elements_of(touched)
@@ -88,7 +106,7 @@ class Savings:
             return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
         if name in REDUCTIONS:
             reduced = elements_of(equation.invars)
-            return self.reduced_element * reduced if reduced >= VECTOR_ROW else 0
+            return self.reduced_element * reduced if reduced >= _REDUCED_ROW else 0
         if name == "sort" or not is_expensive(equation):
             return 0
         # An inner loop saves as much at each of its steps.
@@ -102,10 +120,20 @@ class Savings:
             return 0
         if sizes.contracted == 1:
             return 0  # each product is an element to store: nothing is gained
-        call = VECTOR_CALL if sizes.is_of_vector else _MATRIX_CALL
+        if sizes.is_of_vector:
+            return self._saved_by_vector(sizes)
         fewest = min(sizes.rows, sizes.columns)
         each = next(cost for least, cost in _MULTIPLICATIONS if fewest >= least)
-        return call + each * sizes.multiplications
+        return MATRIX_CALL + each * sizes.multiplications
+
+    def _saved_by_vector(self, sizes: DotSizes) -> float:
+        columns = max(sizes.rows, sizes.columns)
+        if columns == 1:
+            return _INNER_ELEMENT * sizes.contracted
+        if columns < self.vector_columns:
+            return _NARROW_ROW * sizes.contracted - self.narrow_batch
+        more = max(0, columns - sizes.contracted) * STREAMED_ELEMENT
+        return self.vector_call + self.vector_dot * sizes.multiplications - more
 
 
 def elements_of(variables: Iterable[Any]) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jscan._jax.equations import free_variables
-from jscan._jax.jaxprs import Atom, stack_bytes
+from jscan._jax.equations import free_variables, needed, new_equation
+from jscan._jax.jaxprs import Atom, stack_bytes, variable_like
+from jscan._jax.names import primitives
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.linearity import (
     ADDED_UP,
@@ -32,11 +33,13 @@ class Plan:
 
     Attributes:
         pays: Whether the term alone is worth it.
+        saved: Nanoseconds that its products save, for which others may count as well.
         stacks: Variables whose rows the sum reads.
         equations: Equations of the step that run after the loop instead.
     """
 
     pays: bool = False
+    saved: float = 0.0
     stacks: frozenset[Any] = frozenset()
     equations: tuple[Any, ...] = ()
 
@@ -50,6 +53,7 @@ class Planner:
         self.dependence = Dependence(loop)
         self.stacked = set(loop.stacked())
         self.free = frozenset({*loop.sequences, *self.stacked})
+        self.start = context.machine.sum_start(loop.equations)
         # Devices may have to add up their parts at each step, else once.
         self._saves_exchanges = context.is_split
 
@@ -121,6 +125,37 @@ class Planner:
             return Plan(stacks=frozenset(changing), equations=(equation,))
         return self._materialise(atom)
 
+    def plan_of_work(self, sums: Sequence[Carry], terms: Sequence[Atom]) -> Plan | None:
+        """A plan for the work that terms need and no other state, if it is worth it.
+
+        What it reads is stored instead, as far as it is not anyway.
+        """
+        loop, machine, level = self.loop, self.context.machine, self.dependence.level_of
+        others = [c.update for c in loop.carries if c not in sums]
+        stays = needed(loop.equations, others)
+        ids = set(map(id, stays))
+        work = [e for e in needed(loop.equations, terms) if id(e) not in ids]
+        gains = any(machine.gains_batched(e) and level(e) is Level.STATE for e in work)
+        if not gains or not all(batchable(e, loop.length) for e in work):
+            return None
+        if any(map(self._has_no_matrix, work)):
+            return None  # for all steps at once it is as many products
+        changing = filter(self.dependence.changes, free_variables(work))
+        new = frozenset(changing) - self.free
+        held, more = (stack_bytes(list(v), loop.length) for v in (self.stacked, new))
+        freed = machine.freed(loop.equations, stays) - machine.stores(new)
+        why = machine.keeps_in_loop(
+            work, loop.length, freed, step=loop.equations, held=held, new=more
+        )
+        if why is not None or more > self.context.budget:
+            return None
+        return Plan(pays=True, stacks=new, equations=tuple(work))
+
+    def _has_no_matrix(self, equation: Any) -> bool:
+        """Whether an equation is a product of two operands that both change."""
+        changing = map(self.dependence.changes, equation.invars)
+        return equation.primitive.name == "dot_general" and all(changing)
+
     def _of_rows(
         self, operands: Sequence[Atom], *equations: Any, pays: bool
     ) -> Plan | None:
@@ -133,10 +168,13 @@ class Planner:
         if operands is None:
             return None
         size = stack_bytes(list(operands.stacks - self.free), self.loop.length)
-        pays = self.context.machine.pays_as_sum(
-            equation, self.loop.length, size, self.context.budget
+        machine, loop, budget = self.context.machine, self.loop, self.context.budget
+        step = machine.saved_by_sum(equation, size, budget)
+        pays = step * loop.length >= self.start or self._saves_exchanges
+        plan = _and(
+            operands, equation, pays=pays and (step > 0 or self._saves_exchanges)
         )
-        return _and(operands, equation, pays=pays or self._saves_exchanges)
+        return plan and replace(plan, saved=step * loop.length)
 
     def _side_by_side(self, equation: Any) -> Plan | None:
         """Parts of an array: many products of few rows are worth storing those."""
@@ -164,7 +202,7 @@ class Planner:
         """A plan for having rows of all the operands that change."""
         plans = (self._rows_of(a) for a in atoms if self.dependence.changes(a))
         total = _together(plans)
-        return total and replace(total, pays=False)
+        return total and replace(total, pays=False, saved=0.0)
 
     def _rows_of(self, atom: Any) -> Plan | None:
         if self.dependence.level(atom) is Level.SEQUENCE and atom not in self.free:
@@ -192,6 +230,31 @@ class Planner:
         return Plan(stacks=frozenset({atom}))
 
 
+def with_additions(loop: Loop) -> Loop:
+    """The loop whose sums add negative terms instead of subtracting: the same bits."""
+    dependence, new = Dependence(loop), {}
+    for carry in loop.carries:
+        variable = carry.variable
+        while len(users := dependence.users.get(variable, [])) == 1:
+            (equation,) = users
+            left, right = equation.invars[0], equation.invars[-1]
+            if equation.primitive.name == "sub" and left is variable is not right:
+                new[id(equation)] = _as_addition(equation)
+            elif equation.primitive.name not in ADDITIONS:
+                break
+            (variable,) = equation.outvars
+    return loop.exchanged(new)
+
+
+def _as_addition(equation: Any) -> list[Any]:
+    left, right = equation.invars
+    negative = variable_like(equation.outvars[0])
+    source = equation.source_info
+    negated = new_equation(primitives.neg_p, [right], negative, source)
+    (total,) = equation.outvars
+    return [negated, new_equation(primitives.add_p, [left, negative], total, source)]
+
+
 def _together(plans: Iterable[Plan | None]) -> Plan | None:
     """One plan of several; `None` if one of them takes too much memory."""
     total = Plan()
@@ -200,6 +263,7 @@ def _together(plans: Iterable[Plan | None]) -> Plan | None:
             return None
         total = Plan(
             total.pays or plan.pays,
+            total.saved + plan.saved,
             total.stacks | plan.stacks,
             (*total.equations, *plan.equations),
         )

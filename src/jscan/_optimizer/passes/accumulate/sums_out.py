@@ -12,7 +12,11 @@ from jscan._base.kinds import counted
 from jscan._jax.jaxprs import Atom, stack_bytes
 from jscan._optimizer.analysis.dependence import Level
 from jscan._optimizer.costs.machine import RECOMPUTED
-from jscan._optimizer.passes.accumulate.sum_plans import Plan, Planner
+from jscan._optimizer.passes.accumulate.sum_plans import (
+    Plan,
+    Planner,
+    with_additions,
+)
 from jscan._optimizer.record.cleanup import without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Loop, Total
@@ -31,6 +35,7 @@ class _Accumulator:
 
 def run(loop: Loop, context: Context) -> Loop:
     """Take out every accumulator that pays, and those that then come for free."""
+    before, loop = loop, with_additions(loop)
     planner = Planner(loop, context)
     found = []
     for carry in loop.carries:
@@ -56,13 +61,15 @@ def run(loop: Loop, context: Context) -> Loop:
                 f"the sum {accumulator.type} stays: storing its terms costs more than "
                 "adding them in the loop"
             )
-    return _take_out(loop, chosen) if chosen else loop
+    return _take_out(loop, chosen) if chosen else replace(before, notes=loop.notes)
 
 
 def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
     chosen: list[_Accumulator] = []
     stacks = planner.free
-    for accumulator in (a for a in found if a.plan.pays):
+    enough = sum(a.plan.saved for a in found) >= planner.start
+    pays = lambda plan: plan.pays or (enough and plan.saved > 0)
+    for accumulator in (a for a in found if pays(a.plan)):
         more = stacks | accumulator.plan.stacks
         new = stack_bytes(list(more - planner.free), planner.loop.length)
         # The budget holds for all sums of the loop together.
@@ -81,7 +88,10 @@ def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
         stateless = all(level(v) < Level.STATE for v in accumulator.plan.stacks)
         if (chosen and (at_hand or stateless)) or (only_sums and stateless):
             chosen.append(accumulator)
-    return chosen
+    rest = [a for a in found if a not in chosen]
+    terms = [term for a in rest for term in a.terms]
+    plan = planner.plan_of_work([a.carry for a in found], terms)
+    return chosen if plan is None else [*chosen, *(replace(a, plan=plan) for a in rest)]
 
 
 def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:

@@ -3,8 +3,9 @@
 Work on constants alone is done once. Work on sequences is done for all steps at once
 before the loop, when it is more than moving data about: a product with T rows uses a
 processor far better than T products with one row. Its result is one more sequence, so
-the memory budget has a say. A ``cond`` or ``while`` never leaves: batched, it would
-run the branches a step does not take.
+the memory budget has a say, and cheap work that reads it leaves, too, where that makes
+fewer rows. A ``cond`` or ``while`` never leaves: batched, it would run the branches a
+step does not take.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,15 @@ from typing import Any
 
 from jscan._jax.equations import free_variables
 from jscan._jax.jaxprs import stack_bytes
-from jscan._jax.operations import is_expensive
+from jscan._jax.operations import (
+    REDUCTIONS,
+    SHAPES_ONLY,
+    is_elementwise,
+    is_expensive,
+)
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
+from jscan._optimizer.analysis.fewest_rows import with_fewest_rows
+from jscan._optimizer.analysis.size import intermediates
 from jscan._optimizer.costs.machine import RECOMPUTED
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
@@ -79,7 +87,26 @@ def _chosen(
             )
         else:
             chosen = more
-    return chosen, loop
+    return _with_cheap_work(dependence, chosen, candidates, context), loop
+
+
+def _with_cheap_work(
+    dependence: Dependence,
+    chosen: list[Any],
+    candidates: Sequence[Any],
+    context: Context,
+) -> list[Any]:
+    """The chosen equations, and what makes fewer rows of theirs."""
+    loop = dependence.loop
+    cheap = [
+        e
+        for e in candidates
+        if (is_elementwise(e) or e.primitive.name in SHAPES_ONLY | REDUCTIONS)
+        and batchable(e, loop.length)
+    ]
+    wider = with_fewest_rows(dependence, chosen, cheap)
+    between = intermediates(loop, wider)  # which the batch may have to hold
+    return wider if stack_bytes(between, loop.length) <= context.budget else chosen
 
 
 def _frontier(dependence: Dependence, chosen: list[Any]) -> list[Any]:

@@ -49,7 +49,9 @@ def _has_leaving_products(loop: Loop, context: Context) -> bool:
     new = stack_bytes([e.outvars[0] for e in products], loop.length)
     held = stack_bytes(loop.stacked(), loop.length)
     machine = context.machine
-    stay = machine.keeps_in_loop(products, loop.length, held=held, new=new)
+    stay = machine.keeps_in_loop(
+        products, loop.length, step=loop.equations, held=held, new=new
+    )
     return bool(products) and new <= context.budget and stay is None
 
 

@@ -8,7 +8,8 @@
 * A sum of products becomes one product of what they read, side by side, with the
   matrices on top of each other: ``a @ A + b @ B`` is ``[a b] @ [A; B]``. Every
   backward loop of a network with gates has one. Where the rows of ``a`` and ``b`` are
-  wanted after the loop, those of ``[a b]`` are stored instead (`Loop.joined`).
+  wanted after the loop, those of ``[a b]`` are stored instead (`Loop.joined`). Where
+  ``a`` and ``b`` are states, the loop carries ``[a b]`` instead of either.
 
 The rules hold for the CPU. They run at lowering, when no derivative will follow.
 """
@@ -30,9 +31,16 @@ from jscan._jax.structure import value_key
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import Sums, add_up
 from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.record.cleanup import drop_unused
+from jscan._optimizer.record.cleanup import drop_unused, without_carries
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Loop, Piece
+from jscan._optimizer.record.loop import (
+    Applied,
+    Carry,
+    Final,
+    Loop,
+    Piece,
+    strong,
+)
 
 
 def store_transposed(loop: Loop, context: Context) -> Loop:
@@ -138,7 +146,7 @@ def _join_sums(loop: Loop, machine: Machine) -> Loop:
         terms = sums.terms(equation)
         products = [sums.producer(t) for t in terms if _is_joinable(t, sums)]
         for group in _alike(products):
-            if machine.joins(map(dot_sizes, group)):
+            if machine.joins(map(dot_sizes, group), _are_carried(loop, group)):
                 loop = _joined(loop, equation, terms, group)
                 break  # of the equation nothing is left to look at
     return loop
@@ -171,7 +179,9 @@ def _joined(loop: Loop, total: Any, terms: list[Any], group: list[Any]) -> Loop:
     *outer, _ = lefts[0].aval.shape
     whole = variable_like(lefts[0], (*outer, tall.shape[0]))
     product = variable_like(group[0].outvars[0]) if others else total.outvars[0]
-    new = splice(lambda *parts: jnp.concatenate(parts, -1), lefts, group[0], [whole])
+    carried = _are_carried(loop, group)
+    join = splice(lambda *parts: jnp.concatenate(parts, -1), lefts, group[0], [whole])
+    new = [] if carried else join
     new.append(group[0].replace(invars=[whole, matrix], outvars=[product]))
     if others:
         new += splice(add_up, [product, *others], total)
@@ -182,4 +192,40 @@ def _joined(loop: Loop, total: Any, terms: list[Any], group: list[Any]) -> Loop:
         constants={**loop.constants, matrix: tall},
         joined={**loop.joined, **pieces},
     )
+    if carried:
+        loop = _carried_as_one(loop, lefts, whole, group[0])
     return drop_unused(loop.fired(f"a sum of {len(group)} products became one product"))
+
+
+def _are_carried(loop: Loop, group: Sequence[Any]) -> bool:
+    """Whether the left operands of products are states, each another one."""
+    lefts = {e.invars[0] for e in group}
+    return len(lefts) == len(group) and lefts <= {c.variable for c in loop.carries}
+
+
+def _carried_as_one(loop: Loop, lefts: list[Any], whole: Any, like: Any) -> Loop:
+    """The loop that carries some states side by side."""
+    of = {carry.variable: carry for carry in loop.carries}
+    carries = [of[left] for left in lefts]
+    sizes = [left.aval.shape[-1] for left in lefts]
+    cuts = [
+        cut.replace(outvars=[left])
+        for cut, left in zip(
+            parts_of(whole, whole.aval.ndim - 1, sizes, like), lefts, strict=True
+        )
+    ]
+    update = variable_like(whole)
+    join = splice(
+        lambda *parts: jnp.concatenate(parts, -1),
+        [carry.update for carry in carries],
+        like,
+        [update],
+    )
+    initial = jnp.concatenate(list(map(strong, carries)), -1)
+    ends = {cut.outvars[0]: Applied(cut, Final(whole)) for cut in cuts}
+    loop = without_carries(loop, ends)
+    return replace(
+        loop,
+        carries=(*loop.carries, Carry(whole, update, initial)),
+        equations=(*cuts, *loop.equations, *join),
+    )
