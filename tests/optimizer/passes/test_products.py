@@ -164,7 +164,7 @@ def test_states_that_meet_matrices_are_carried_as_one(reverse):
         one, two, scale = new, one, scale * 0.9
     ends, result = jax.jit(optimize(function))(WEIGHTS, X)
     assert_close(ends, tuple(map(np.float32, (one, two, scale))), 1e-4)
-    assert_close(result, np.float32([products[t] for t in range(9)]), 1e-4)
+    assert_close(result, np.stack([products[t] for t in range(9)]).astype("f"), 1e-4)
 
 
 @pytest.mark.usefixtures("small_products_are_joined")
