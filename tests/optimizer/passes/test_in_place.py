@@ -55,3 +55,21 @@ def test_several_rows_repeated_and_out_of_bounds():
     got = jax.jit(optimize(jax.grad(total)))(table)
     assert_close(got, jax.grad(total)(table))
     assert np.isfinite(np.asarray(got)).all()
+
+
+def test_very_many_rows_stay_sums():
+    """XLA would compile them for minutes."""
+
+    def slope(count):
+        def step(h, i):
+            rows = [jnp.sin(h[(i * k) % 7]) for k in range(count)]
+            return h * 0.5 + sum(rows), None
+
+        return jax.grad(lambda h: jax.lax.scan(step, h, jnp.arange(3))[0].sum())
+
+    h, alone = jnp.arange(7.0), ["accumulate.in_place"]
+    assert "96 rows a step added in place" in str(explain(slope(97), passes=alone)(h))
+    assert "97 rows a step stay sums" in str(explain(slope(98), passes=alone)(h))
+    for count in (97, 98):  # one of them is what the others are added to
+        faster = jax.jit(optimize(slope(count), passes=alone))
+        assert_close(faster(h), jax.jit(slope(count))(h))

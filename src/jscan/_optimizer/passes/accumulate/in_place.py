@@ -41,6 +41,9 @@ def _rows_in_place(loop: Loop) -> Loop:
             new[id(equation)] = _added_in_place(equation, *found)
     if not new:
         return loop
+    if len(new) > _MOST:
+        text = f"{len(new)} rows a step stay sums: of more than {_MOST} in place"
+        return loop.refused(f"{text} XLA takes too long to compile")
     text = f"{counted(len(new), 'row')} a step added in place"
     return drop_unused(loop.exchanged(new).fired(text))
 
@@ -123,6 +126,9 @@ def _with_barrier(loop: Loop, array: Any, write: Any, reads: list[Any]) -> Loop:
 
 
 _LARGE = 4096
+_MOST = (
+    96  # rows a step; 128 took XLA a quarter longer than their sums, 192 three times
+)
 _READS = frozenset({"gather", "dynamic_slice"})
 _OVERWRITES = frozenset({"scatter", "scatter-add", "dynamic_update_slice"})
 _WRITES = frozenset({"dynamic_update_slice", "scatter-add"})
