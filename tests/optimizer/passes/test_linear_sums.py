@@ -144,7 +144,7 @@ def test_a_sum_of_more_than_the_product_gives_stays():
 
         return jax.lax.scan(step, (start, jnp.zeros(1)), None, length=STEPS)
 
-    start = jnp.linspace(-1, 1, 4000)
+    start = jnp.linspace(-1, 2, 4000)
     assert FIRED not in str(explain(run)(start))
     assert_close(jax.jit(optimize(run))(start), run(start))
 
