@@ -121,6 +121,12 @@ WITH_NAN = RNG.normal(size=(1000, 64)).astype(np.float32)
 WITH_NAN[::3, 5] = np.nan
 WITH_NAN.setflags(write=False)
 
+
+def _normal(row, maximum):
+    weights = jnp.exp(row - maximum)
+    return weights / weights.sum(-1, keepdims=True)
+
+
 STEPS = {
     "maximum": lambda row: row.max(),
     "minimum": lambda row: row.min(),
@@ -134,6 +140,10 @@ STEPS = {
     "relu": jax.nn.relu,
     "clipped": lambda row: jnp.clip(row, -1, 1).sum(),
     "softmax": jax.nn.softmax,
+    "softmax by another's maximum": lambda row: _normal(row[32:], row[:32].max()),
+    "softmax along another axis": lambda row: _normal(
+        row.reshape(8, 8), row.reshape(8, 8).max(0)[None]
+    ),
     "log softmax": jax.nn.log_softmax,
     "logsumexp": jax.nn.logsumexp,
     "an inner loop": lambda row: jax.lax.scan(

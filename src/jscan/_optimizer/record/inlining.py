@@ -11,8 +11,8 @@ from jscan._jax.operations import CHEAPER_THAN_A_ROW
 from jscan._jax.places import placed
 from jscan._jax.scans import is_scan
 
-# What may be opened.
-_CALLS = frozenset(
+# What runs a program once, where it stands: it may be opened.
+CALLS = frozenset(
     {
         *("jit", "closed_call", "eval_jaxpr", "custom_jvp_call", "custom_vjp_call"),
         primitives.remat_p.name,
@@ -39,7 +39,7 @@ def inline_calls(
         if _only_changes_weakness(equation):
             names[equation.outvars[0]] = operands[0]
             continue
-        if equation.primitive.name not in _CALLS or not wanted(equation):
+        if equation.primitive.name not in CALLS or not wanted(equation):
             # A loop is known by its identity: one in each place where it is called.
             flat.append(equation.replace() if is_scan(equation) else equation)
             continue

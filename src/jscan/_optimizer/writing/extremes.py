@@ -19,6 +19,8 @@ from jax import lax
 
 from jscan._jax.equations import splice, with_body
 from jscan._jax.jaxprs import Atom, is_jaxpr, is_variable, open_jaxpr
+from jscan._jax.scans import is_scan
+from jscan._optimizer.record.inlining import CALLS
 
 _WIDE = (np.float32, np.float64)
 _BEYOND: dict[str, Callable[..., Any]] = {
@@ -27,10 +29,6 @@ _BEYOND: dict[str, Callable[..., Any]] = {
     "reduce_max": lax.max,
     "reduce_min": lax.min,
 }
-# What runs a program as it stands; those of `reduce` or `scatter` stay what they are.
-_CALLS = frozenset(
-    {"jit", "closed_call", "scan", "remat2"} | {"custom_jvp_call", "custom_vjp_call"}
-)
 # Between a maximum and what it is subtracted from.
 _SAME_NUMBERS = frozenset(
     {"broadcast_in_dim", "reshape", "squeeze", "stop_gradient", "is_finite", "max"}
@@ -46,7 +44,7 @@ def keeping_nan(
     With `is_split`, reductions are those that a compiler for several devices can do in
     parts.
     """
-    left = {id(e) for e in equations if _is_softmax(e, equations, outputs)}
+    left = _of_softmaxes(equations, outputs)
     written: list[Any] = []
     for equation in equations:
         name = equation.primitive.name
@@ -64,8 +62,8 @@ def keeping_nan(
 
 def _with_inner(equation: Any, is_split: bool) -> Any:
     """The equation, its own programs written in the same way."""
-    if equation.primitive.name not in _CALLS:
-        return equation
+    if equation.primitive.name not in CALLS and not is_scan(equation):
+        return equation  # those of `reduce` or `scatter` stay what they are
     inner = {k: p for k, p in equation.params.items() if is_jaxpr(p)}
     for key, program in inner.items():
         body, _ = open_jaxpr(program)
@@ -101,26 +99,40 @@ def _at_once(x: Any, beyond: Any, axes: Any, **_: Any) -> Any:
     return lax.select(is_nan, lax.full_like(found, np.nan), found)
 
 
-def _is_softmax(
-    equation: Any, equations: Sequence[Any], outputs: Sequence[Atom]
-) -> bool:
-    """Whether a NaN reaches all that reads a maximum by way of a sum as well."""
-    if equation.primitive.name not in ("max", "reduce_max"):
-        return False
-    same, moved, exponentials = {*equation.outvars}, set(), set()
-    read, summed = {*equation.outvars}, set()
+def _of_softmaxes(equations: Sequence[Any], outputs: Sequence[Atom]) -> set[int]:
+    """The maxima (by `id`) that softmaxes subtract."""
+    maxima = [e for e in equations if e.primitive.name == "reduce_max"]
+    if not maxima or all(e.primitive.name != "exp" for e in equations):
+        return set()
+    found = (_of_softmax(e, equations, outputs) for e in maxima)
+    return {number for numbers in found for number in numbers}
+
+
+def _of_softmax(
+    maximum: Any, equations: Sequence[Any], outputs: Sequence[Atom]
+) -> set[int]:
+    """A maximum and what limits it, if NaN reaches all its readers by a sum as well.
+
+    That is the sum, over the same axes, of the exponentials of what it is the maximum
+    of: NaN of another array, or along another axis, would be lost.
+    """
+    (whole,), axes = maximum.invars, maximum.params["axes"]
+    same, moved, exponentials = {*maximum.outvars}, set(), set()
+    read, summed, left = {*maximum.outvars}, set(), {id(maximum)}
     for other in equations:
         name, invars = other.primitive.name, {*filter(is_variable, other.invars)}
-        taken = {*filter(is_variable, other.invars[1:])}
         if invars & same and name in _SAME_NUMBERS:
             same |= {*other.outvars}
-        if name == "sub" and taken & same:
+            left.add(id(other))
+        elif name == "sub" and other.invars[0] is whole and invars & (same - {whole}):
             moved |= {*other.outvars}
-        if name == "exp" and invars & moved:
+        elif name == "exp" and invars & moved:
             exponentials |= {*other.outvars}
-        if (name == "reduce_sum" and invars & exponentials) or invars & summed:
+        elif name == "reduce_sum" and invars & exponentials:
+            summed |= {*other.outvars} if other.params["axes"] == axes else set()
+        if invars & summed:
             summed |= {*other.outvars}
         if invars & read:
             read |= {*other.outvars}
     ends = {v for v in outputs if is_variable(v)} & read
-    return bool(summed) and ends <= summed
+    return left if summed and ends <= summed else set()
