@@ -178,3 +178,18 @@ def test_extremes_of_many_rows_keep_nan(step, form):
     fired = {rule for loop in explain(function)(WITH_NAN).loops for rule in loop.fired}
     if form != "sunk":  # where a small result of a large state stays in the loop
         assert fired & {"vectorise", "hoist"}
+
+
+@pytest.mark.parametrize(
+    "read", [lambda r: r, lambda r: r.mean(1)], ids=["all", "mean"]
+)
+@pytest.mark.parametrize("op", [jnp.maximum, jnp.minimum])
+def test_running_extremes_keep_nan(op, read):
+    def function(x):
+        start = jnp.zeros(64, "float32")
+        return read(jax.lax.scan(lambda c, v: (op(c, v),) * 2, start, x)[1])
+
+    faster = optimize(function, passes="default+associate")
+    assert_close(jax.jit(faster)(WITH_NAN), jax.jit(function)(WITH_NAN))
+    report = explain(function, passes="default+associate")(WITH_NAN)
+    assert report.loops[0].fired == ("associate",)

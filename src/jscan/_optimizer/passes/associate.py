@@ -24,10 +24,11 @@ from jscan._optimizer.record.cleanup import without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Carry, Known, Loop, strong
 from jscan._optimizer.writing.batches import batched
+from jscan._optimizer.writing.extremes import larger, smaller
 from jscan._optimizer.writing.prefixes import LINEAR, Steps, extreme, states
 
 _SUMS = frozenset({"add", "add_any", "sub", "neg"})
-_EXTREMES = {"max": extreme(jnp.maximum), "min": extreme(jnp.minimum)}
+_EXTREMES = {"max": extreme(larger), "min": extreme(smaller)}
 
 
 def run(loop: Loop, context: Context) -> Loop:

@@ -75,8 +75,17 @@ def _with_inner(equation: Any, is_split: bool) -> Any:
     return equation.replace(params={**equation.params, **inner})
 
 
+def larger(x: Any, y: Any) -> Any:
+    """The larger one of each pair, or NaN."""
+    return _pair(x, y, lax.gt)
+
+
+def smaller(x: Any, y: Any) -> Any:
+    """The smaller one of each pair, or NaN."""
+    return _pair(x, y, lax.lt)
+
+
 def _pair(x: Any, y: Any, beyond: Any) -> Any:
-    """The larger or smaller one of each pair."""
     x, y = jnp.broadcast_arrays(x, y)
     return lax.select(beyond(x, y) | (x != x), x, y)
 
