@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 import jscan
+from support.comparing import assert_close
 
 SEED = 1234
 
@@ -179,6 +180,32 @@ def test_same_numbers_whatever_way_the_loop_runs(options):
     expected = loop_with_state(jscan.RandomStreams(SEED))(x, 0.5)
     actual = loop_with_state(jscan.RandomStreams(SEED), **options)(x, 0.5)
     np.testing.assert_allclose(actual, expected, 1e-12)
+
+
+@pytest.mark.parametrize("bound", [dict(max_steps=5), dict(sequences=np.zeros(5))])
+@pytest.mark.parametrize("count", ["of the step", "array", "int", "none"])
+def test_inner_loops_of_unknown_length_take_the_same_numbers(count, bound):
+    """A step moves streams by the bound of its loops, whatever runs the step."""
+
+    def run(mode=None):
+        rng = jscan.RandomStreams(seed=7)
+        given = {"array": jnp.asarray(3), "int": 3, "none": jnp.asarray(0)}
+
+        def inner(*arguments):
+            return arguments[-1] + rng.normal()
+
+        def step(n, h):
+            n_steps = given.get(count, n % 4)
+            rows = jscan.scan(inner, outputs_info=h, n_steps=n_steps, **bound).outputs
+            return rows.sum() if count == "none" else rows[-1]
+
+        rows = jscan.scan(step, jnp.arange(1, 4), 0.5, mode=mode).outputs
+        return rows, rng.state.value.counter
+
+    expected = run()
+    assert_close(run("DEBUG"), expected, 1e-12)
+    with jax.disable_jit():
+        assert_close(run(), expected, 1e-12)
 
 
 def test_jit_vmap_and_gradients():
