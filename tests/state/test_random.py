@@ -88,6 +88,28 @@ def test_closed_over(rng, strict):
     assert two_calls(rng, loop) == (draws(0, 4), draws(4, 8))
 
 
+@pytest.mark.parametrize(
+    "name", ["uniform", "normal", "bernoulli", "poisson", "choice", "permutation"]
+)
+def test_a_strict_step_may_draw(rng, name):
+    draw = getattr(rng, name)()
+    free, strict = (
+        jscan.function(
+            lambda s=s: jscan.scan(lambda: draw, n_steps=3, strict=s).outputs
+        )
+        for s in (False, True)
+    )
+    assert free().shape == strict().shape
+
+
+def test_a_number_to_choose_below_is_all_numbers_below_it():
+    numbers, array = (
+        jscan.RandomStreams(SEED).choice((50,), a=a) for a in (5, range(5))
+    )
+    np.testing.assert_array_equal(numbers, array)
+    assert numbers.dtype == jnp.result_type(int)
+
+
 def test_closed_over_and_also_an_output(rng):
     draw = rng.uniform()
     f = jscan.function(lambda: [jscan.scan(lambda: draw, n_steps=2).outputs, draw])
