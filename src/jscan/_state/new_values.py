@@ -25,8 +25,9 @@ def check_value(
 ) -> list[Leaf]:
     """Leaves of a new value of a variable, in its tree, dtypes and ranks (or shapes).
 
-    Python numbers take the variable's dtype. `place` says in errors where the value
-    came from; `same_shape` holds inside loops, whose carry cannot change its shape.
+    Python numbers take the variable's dtype, but floats none of integers. `place` says
+    in errors where the value came from; `same_shape` holds inside loops, whose carry
+    cannot change its shape.
     Known values are put where the old ones lie, unless the variable `moves`.
     """
     if isinstance(value, ArrayLike):
@@ -48,9 +49,10 @@ def check_value(
     ]
 
 
-def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Leaf:
-    if is_storable(after) or isinstance(after, ArrayLike):
-        after = jnp.asarray(after)
+def _checked_leaf(before: Leaf, given: Any, place: str, same_shape: bool) -> Leaf:
+    after = given
+    if is_storable(given) or isinstance(given, ArrayLike):
+        after = jnp.asarray(given)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
             with jax.numpy_dtype_promotion("standard"):
                 after = after.astype(jnp.result_type(after, before))
@@ -58,7 +60,10 @@ def _checked_leaf(before: Leaf, after: Any, place: str, same_shape: bool) -> Lea
             keeps = "of the same shape" if same_shape else "with as many axes"
             fix = f"give a value {keeps}, or make another variable for it"
         elif after.dtype != before.dtype:
-            fix = f"convert it with .astype({str(before.dtype)!r})"
+            dtype = repr(str(before.dtype))
+            fix = f"convert it with .astype({dtype})"
+            if isinstance(given, int | float | complex):  # which have no method for it
+                fix = f"convert it with jnp.asarray(value, {dtype})"
         else:
             return strong(after, copy=False)
     else:

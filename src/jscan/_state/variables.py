@@ -132,7 +132,7 @@ class SharedVariable(ArrayLike):
 
         Raises:
             ScanError: Inside a trace, where there is no value yet.
-            ScanValueError: A value of which this process has parts only.
+            ScanValueError: A value that is deleted, or of which this process has parts.
         """
         with _turn_to_read(self), signed(subject_of(self)):
             value = self.value
@@ -174,8 +174,8 @@ class SharedVariable(ArrayLike):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
         names = subject_of(self), label_of(self)
-        # None in version 0.1.0.
-        self._stored = put_back(state["value"], state.get("places"), *names)
+        places = state.get("places")  # pickles of version 0.1.0 have none
+        self._stored = put_back(state["value"], places, *names)
         self._placement = self._home = self._birth = None  # where it was made
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
