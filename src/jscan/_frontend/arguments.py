@@ -1,4 +1,4 @@
-"""Stage 1: the arguments of `scan`, normalised and checked, become a `ScanSpec`."""
+"""The arguments of `scan`, normalised and checked, become a `ScanSpec`."""
 
 from __future__ import annotations
 
@@ -234,7 +234,8 @@ def _check_rows(value: PyTree, place: str, what: str, instead: str) -> None:
             place,
             needed="one leading length for all arrays of the tree",
             came=", ".join(type_text(leaf) for leaf in leaves),
-            fix="cut the arrays to one length, or pass them as separate sequences",
+            fix="cut the arrays to one length, or pass them as "
+            f"{place.partition('[')[0]} of their own",
         )
 
 

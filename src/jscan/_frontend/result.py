@@ -1,4 +1,4 @@
-"""Stage 5: what `scan` returns."""
+"""What `scan` returns."""
 
 from __future__ import annotations
 

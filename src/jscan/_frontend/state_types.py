@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanError, ScanTypeError, ScanValueError
+from jscan._base.kinds import in_line
 from jscan._base.types import Leaf, PyTree, tree_text, type_text
 from jscan._frontend.spec import OutputSpec
 from jscan._jax.types import axes_of, is_traced, varying
@@ -104,7 +105,7 @@ def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec) -> Leaf:
             raise ScanTypeError(
                 spec.place,
                 needed=f"an initial that fits the step's type, {dtype}",
-                came=str(np.asarray(leaf)),
+                came=in_line(str(given)),
                 fix="make the step return a float, or start from a whole number",
             )
     return jax.lax.convert_element_type(leaf, dtype)

@@ -1,4 +1,4 @@
-"""Stage 2: trace the step once and learn what it computes -> `Step`.
+"""Trace the step once and learn what it computes: a `Step`.
 
 The step becomes a program without hidden inputs. Arrays it captured and shared
 variables it read are inputs like any other, so that nothing is baked into the loop.
