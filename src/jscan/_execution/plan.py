@@ -141,6 +141,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     if may_stop:
         _check_memory(spec, step)
     in_parts = may_stop or levels or spec.options.runs_in_parts
+    blocks = isinstance(spec.n_steps, int) and not in_parts
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
@@ -156,7 +157,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
             for sequence in spec.sequences
         ),
         outputs=_plan_outputs(step),
-        carry=plan_carry(states, spec.n_steps, blocks=not in_parts),
+        carry=plan_carry(states, spec.n_steps, blocks=blocks),
         is_bounded=may_stop and spec.n_steps > 0,
         levels=levels,
         bar=bar,
@@ -190,7 +191,7 @@ def _inputs(spec: ScanSpec, step: Step, states: Sequence[OutputSpec]) -> Inputs:
 
 
 def _check_refs(plan: LoopPlan) -> None:
-    """A step that may write to a Ref runs once for each of its steps, and stays one."""
+    """A loop whose steps may write to a Ref runs once, and is not cut in two."""
     checkpoint, kept = plan.options.checkpoint, plan.kept_steps
     if checkpoint is not None or kept is not None:
         option = "truncate_gradient" if checkpoint is None else "checkpoint"
