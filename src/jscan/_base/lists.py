@@ -20,9 +20,3 @@ def cut(values: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
     """A flat list in pieces of the given lengths."""
     stream = iter(values)
     return [[next(stream) for _ in range(count)] for count in counts]
-
-
-def spread(values: Sequence[Any], mask: Sequence[bool]) -> list[Any]:
-    """Values at the marked places, None at the others."""
-    fresh = iter(values)
-    return [next(fresh) if flag else None for flag in mask]

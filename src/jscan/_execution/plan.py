@@ -141,7 +141,6 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
     if may_stop:
         _check_memory(spec, step)
     in_parts = may_stop or levels or spec.options.runs_in_parts
-    blocks = isinstance(spec.n_steps, int) and not in_parts
     plan = LoopPlan(
         step=step.program,
         n_steps=spec.n_steps,
@@ -157,7 +156,7 @@ def plan_loop(spec: ScanSpec, step: Step) -> tuple[LoopPlan, list[Leaf]]:
             for sequence in spec.sequences
         ),
         outputs=_plan_outputs(step),
-        carry=plan_carry(states, spec.n_steps, blocks=blocks),
+        carry=plan_carry(states, spec.n_steps, blocks=not in_parts),
         is_bounded=may_stop and spec.n_steps > 0,
         levels=levels,
         bar=bar,

@@ -115,11 +115,11 @@ def plan_carry(
 
     Args:
         states: The recurrent outputs.
-        n_steps: Most steps of the loop.
+        n_steps: Most steps of the loop; a symbolic number has no number of blocks.
         blocks: False where the loop is run in another way (it may stop early).
     """
     lags = {-tap for state in states for tap in state.taps if tap < -TUPLE_SPAN}
-    if not (lags and blocks):
+    if not (lags and blocks and isinstance(n_steps, int)):
         return CarryPlan(tuple(_layout(state, None) for state in states), None)
     rows = [(state, _row_bytes(state)) for state in states]
     lengths: list[int | None] = [None, *sorted(lags)]

@@ -126,7 +126,7 @@ class Caller:
 
 
 class Sorter:
-    """Flattens arguments, and keeps what it has found out of every kind of them."""
+    """Flattens arguments, and keeps what it has found out about every kind of them."""
 
     def __init__(
         self, fn: Callable[..., Any], owner: Subject, static_names: Sequence[str]

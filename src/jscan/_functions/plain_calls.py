@@ -113,5 +113,5 @@ def _is_ref(leaf: Any) -> bool:
 
 
 def _is_python_number(leaf: Any) -> bool:
-    """Whether an argument is a number of Python or NumPy, but no flag."""
+    """Whether an argument is a number of Python or NumPy, but not True or False."""
     return is_number(leaf) and not isinstance(leaf, bool)

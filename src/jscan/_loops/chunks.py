@@ -128,7 +128,7 @@ def scan_chunks(
     *,
     length: int,
     levels: Levels,
-    unroll: int | bool = 1,
+    unroll: int | bool,
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan` of `length` steps, in the chunks of `levels`."""
     if not levels:
