@@ -15,10 +15,10 @@ from jscan._base.kinds import brief, counted, fix_of_kind, from_table, shown
 from jscan._base.types import (
     PyTree,
     converts,
-    is_array,
     is_nothing,
     is_number,
     is_number_list,
+    is_numeric,
     is_plain_sequence,
     type_text,
 )
@@ -115,7 +115,7 @@ def _as_array(leaf: Any, place: str) -> Any:
                 came="rows of different lengths",
                 fix="pad the rows, or pass the parts as separate arrays",
             ) from None
-    if is_array(leaf) or is_number(leaf) or converts(leaf):
+    if is_numeric(leaf) or converts(leaf):
         donation.check_alive(leaf, place)
         return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     found = from_table(leaf)

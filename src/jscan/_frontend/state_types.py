@@ -17,7 +17,7 @@ import numpy as np
 
 from jscan._base.errors import ScanError, ScanTypeError, ScanValueError
 from jscan._base.kinds import in_line
-from jscan._base.types import Leaf, PyTree, tree_text, type_text
+from jscan._base.types import Leaf, PyTree, tree_texts, type_text
 from jscan._frontend.spec import OutputSpec
 from jscan._jax.types import axes_of, is_traced, varying
 
@@ -42,9 +42,7 @@ def _promote(spec: OutputSpec, row: PyTree, index: int) -> OutputSpec:
     before, tree = jax.tree.flatten(spec.initial)
     after, row_tree = jax.tree.flatten(row)
     if tree != row_tree:
-        needed, came = tree_text(spec.row), tree_text(row)
-        if needed == came:  # they differ in what a node does not print
-            needed, came = str(tree), str(row_tree)
+        needed, came = tree_texts(spec.row, row)
         raise ScanTypeError(
             spec.place,
             needed=f"a step that returns the tree of its initial, {needed}",

@@ -80,7 +80,7 @@ def _untold(bound: int | None) -> int:
             "n_steps",
             needed="a number of steps, from sequences or from n_steps",
             came="neither",
-            fix="pass n_steps=..., the bound of the loop if the step returns until",
+            fix="pass a sequence, or n_steps=..., the bound if the step returns until",
         )
     return bound
 

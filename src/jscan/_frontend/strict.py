@@ -33,10 +33,7 @@ def in_both(closed: Any, again: Any) -> list[Any]:
 def refuse_captured(
     spec: ScanSpec, captured: Sequence[Leaf], reads: Sequence[SharedVariable]
 ) -> None:
-    """Refuse captured arrays, and variables that are read and not among the arguments.
-
-    Streams may be, as in Theano.
-    """
+    """Refuse arrays and variables that are no arguments; streams may be captured."""
     known = captured_names(spec.fn)
     found = [
         next((key for key, value in known.items() if value is leaf), "an array")

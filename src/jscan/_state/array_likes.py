@@ -14,7 +14,7 @@ import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanValueError
 from jscan._base.kinds import brief, counted
-from jscan._base.types import PyTree, is_array, is_number, tree_text
+from jscan._base.types import PyTree, is_array, is_numeric, tree_text
 
 Result = TypeVar("Result")
 
@@ -36,8 +36,7 @@ def _comparison(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     def method(self: ArrayLike, other: Any) -> Any:
         if isinstance(other, ArrayLike):
             return function(id(self), id(other))
-        known = is_number(other) or is_array(other)
-        return function(self.value, other) if known else NotImplemented
+        return function(self.value, other) if is_numeric(other) else NotImplemented
 
     return method
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError
 from jscan._base.kinds import fix_of_kind
-from jscan._base.types import Leaf, is_array, is_number, type_text
+from jscan._base.types import Leaf, is_numeric, tree_texts, type_text
 from jscan._state import donation, frames
 from jscan._state.array_likes import ArrayLike
 from jscan._state.placement import like, strong
@@ -33,13 +33,15 @@ def check_value(
     if isinstance(value, ArrayLike):
         value = value.value
     donation.check_alive(value, place)
-    old, tree = jax.tree.flatten(frames.value_of(variable))
+    before = frames.value_of(variable)
+    old, tree = jax.tree.flatten(before)
     new, new_tree = jax.tree.flatten(value)
     if tree != new_tree:
+        needed, came = tree_texts(before, value)
         raise ScanTypeError(
             place,
-            needed=f"a value of the variable's tree, {tree}",
-            came=str(new_tree),
+            needed=f"a value of the variable's tree, {needed}",
+            came=came,
             fix="give the whole tree, with every entry",
         )
     if not moves:
@@ -51,7 +53,7 @@ def check_value(
 
 def _checked_leaf(before: Leaf, given: Any, place: str, same_shape: bool) -> Leaf:
     after = given
-    if is_storable(given) or isinstance(given, ArrayLike):
+    if is_numeric(given) or isinstance(given, ArrayLike):
         after = jnp.asarray(given)
         if after.dtype != before.dtype and jax.typeof(after).weak_type:
             with jax.numpy_dtype_promotion("standard"):
@@ -70,8 +72,3 @@ def _checked_leaf(before: Leaf, given: Any, place: str, same_shape: bool) -> Lea
         fix = fix_of_kind(after)
     needed, came = type_text(before), type_text(after)
     raise ScanTypeError(place, needed=needed, came=came, fix=fix)
-
-
-def is_storable(leaf: Any) -> bool:
-    """True for an array or a number."""
-    return is_array(leaf) or is_number(leaf)

@@ -22,7 +22,7 @@ from jax.sharding import (
 )
 
 from jscan._base.errors import ScanValueError, warn
-from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
+from jscan._base.types import Leaf, PyTree, is_numeric, type_text
 from jscan._jax.types import is_traced
 
 Placement = tuple[Sharding | None, ...]  # leaf by leaf; () if all of them are free
@@ -126,7 +126,7 @@ def laid_out(value: PyTree, sharding: PyTree, copy: bool) -> PyTree:
 def like(leaf: Any, before: Leaf, place: str) -> Any:
     """A new leaf in the place of the one before, if that was put somewhere."""
     where = own_sharding(before)
-    if where is None or is_traced(leaf) or not (is_array(leaf) or is_number(leaf)):
+    if where is None or is_traced(leaf) or not is_numeric(leaf):
         return leaf
     if np.ndim(leaf) != before.ndim or getattr(leaf, "sharding", None) == where:
         return leaf

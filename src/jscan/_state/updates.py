@@ -78,11 +78,7 @@ class Updates(dict[SharedVariable, Any]):
         super().__setitem__(variable, value)
 
     def update(self, pairs: NewValues[V] = None) -> None:  # type: ignore[override]
-        """Add updates, as ``a + b`` does.
-
-        Raises:
-            UpdateCollision: A different value for a variable that has one.
-        """
+        """Add updates, as ``+`` does; a second value of a variable is refused."""
         new = Updates(pairs).items()
         super().update({v: self._merged(v, value) for v, value in new})
 

@@ -424,6 +424,11 @@ CALLS: Table = {
         ("scan: n_steps", "from sequences or from n_steps", "neither", "n_steps=..."),
         lambda: scan(lambda h: h, outputs_info=h0, n_steps=2),
     ),
+    "map over nothing": Mistake(
+        lambda: jscan.map(lambda a: a, []),
+        ("scan: n_steps", "neither", "pass a sequence"),
+        lambda: jscan.map(lambda a: a, [x]),
+    ),
     "too many steps": Mistake(
         lambda: scan(add, xs, h0, n_steps=9),
         (r"sequences\[0\]", "at least 9 steps", "4 steps", "n_steps <= 4"),

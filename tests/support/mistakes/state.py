@@ -98,6 +98,11 @@ STATE: Table = {
         ("'w': set_value", r"float64\[3\]", "got str|'zeros'", "Fix: "),
         lambda: w.set_value(np.ones(3)),
     ),
+    "set_value of another tree": Mistake(
+        lambda: shared({"h": h0}).set_value({"H": h0}),
+        ("shared: set_value", r"tree, {'h': float64\[3\]}", "got {'H'", "whole tree"),
+        lambda: shared({"h": h0}).set_value({"h": h0}),
+    ),
     "shared of text": Mistake(
         lambda: shared("W"),
         ("shared: value", "an array, a number", "'W' of type str", "Fix: "),

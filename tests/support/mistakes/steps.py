@@ -399,6 +399,11 @@ STEPS: Table = {
         lambda: scan(jnp.log, jnp.ones((3, 9, 9)), mode="DEBUG"),
         FloatingPointError,
     ),
+    "filled with text": Mistake(
+        lambda: jax.jit(lambda n: scan(lambda a: a, counts, n_steps=n))(2).filled("-"),
+        ("ScanResult: filled", "int64", "got '-'", "pass one of dtype int64"),
+        lambda: jax.jit(lambda n: scan(lambda a: a, counts, n_steps=n))(2).filled(0),
+    ),
     "filled with a fraction": Mistake(
         lambda: jax.jit(lambda n: scan(lambda a: a, counts, n_steps=n).filled(0.5))(2),
         ("ScanResult: filled", "int64", "got 0.5", "pass one of dtype int64"),
