@@ -188,11 +188,10 @@ class RandomStreams:
             dtype: Dtype of the sample; None: that of `a`.
         """
         size = () if size is None else size
-        if isinstance(a, int | np.integer):  # no array: a strict step may draw
-            distribution, a = distributions.choice(bool(replace), int(a)), None
-        else:
-            distribution = distributions.choice(bool(replace))
-        return self._draw(distribution, size, ndim, dtype, a=a, p=p)
+        n = int(a) if isinstance(a, int | np.integer) else None
+        distribution = distributions.choice(bool(replace), n)
+        array = a if n is None else None  # a strict step may draw: it makes no array
+        return self._draw(distribution, size, ndim, dtype, a=array, p=p)
 
     @draws
     def permutation(
