@@ -29,9 +29,9 @@ State
 
 Seeing, speed
     optimize                any JAX function, its loops made faster
-    draw, Drawing           the data flow of a call, as text or a picture
     explain                 what that does to each loop, and what not, and why:
     Report, LoopReport      ... in text, in a notebook, and as data
+    draw, Drawing           the data flow of a call, as text or a picture
     profile, LoopProfile    what loops cost while they run
     clear_caches            forget what was traced and compiled
 

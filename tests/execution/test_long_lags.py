@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jscan
 from support import reference
@@ -190,3 +191,22 @@ def test_wide_state_in_single_precision():
         expected.append(0.5 * expected[-1] + 0.25 * expected[-1000])
     assert outputs.dtype == jnp.float32
     np.testing.assert_allclose(outputs, expected[1000:], 1e-4, 1e-6)
+
+
+def test_a_symbolic_length():
+    """A program that is exported for every length knows no number of blocks."""
+
+    def wave(loops, xp, xs, past):
+        return loops.scan(
+            lambda x, *past: x + mixed(xp, *past),
+            sequences=xs,
+            outputs_info=dict(initial=past, taps=[-40, -1]),
+        ).outputs
+
+    (length,) = export.symbolic_shape("t")
+    types = [jax.ShapeDtypeStruct((n, 2), float) for n in (length, 40)]
+    ours = jax.jit(lambda *given: wave(jscan, jnp, *given))
+    exported = export.export(ours)(*types)
+    for count in (17, 97):
+        given = numbers(count, 2), numbers(40, 2)
+        assert_close(exported.call(*given), wave(reference, np, *given))

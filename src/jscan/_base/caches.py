@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 
 def _size(text: str) -> int:
-    """How many entries the environment allows a cache; refuses what is no number."""
+    """How many entries the environment allows a cache; refuses all but counts."""
     if text.strip().isdecimal() and int(text) > 0:
         return int(text)
     raise ScanValueError(
@@ -79,8 +79,8 @@ def clear_caches() -> None:
     loops: without it each cache keeps the 512 programs that were used last, or as many
     as the environment variable ``JSCAN_CACHE_SIZE`` said when jscan was first used.
 
-    JAX's own caches stay as they are, but for what they keep of these programs, which
-    goes, too. `jax.clear_caches` clears those, and not these; it loses nothing, either.
+    JAX's own caches forget these programs, too, and keep all others. `jax.clear_caches`
+    clears those, and not these; it loses nothing, either.
 
     Example:
         >>> import jscan

@@ -41,9 +41,7 @@ class ScanError(Exception):
     """
 
     _owner: str | None = None  # who complains
-    _unsigned = (
-        False  # True: the innermost verb that the error leaves becomes its owner
-    )
+    _unsigned = False  # True: the innermost verb that it leaves becomes its owner
 
     def __init__(
         self,
@@ -193,7 +191,7 @@ class NonFiniteError(ScanError, FloatingPointError):
 
 
 class signed:
-    """What is raised in the block without an owner gets the loop (or other) as such.
+    """The owner of errors that are raised in the block and have none: a loop, mostly.
 
     An error of a loop inside the step leaves the block of that loop first.
     """
@@ -208,7 +206,7 @@ class signed:
 
     def __exit__(self, kind: Any, error: object, traceback: Any) -> None:
         if isinstance(error, ScanError) and error._unsigned:
-            known = self.name if isinstance(self.name, str) else None  # else refused
+            known = self.name if isinstance(self.name, str) else None  # refused
             error._owner, error._unsigned = loop_label(known), False
 
 

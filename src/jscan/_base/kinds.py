@@ -1,4 +1,4 @@
-"""What to do with a value that is no array of numbers, by what it is."""
+"""Values and counts in the words of errors; what to do with what is no array."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from jscan._base.types import converts
 
 def brief(value: Any) -> str:
     """A value as errors show it, in a part of a line."""
-    text = " ".join(repr(value).split())
+    return in_line(repr(value))
+
+
+def in_line(text: str) -> str:
+    """A text in a part of a line, cut if it is longer."""
+    text = " ".join(text.split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

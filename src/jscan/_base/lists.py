@@ -20,15 +20,3 @@ def cut(values: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
     """A flat list in pieces of the given lengths."""
     stream = iter(values)
     return [[next(stream) for _ in range(count)] for count in counts]
-
-
-def spread(values: Sequence[Any], mask: Sequence[bool]) -> list[Any]:
-    """Values at the marked places, None at the others."""
-    fresh = iter(values)
-    return [next(fresh) if flag else None for flag in mask]
-
-
-def unflatten_all(trees: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
-    """Rebuild several trees from one flat list of leaves."""
-    pieces = cut(leaves, [tree.num_leaves for tree in trees])
-    return [tree.unflatten(piece) for tree, piece in zip(trees, pieces, strict=True)]

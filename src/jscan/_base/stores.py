@@ -1,4 +1,4 @@
-"""Small files in the user's cache folder, shared by processes that know of no other.
+"""Small files for processes that know nothing of each other.
 
 A file is written beside its place and moved there, so that a reader finds the old one,
 the new one or none. What is damaged, or was made for something else, is not there.

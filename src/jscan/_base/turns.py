@@ -1,8 +1,9 @@
-"""Whose turn it is to use shared variables, and how new values are stored.
+"""Whose turn it is to use shared variables.
 
 Calls that use variables stand in one queue. A call goes on when none ahead of it is in
-its way: two that update a variable, or one that overwrites a variable in place and one
-that reads it. A call that only reads waits for no other kind.
+its way: if one of the two updates what the other uses, and both update something or one
+overwrites old values in place. So a call that only reads does not wait for one that
+stores new values beside the old ones (where Python has a global lock).
 
 Nothing in here needs to be undone. An interrupt may end a call at any point; the place
 in the queue that it leaves behind is known by the Python frame of that call, which is
@@ -62,8 +63,8 @@ class Turn:
     """A place in the queue; entering waits until the calls in the way have ended.
 
     Use it as ``with Turn(claim):``, in a function that does not outlive the call. A
-    call inside a call of the same thread does not wait for it. In a trace nobody takes
-    a turn: values there are that trace's.
+    call inside a call of the same thread does not wait for it. A call in a step or in
+    another function claims `NOTHING`: the values there are those of the trace.
     """
 
     __slots__ = ("claim", "frame", "gone", "thread")

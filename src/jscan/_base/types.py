@@ -30,6 +30,11 @@ def is_array(value: object) -> bool:
     )
 
 
+def is_numeric(value: object) -> bool:
+    """True for an array or a number."""
+    return is_array(value) or is_number(value)
+
+
 def converts(value: object) -> bool:
     """True for a foreign object that JAX takes for an array; a traced Ref is none."""
     return hasattr(value, "__jax_array__") and not isinstance(value, jax.Ref)
@@ -74,6 +79,15 @@ def tree_text(tree: PyTree) -> str:
     if treedef == jax.tree.structure(0):
         return type_text(leaves[0])
     return str(jax.tree.unflatten(treedef, [_Bare(type_text(x)) for x in leaves]))
+
+
+def tree_texts(one: PyTree, other: PyTree) -> tuple[str, str]:
+    """Two trees of types that differ, as errors print them."""
+    texts = tree_text(one), tree_text(other)
+    if texts[0] != texts[1]:
+        return texts
+    # They differ in what a node does not print.
+    return str(jax.tree.structure(one)), str(jax.tree.structure(other))
 
 
 class _Bare(str):

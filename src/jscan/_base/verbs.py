@@ -30,7 +30,7 @@ def verb(fix: str, slips: Mapping[str, str] = _NO_SLIPS) -> Callable[[Verb], Ver
 
     Args:
         fix: What to do about arguments that do not fit.
-        slips: The same for names of arguments that others use.
+        slips: The same for names of arguments that other libraries use.
     """
 
     def mark(fn: Verb) -> Verb:
@@ -52,7 +52,7 @@ def verb(fix: str, slips: Mapping[str, str] = _NO_SLIPS) -> Callable[[Verb], Ver
 
 
 def shortened(fn: Verb) -> Verb:
-    """Makes a function of the user's that runs in ours one whose errors are short."""
+    """Wraps a function so that its errors are short, see `shorten`."""
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ def shorten(error: Exception) -> None:
 
 
 def add_place(error: Exception, place: str, fix: str | None) -> None:
-    """Note where the user's own code failed; with the fix, the innermost place."""
+    """Note where the user's own code failed, and at the innermost place the fix."""
     text = f"{_NOTE}{place}."
     error.add_note(text if fix is None or _has_place(error) else f"{text}\nFix: {fix}.")
 
@@ -144,8 +144,8 @@ def _spelling(name: str, known: Mapping[str, Any]) -> str | None:
     return f"write {close[0]}= for {name}=" if close else None
 
 
-def came(text: str, of_self: int = 0) -> str:
-    """What Python says of a call, as a part of our text; `of_self` is not counted."""
+def came(text: str, of_self: bool = False) -> str:
+    """What Python says of a call, as a part of our text; a `self` is not counted."""
     _, _, text = text.partition("() ")
     if text.startswith("takes"):  # 1 positional argument but 2 were given
         count = int(text.partition(" but ")[2].split()[0]) - of_self

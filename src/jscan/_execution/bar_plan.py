@@ -21,7 +21,7 @@ def plan_bar(n_steps: int, options: Options, step: Program | None = None) -> Bar
     Args:
         n_steps: Most steps of the loop.
         options: The options.
-        step: The compiled step; without one every step is reported.
+        step: The traced step; without one every step is reported.
     """
     if options.progress is None:
         return None

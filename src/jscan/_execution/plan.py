@@ -190,7 +190,7 @@ def _inputs(spec: ScanSpec, step: Step, states: Sequence[OutputSpec]) -> Inputs:
 
 
 def _check_refs(plan: LoopPlan) -> None:
-    """A step that may write to a Ref runs once for each of its steps, and stays one."""
+    """A loop whose steps may write to a Ref runs once, and is not cut in two."""
     checkpoint, kept = plan.options.checkpoint, plan.kept_steps
     if checkpoint is not None or kept is not None:
         option = "truncate_gradient" if checkpoint is None else "checkpoint"

@@ -19,6 +19,7 @@ from jscan._base.errors import (
     ScanNotImplementedError,
     ScanValueError,
 )
+from jscan._base.kinds import brief, in_line
 from jscan._base.types import Leaf, PyTree, tree_text
 from jscan._execution.bar_plan import plan_bar
 from jscan._frontend.returns import Returned
@@ -239,8 +240,8 @@ class _Run:
                 raise NonFiniteError(
                     f"{place} at step {step}",
                     needed="finite numbers",
-                    came=str(output),
-                    fix=f"look at the step's inputs, {inputs}",
+                    came=in_line(str(output)),
+                    fix=f"look at the inputs of this error, {brief(inputs)}",
                     step=step,
                     output=place,
                     inputs=inputs,

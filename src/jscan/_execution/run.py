@@ -1,4 +1,4 @@
-"""Stage 4: run the loop, in the way its plan asks for.
+"""Run the loop, in the way its plan asks for.
 
 `run_loop` gets a plan and flat inputs and returns flat results. The loop is run as a
 region (`_programs/regions.py`): JAX differentiates and batches it, and the optimizer
@@ -20,7 +20,13 @@ from jscan._base.types import Leaf
 from jscan._execution.body import Body, Carry, body_of, flip
 from jscan._execution.plan import LoopPlan
 from jscan._execution.truncation import bounded_truncated, scan_truncated
-from jscan._loops.chunks import bounded_chunks, scan_chunk_ends, scan_chunks
+from jscan._loops.chunks import (
+    Level,
+    bounded_chunks,
+    in_chunks,
+    scan_chunk_ends,
+    scan_chunks,
+)
 from jscan._programs.regions import run_region, usual_options
 
 
@@ -162,21 +168,7 @@ def _scan_in_blocks(body: Body, block: int) -> tuple[Carry, Any]:
         )
         return (carry, body.advance_history(history, rows)), rows
 
-    blocks, rest = divmod(plan.n_steps, block)
-    state, parts = (body.first_carry(), body.first_history()), []
-    if blocks:
-        whole = jax.tree.map(
-            lambda leaf: leaf[: blocks * block].reshape(blocks, block, *leaf.shape[1:]),
-            slices,
-        )
-        state, rows = jax.lax.scan(
-            lambda state, part: run(state, part, block), state, whole, length=blocks
-        )
-        parts.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows))
-    if rest or not blocks:
-        tail = jax.tree.map(lambda leaf: leaf[blocks * block :], slices)
-        state, rows = run(state, tail, rest)
-        parts.append(rows)
-    if len(parts) == 1:
-        return state[0], parts[0]
-    return state[0], jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    state = body.first_carry(), body.first_history()
+    level = Level(block, recomputed=False)
+    (carry, _), rows = in_chunks(run, state, slices, plan.n_steps, level)
+    return carry, rows

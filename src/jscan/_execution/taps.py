@@ -1,4 +1,4 @@
-"""Stage 3: how a loop remembers past outputs -> `TapLayout` and `CarryPlan`.
+"""How a loop remembers past outputs: `TapLayout` and `CarryPlan`.
 
 A state with taps needs rows that lie up to `span` steps back. Three layouts were
 measured (forward and gradient, on both JAX versions):
@@ -23,15 +23,16 @@ import jax.numpy as jnp
 
 from jscan._base.types import PyTree
 from jscan._frontend.spec import OutputSpec
+from jscan._jax.names import JAX_VERSION
 
 # Nanoseconds, fitted to measured loops: a row moved per step, per byte on top, and
 # what one more block costs in the gradient.
 ROW, BYTE, BLOCK = 0.5, 0.06, 1000.0
 
-# Where the tuple stops being the better layout (earlier on JAX 0.10).
-TUPLE_SPAN = 4 if jax.__version_info__ >= (0, 11) else 2
+# Rows up to which the tuple is the better layout (fewer on JAX 0.10).
+TUPLE_SPAN = 4 if JAX_VERSION >= (0, 11) else 2
 
-TUPLE_SPAN_SCALAR = 8
+TUPLE_SPAN_SCALAR = 8  # the same where a row is one number
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,11 @@ def plan_carry(
 
     Args:
         states: The recurrent outputs.
-        n_steps: Length of the loop; a block is never longer.
-        blocks: False where the loop cannot be cut into blocks (it may stop early).
+        n_steps: Most steps of the loop; a symbolic number has no number of blocks.
+        blocks: False where the loop is run in another way (it may stop early).
     """
     lags = {-tap for state in states for tap in state.taps if tap < -TUPLE_SPAN}
-    if not (lags and blocks):
+    if not (lags and blocks and isinstance(n_steps, int)):
         return CarryPlan(tuple(_layout(state, None) for state in states), None)
     rows = [(state, _row_bytes(state)) for state in states]
     lengths: list[int | None] = [None, *sorted(lags)]

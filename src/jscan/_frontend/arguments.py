@@ -1,4 +1,4 @@
-"""Stage 1: the arguments of `scan`, normalised and checked, become a `ScanSpec`."""
+"""The arguments of `scan`, normalised and checked, become a `ScanSpec`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jscan._base.kinds import brief, counted, fix_of_kind, from_table, shown
 from jscan._base.types import (
     PyTree,
     converts,
-    is_array,
     is_nothing,
     is_number,
     is_number_list,
+    is_numeric,
     is_plain_sequence,
     type_text,
 )
@@ -117,7 +117,7 @@ def _as_array(leaf: Any, place: str) -> Any:
                 came="rows of different lengths",
                 fix="pad the rows, or pass the parts as separate arrays",
             ) from None
-    if is_array(leaf) or is_number(leaf) or converts(leaf):
+    if is_numeric(leaf) or converts(leaf):
         donation.check_alive(leaf, place)
         return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     found = from_table(leaf)
@@ -236,7 +236,8 @@ def _check_rows(value: PyTree, place: str, what: str, instead: str) -> None:
             place,
             needed="one leading length for all arrays of the tree",
             came=", ".join(type_text(leaf) for leaf in leaves),
-            fix="cut the arrays to one length, or pass them as separate sequences",
+            fix="cut the arrays to one length, or pass them as "
+            f"{place.partition('[')[0]} of their own",
         )
 
 

@@ -73,7 +73,6 @@ class _Places:
 
 def write_svg(flow: Flow) -> str:
     """The picture of a flow."""
-    head = [flow.call]
     at = _Places.of(flow, 0)
     width = max(at.end + at.lanes, 2 * _EDGE + _wide(flow.title, 15), 360)
     head = textwrap.wrap(
@@ -109,7 +108,7 @@ def _box_width(port: Port) -> float:
 def _text(
     x: float, y: float, text: str, size: float, colour: str, style: str = ""
 ) -> str:
-    """A line of text with its spaces; one with a title is cut."""
+    """A line of text, with its spaces."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" '
         f'xml:space="preserve" style="{style}">{escape(text)}</text>'
@@ -119,6 +118,7 @@ def _text(
 def _cut(
     x: float, y: float, text: str, size: float, colour: str, style: str = ""
 ) -> str:
+    """The same; a text that is too long is cut, and its title holds all of it."""
     if len(text) <= _LONGEST:
         return _text(x, y, text, size, colour, style)
     short = _text(x, y, text[: _LONGEST - 1] + "…", size, colour, style)

@@ -12,7 +12,12 @@ import jax
 from jscan._base.errors import loop_label
 from jscan._base.kinds import counted
 from jscan._base.types import tree_text
-from jscan._frontend.signature import caller_names, captured_names, step_name
+from jscan._frontend.signature import (
+    caller_names,
+    captured_names,
+    slice_names,
+    step_name,
+)
 from jscan._frontend.spec import ScanSpec
 from jscan._frontend.step import Step
 from jscan._jax.types import stacked_aval
@@ -67,8 +72,8 @@ def flow_of(spec: ScanSpec, step: Step) -> Flow:
     """The flow of a call whose step is traced."""
     label = _labels(spec)
     given = [
-        *(_sequence(label(s), s) for s in spec.sequences),
-        *(_state(label(s), s) for s in step.outputs if s.is_state),
+        *(_tapped("sequence", label(s), s.value, s) for s in spec.sequences),
+        *(_tapped("state", label(s), s.row, s) for s in step.outputs if s.is_state),
         *(_constant(label(s), s) for s in spec.non_sequences),
     ]
     name = step_name(spec.fn)
@@ -114,16 +119,8 @@ def _parameters(spec: ScanSpec) -> dict[str, str]:
     return found
 
 
-def _slices(name: str, taps: tuple[int, ...]) -> str:
-    return ", ".join(f"{name}[t{tap:+d}]" if tap else f"{name}[t]" for tap in taps)
-
-
-def _sequence(name: str, part: Any) -> Port:
-    return Port("sequence", name, tree_text(part.value), _slices(name, part.taps))
-
-
-def _state(name: str, part: Any) -> Port:
-    return Port("state", name, tree_text(part.row), _slices(name, part.taps))
+def _tapped(kind: str, name: str, whole: Any, part: Any) -> Port:
+    return Port(kind, name, tree_text(whole), ", ".join(slice_names(name, part)))
 
 
 def _constant(name: str, part: Any) -> Port:

@@ -153,8 +153,8 @@ def _types(
     try:
         signature = inspect.signature(fn)
         bound = signature.bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # a builtin without a signature
-        return [*map(_type, args)]
+    except (TypeError, ValueError):  # it has no signature, or this call does not fit it
+        return [*map(_type, args), *(f"{k}: {_type(x)}" for k, x in kwargs.items())]
     parts = []
     for name, value in bound.items():
         if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:

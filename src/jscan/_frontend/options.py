@@ -105,7 +105,7 @@ def _memory_kind(value: Any) -> str | None:
         "checkpoint: memory_kind",
         needed=f"None or a memory of this backend, {', '.join(map(repr, kinds))}",
         came=repr(value),
-        fix="leave it out, and what is saved stays on the device",
+        fix="write memory_kind=None, and what is saved stays where it is",
     )
 
 
@@ -162,7 +162,7 @@ def _check_bar(settings: dict[str, Any]) -> None:
     except TypeError as error:
         raise ScanTypeError(
             "progress",
-            needed="options that stay what they are",
+            needed="options that are hashable",
             came=str(error),
             fix="write the postfix as text",
         ) from None

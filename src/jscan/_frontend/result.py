@@ -1,4 +1,4 @@
-"""Stage 5: what `scan` returns."""
+"""What `scan` returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanTypeError
 from jscan._base.kinds import brief
-from jscan._base.types import Leaf, PyTree, is_array, is_number, tree_text, type_text
+from jscan._base.types import Leaf, PyTree, is_numeric, tree_text, type_text
 from jscan._jax.types import is_traced
 from jscan._state.updates import Updates
 
@@ -82,7 +82,7 @@ class ScanResult(_Pair):
             are.
 
         Raises:
-            ScanTypeError: An output whose dtype does not hold the value.
+            ScanTypeError: An output whose dtype does not hold the value, or no number.
 
         Works in every transform, for outputs of any rank.
 
@@ -99,7 +99,7 @@ class ScanResult(_Pair):
         if self._has_executed_rows_only or not self._stacked:
             return self.outputs
         values = value
-        if is_number(value) or is_array(value):
+        if is_numeric(value):
             values = jax.tree.map(lambda _: value, self.outputs)
         fill = functools.partial(_fill, self.mask)
         return jax.tree.map(fill, self.outputs, values)
@@ -159,7 +159,8 @@ jax.tree_util.register_pytree_node(
 
 def _fill(mask: Leaf, rows: Leaf, value: Any) -> Leaf:
     """`rows`, with `value` where the mask of their leading axes is false."""
-    if not is_traced(value) and not _holds(rows.dtype, np.asarray(value)):
+    is_known = not is_traced(value)
+    if is_known and not (is_numeric(value) and _holds(rows.dtype, np.asarray(value))):
         raise ScanTypeError(
             "filled",
             owner="ScanResult",

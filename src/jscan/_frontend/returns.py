@@ -29,9 +29,8 @@ from jscan._base.kinds import shown
 from jscan._base.types import (
     PyTree,
     converts,
-    is_array,
     is_nothing,
-    is_number,
+    is_numeric,
     is_plain_sequence,
 )
 from jscan._frontend.result import ScanResult
@@ -215,7 +214,7 @@ def _is_opaque(value: Any) -> bool:
 def _leaf(leaf: Any, part: PyTree, index: int) -> Any:
     if isinstance(leaf, ArrayLike):
         return leaf.value
-    if is_array(leaf) or is_number(leaf):
+    if is_numeric(leaf):
         return leaf
     if converts(leaf):
         return jnp.asarray(leaf)

@@ -11,7 +11,7 @@ from typing import Any
 from jscan._base.errors import ScanTypeError, is_ours
 from jscan._base.kinds import counted
 from jscan._base.types import is_number
-from jscan._frontend.spec import ScanSpec
+from jscan._frontend.spec import OutputSpec, ScanSpec, SequenceSpec
 
 
 def argument_names(spec: ScanSpec) -> list[str]:
@@ -125,12 +125,14 @@ def captured_names(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _names(spec: ScanSpec, label: Callable[[Any], str]) -> list[str]:
-    slices = [
-        f"{label(part)}[t{tap:+d}]" if tap else f"{label(part)}[t]"
-        for part in (*spec.sequences, *spec.states)
-        for tap in part.taps
-    ]
+    tapped = (*spec.sequences, *spec.states)
+    slices = [name for part in tapped for name in slice_names(label(part), part)]
     return slices + [label(constant) for constant in spec.non_sequences]
+
+
+def slice_names(name: str, part: SequenceSpec | OutputSpec) -> list[str]:
+    """What one step sees of an argument, tap by tap: ``x[t-1]``, ``x[t]``."""
+    return [f"{name}[t{tap:+d}]" if tap else f"{name}[t]" for tap in part.taps]
 
 
 def _caller_scope() -> dict[str, Any]:

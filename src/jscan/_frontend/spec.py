@@ -53,8 +53,8 @@ class SequenceSpec:
 class OutputSpec:
     """One entry of `outputs_info`: a map output (no taps) or a state.
 
-    The initial value of a state is held with a time axis, ``[span, ...]``, whatever
-    way the user gave it; a one-tap initial without a time axis keeps `has_rows` false.
+    The initial value of a state is held as the user gave it: with `has_rows` as rows
+    ``[span or more, ...]``, oldest first; without, for the tap -1 alone, as one row.
     """
 
     place: str
@@ -107,7 +107,7 @@ class Options:
     profile: bool | str = False
     unroll: int | bool | None = None
     checkpoint: Checkpoint = None
-    memory_kind: str | None = None  # where what it saves is kept, if not at hand
+    memory_kind: str | None = None  # where what it saves is kept, if not as it lies
     progress: tuple[tuple[str, Any], ...] | None = None  # options of the bar
     last_only: bool = False  # set by `reduce`: keep the last row of every output
     row_every: int | None = None  # set by `scan_checkpoints`, with `last_only`

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jscan._base.errors import ScanError, ScanTypeError, ScanValueError
-from jscan._base.types import Leaf, PyTree, tree_text, type_text
+from jscan._base.kinds import in_line
+from jscan._base.types import Leaf, PyTree, tree_texts, type_text
 from jscan._frontend.spec import OutputSpec
 from jscan._jax.types import axes_of, is_traced, varying
 
@@ -41,9 +42,7 @@ def _promote(spec: OutputSpec, row: PyTree, index: int) -> OutputSpec:
     before, tree = jax.tree.flatten(spec.initial)
     after, row_tree = jax.tree.flatten(row)
     if tree != row_tree:
-        needed, came = tree_text(spec.row), tree_text(row)
-        if needed == came:  # they differ in what a node does not print
-            needed, came = str(tree), str(row_tree)
+        needed, came = tree_texts(spec.row, row)
         raise ScanTypeError(
             spec.place,
             needed=f"a step that returns the tree of its initial, {needed}",
@@ -104,7 +103,7 @@ def _cast(leaf: Leaf, dtype: Any, spec: OutputSpec) -> Leaf:
             raise ScanTypeError(
                 spec.place,
                 needed=f"an initial that fits the step's type, {dtype}",
-                came=str(np.asarray(leaf)),
+                came=in_line(str(given)),
                 fix="make the step return a float, or start from a whole number",
             )
     return jax.lax.convert_element_type(leaf, dtype)

@@ -1,4 +1,4 @@
-"""Stage 2: trace the step once and learn what it computes -> `Step`.
+"""Trace the step once and learn what it computes: a `Step`.
 
 The step becomes a program without hidden inputs. Arrays it captured and shared
 variables it read are inputs like any other, so that nothing is baked into the loop.
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError, ScanValueError
 from jscan._base.kinds import counted, shown
-from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
+from jscan._base.types import Leaf, PyTree, is_numeric, type_text
 from jscan._frontend.hints import add_step
 from jscan._frontend.returns import Returned, parse_return
 from jscan._frontend.signature import check_arity
@@ -200,7 +200,7 @@ def _flatten_returned(returned: Returned) -> list[Leaf]:
 def stop_condition(stop: Any) -> Leaf:
     """The scalar boolean inside `until`."""
     condition = getattr(stop, "value", stop)
-    if not (is_array(condition) or is_number(condition)):
+    if not is_numeric(condition):
         raise ScanTypeError(
             "until",
             needed="a scalar condition",

@@ -38,8 +38,8 @@ def count_steps(
         frames.need_python(n_steps)
     if n_steps is None or is_traced(n_steps):
         _warn_of_short(sequences, name)
-        known = n_steps is None
-        most, limit = (_untold(bound), None) if known else _traced(n_steps, bound)
+        untold = n_steps is None
+        most, limit = (_untold(bound), None) if untold else _traced(n_steps, bound)
         return most, limit, most
     count = _as_count(n_steps, "n_steps")
     if most is not None and count > most:
@@ -86,7 +86,7 @@ def _untold(bound: int | None) -> int:
             "n_steps",
             needed="a number of steps, from sequences or from n_steps",
             came="neither",
-            fix="pass n_steps=..., the bound of the loop if the step returns until",
+            fix="pass a sequence, or n_steps=..., the bound if the step returns until",
         )
     return bound
 

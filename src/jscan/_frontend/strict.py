@@ -33,7 +33,7 @@ def in_both(closed: Any, again: Any) -> list[Any]:
 def refuse_captured(
     spec: ScanSpec, captured: Sequence[Leaf], reads: Sequence[SharedVariable]
 ) -> None:
-    """`strict=True`: nothing may reach the step but through its arguments."""
+    """Refuse arrays and variables that are no arguments; streams may be captured."""
     known = captured_names(spec.fn)
     found = [
         next((key for key, value in known.items() if value is leaf), "an array")
@@ -43,7 +43,7 @@ def refuse_captured(
         repr(variable)
         for variable in reads
         if variable not in spec.listed and not isinstance(variable, Stream)
-    ]  # streams may come as in Theano
+    ]
     if found:
         raise ScanTypeError(
             "strict=True",

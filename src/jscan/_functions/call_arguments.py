@@ -12,7 +12,7 @@ import jax
 from jscan._base.caches import Cache
 from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
-from jscan._base.types import Leaf, is_array, is_number
+from jscan._base.types import Leaf, is_numeric
 from jscan._frontend.hints import add_call
 from jscan._functions.named_types import typed
 from jscan._state.array_likes import ArrayLike, label_of
@@ -126,7 +126,7 @@ class Caller:
 
 
 class Sorter:
-    """Flattens arguments, and keeps what it has found out of every kind of them."""
+    """Flattens arguments, and keeps what it has found out about every kind of them."""
 
     def __init__(
         self, fn: Callable[..., Any], owner: Subject, static_names: Sequence[str]
@@ -246,7 +246,7 @@ def _is_array(leaf: Any, owner: Subject) -> bool:
             f"{label_of(leaf)}.value",
             owner=owner,
         )
-    return is_array(leaf) or is_number(leaf) or isinstance(leaf, ArrayLike)
+    return is_numeric(leaf) or isinstance(leaf, ArrayLike)
 
 
 def _is_hashable(value: Any) -> bool:

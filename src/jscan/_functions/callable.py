@@ -19,8 +19,8 @@ from jscan._base.turns import NOTHING, Claim, Turn
 from jscan._base.types import Leaf, PyTree
 from jscan._base.verbs import shorten
 from jscan._functions.call_arguments import Arguments, Sorter
-from jscan._functions.compiled import Compiled, Result
-from jscan._functions.inputs import Inputs, Missing, Notes, Settings
+from jscan._functions.compiled import Compiled
+from jscan._functions.inputs import Inputs, Missing, Notes, Result, Settings
 from jscan._functions.trace import evaluate
 from jscan._jax.types import is_traced
 from jscan._loops.bars import close_since, opened
@@ -65,7 +65,7 @@ class Calls:
                 if inside is not None:
                     return self._run_inside(compiled, arguments.traced)
                 return self._run(compiled, arguments.traced)
-            except (Missing, frames.NeedsPython) as request:  # by a trace for others
+            except (Missing, frames.NeedsPython) as request:  # of a trace in this call
                 if request.owner is not compiled.inputs:
                     raise
                 arguments = self._learn(arguments)[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jscan._base.errors import ScanValueError, signed
 from jscan._base.turns import Claim
 from jscan._base.types import Leaf, PyTree
-from jscan._functions.inputs import Inputs, Notes
+from jscan._functions.inputs import Inputs, Notes, Result
 from jscan._functions.trace import trace
 from jscan._state import donation, frames
 from jscan._state.array_likes import label_of
@@ -35,9 +35,6 @@ from jscan._state.variables import store, subject_of
 
 _placement = operator.attrgetter("_placement")
 
-# What a program gives: ``{notes: ()}``, leaves of outputs, leaves of new values.
-Result: TypeAlias = tuple[dict[Notes, tuple[()]], list[Leaf], list[Leaf]]
-
 
 class Compiled:
     """A function with the inputs it needs."""
@@ -48,7 +45,6 @@ class Compiled:
         donate = inputs.settings.donate
         self.in_place = donate and bool(inputs.updated)
         self.claim = Claim(frozenset(self.reads), frozenset(inputs.updated), donate)
-        self._count = len(inputs.updated)
         self._captured = tuple(map(jnp.asarray, inputs.captured))
         self._programs: dict[Any, Any] = {}  # by where the updated values lie
 
@@ -96,7 +92,7 @@ class Compiled:
 
     def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
         """The arguments of a program, for the values of `reads`."""
-        count = self._count
+        count = len(self.inputs.updated)
         return values[:count], values[count:], self._captured, leaves
 
     def prepared(
@@ -160,8 +156,7 @@ class Compiled:
 
     def run(self, program: Any, values: list[PyTree], leaves: list[Leaf]) -> Result:
         """Run one of the programs; stores nothing."""
-        count = self._count
-        return program(values[:count], values[count:], self._captured, leaves)
+        return program(*self.operands(values, leaves))
 
     def call_in_place(
         self,

@@ -102,7 +102,7 @@ def function(
         static_argnames: Arguments that are constants of the program.
         mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain.
             ``"DEBUG"``: run in Python on real values, loops included.
-        name: Used in errors; by default that of `f`.
+        name: Used in errors and reports; by default that of `f`.
         no_default_updates: True: draws do not advance the stored random streams,
             unless the returned updates say so.
         in_shardings: Where the arguments are to lie, as in `jax.jit`: one
@@ -118,8 +118,8 @@ def function(
 
     Raises:
         ScanTypeError: An update or an argument of the wrong kind.
-        ScanValueError: With `donate`, a buffer that is wanted twice; arrays on
-            different devices; shardings that do not fit.
+        ScanValueError: An unknown mode; with `donate`, a buffer that is wanted twice;
+            arrays on different devices; shardings that do not fit.
 
     Works with `jax.grad` and every transformation inside `f`; inside one of them it
     can be called if it updates nothing. Source: Theano 0.9, ``theano.function``.

@@ -16,7 +16,7 @@ from typing import (
 )
 
 from jscan._functions.callable import Calls
-from jscan._functions.trace import Settings
+from jscan._functions.inputs import Settings
 from jscan._state.variables import SharedVariable
 
 P = ParamSpec("P")

@@ -21,13 +21,14 @@ from jscan._state.variables import SharedVariable
 
 _SUBJECT = Subject("jscan.grad")
 _FORM = (
-    "write jscan.grad(lambda: cost, [W, b]) for shared variables; for derivatives in "
-    "arguments use jax.grad"
+    "write jscan.{0}(lambda: cost, [W, b]) for shared variables; for derivatives in "
+    "arguments use jax.{0}"
 )
-_OF_JAX = {"argnums": _FORM, "argnames": _FORM}
+_GRAD, _VALUE = _FORM.format("grad"), _FORM.format("value_and_grad")
+_OF_JAX = ("argnums", "argnames")
 
 
-@verb(_FORM, _OF_JAX)
+@verb(_GRAD, dict.fromkeys(_OF_JAX, _GRAD))
 def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
     """Gradient of a cost with respect to shared variables, at their values here.
 
@@ -45,9 +46,9 @@ def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
         value; with `has_aux` the pair of them and ``aux``.
 
     Raises:
-        ScanTypeError: `wrt` holds something else than shared variables, or one of
-            whole numbers.
-        ScanValueError: A cost that is no scalar.
+        ScanTypeError: `wrt` holds something else than shared variables; one of them, or
+            the cost, is not of real floating-point numbers.
+        ScanValueError: A cost that is no scalar; no variable, or one twice.
 
     Works at top level, in a `function`, in a step and under JAX's transformations; it
     can be nested. Source: Theano 0.9, ``theano.grad``.
@@ -68,6 +69,7 @@ def grad(cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False) -> PyTree:
     return (gradients, result[1]) if has_aux else gradients
 
 
+@verb(_VALUE, dict.fromkeys(_OF_JAX, _VALUE))
 def value_and_grad(
     cost: Callable[[], Any], wrt: PyTree, has_aux: bool = False
 ) -> tuple[Any, PyTree]:
@@ -83,7 +85,9 @@ def value_and_grad(
         gradients in the structure of `wrt`.
 
     Raises:
-        ScanError: As `grad` does. Transforms: as `grad`.
+        ScanError: As `grad` does.
+
+    Works where `grad` works. Source: JAX, ``jax.value_and_grad``.
 
     Example:
         >>> import jscan
@@ -129,7 +133,7 @@ def _evaluated(cost: Callable[[], Any]) -> Any:
             "cost",
             needed="a function without arguments",
             came=came(str(error)) if callable(cost) else shown(cost),
-            fix=_FORM,
+            fix=_GRAD,
             owner=_SUBJECT,
         ) from None
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
@@ -116,3 +116,7 @@ class Notes:
 
     def __repr__(self) -> str:
         return "<notes of a trace>"
+
+
+# What a program gives: ``{notes: ()}``, leaves of outputs, leaves of new values.
+Result: TypeAlias = tuple[dict[Notes, tuple[()]], list[Leaf], list[Leaf]]

@@ -190,6 +190,11 @@ def explain(
         shared variable changes. What a call takes `Report.measure` tells, which runs
         both forms on these arguments.
 
+    Raises:
+        ScanError: As `optimize` does; and what a call of `fun` raises.
+
+    Works in every transform: a call needs the types of its arguments alone.
+
     Example:
         >>> import jax
         >>> import jax.numpy as jnp

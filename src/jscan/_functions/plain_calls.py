@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jscan._base.lists import pick
-from jscan._base.types import Leaf, PyTree, is_array, is_number
+from jscan._base.types import Leaf, PyTree, is_array, is_number, is_numeric
 from jscan._frontend.hints import add_call
 from jscan._functions.named_types import typed
 from jscan._jax.naming import name_after
@@ -81,7 +81,7 @@ def _trace(fun: Callable[..., Any], args: Any, kwargs: Any, *, numbers: bool) ->
         with frame:
             returned = with_updates(_called(fun, *jax.tree.unflatten(tree, here)))
         results, structure = jax.tree.flatten(returned)
-        computed = [is_array(x) or is_number(x) or _is_ref(x) for x in results]
+        computed = [is_numeric(x) or _is_ref(x) for x in results]
         pairs = zip(computed, results, strict=True)
         marks = [_RESULT if flag else leaf for flag, leaf in pairs]
         marked = jax.tree.unflatten(structure, marks)
@@ -113,5 +113,5 @@ def _is_ref(leaf: Any) -> bool:
 
 
 def _is_python_number(leaf: Any) -> bool:
-    """Whether an argument is a number of Python or NumPy, but no flag."""
+    """Whether an argument is a number of Python or NumPy, but not True or False."""
     return is_number(leaf) and not isinstance(leaf, bool)

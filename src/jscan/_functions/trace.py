@@ -21,7 +21,7 @@ from jscan._base.errors import ScanTypeError, ScanValueError, signed
 from jscan._base.types import Leaf, PyTree
 from jscan._frontend.returns import Returned, parse_return
 from jscan._functions.call_arguments import Caller
-from jscan._functions.inputs import Inputs, Missing, Notes, Settings
+from jscan._functions.inputs import Inputs, Missing, Notes, Result, Settings
 from jscan._jax.jaxprs import open_jaxpr
 from jscan._jax.naming import name_after
 from jscan._jax.types import is_traced
@@ -42,7 +42,7 @@ def trace(
     others: list[PyTree],
     captured: Sequence[Leaf],
     arguments: list[Leaf],
-) -> tuple[dict[Notes, tuple[()]], list[Leaf], list[Leaf]]:
+) -> Result:
     """What `jax.jit` traces: the user's function, with its loops rewritten.
 
     `places` are those of the updated values, leaf by leaf; None if they are not stored.

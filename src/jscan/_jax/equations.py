@@ -74,7 +74,7 @@ def with_body(
     outputs: Sequence[Atom],
     inputs: Sequence[Any] | None = None,
 ) -> Any:
-    """A closed program with other equations and results, and as many inputs."""
+    """A closed program with other equations, results and, where given, inputs."""
     changes = {"eqns": list(equations), "outvars": list(outputs)}
     if inputs is not None:
         changes["invars"] = list(inputs)

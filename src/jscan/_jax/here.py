@@ -22,7 +22,7 @@ def _processor() -> str:
 
 @cached
 def here() -> dict[str, Any]:
-    """Times that were taken where this is another are worth nothing."""
+    """What must be the same here as where a time was taken, for that time to count."""
     device = jax.devices()[0]
     known = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count()
@@ -38,6 +38,6 @@ def here() -> dict[str, Any]:
 
 
 def backend_of(platform: str | None = None) -> str:
-    """JAX's name of a platform that has another one in the compiler; or of this one."""
+    """JAX's name of a platform that the compiler calls otherwise; of the usual one."""
     names = {"cuda": "gpu", "rocm": "gpu"}
     return jax.default_backend() if platform is None else names.get(platform, platform)

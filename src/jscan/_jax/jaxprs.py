@@ -114,7 +114,7 @@ def number_of_bytes(atom: Atom) -> int:
 
 
 def sub_programs(equation: Any) -> Iterator[Any]:
-    """The programs an equation holds: bodies, branches, called functions."""
+    """The programs an equation holds: bodies, branches, functions; none if plain."""
     if is_plain(equation):
         return
     for value in equation.params.values():
@@ -137,7 +137,7 @@ def is_zero_literal(atom: Atom) -> bool:
 
 
 def every_equation(equation: Any) -> Iterator[Any]:
-    """The equation and all equations of the programs inside it."""
+    """The equation and all equations of its `sub_programs`, and of theirs."""
     yield equation
     for inner in sub_programs(equation):
         for nested in open_jaxpr(inner)[0].eqns:

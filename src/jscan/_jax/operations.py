@@ -1,6 +1,6 @@
 """What kind of work an equation is: its class, and the sizes of a product.
 
-Nothing here knows a machine; what the work costs on one is for `costs/` to say.
+Nothing here knows a machine; what the work costs on one is for `_optimizer/costs/`.
 """
 
 import math
@@ -46,7 +46,7 @@ MOVES_DATA = frozenset(
     }
 )
 
-# What XLA makes of a few polynomials, on vectors if it can.
+# What XLA computes by a few polynomials, on vectors if it can.
 POLYNOMIALS = frozenset({"tanh", "logistic", "exp"})
 
 REDUCTIONS = frozenset(

@@ -51,15 +51,15 @@ def read_scan(equation: Any) -> ScanParameters:
 
 
 def is_scan(equation: Any) -> bool:
-    """Whether the equation is a loop of a known number of steps."""
+    """Whether the equation is a `lax.scan`."""
     return equation.primitive is primitives.scan_p
 
 
 def holds_loop(equation: Any) -> bool:
-    """Whether an equation is such a loop or holds one."""
+    """Whether an equation is a `lax.scan` or holds one."""
     return holds(equation, frozenset({"scan"}))
 
 
 def has_loops(jaxpr: Any) -> bool:
-    """Whether a program holds such a loop anywhere."""
+    """Whether a program holds a `lax.scan` anywhere."""
     return any(map(holds_loop, jaxpr.eqns))

@@ -1,4 +1,4 @@
-"""What programs and equations compute, as keys: equal where they do the same."""
+"""What programs and equations compute, as keys: those of equal keys do the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Rule:
         self.params = {
             name: value
             for name, value in params.items()
-            if not _is_plain(value) or name == "symbolic_zeros"
+            if not _compares(value) or name == "symbolic_zeros"
         }
         self._inputs = len(params["call_jaxpr"].in_avals) - params["num_consts"]
         self._key: Any = None
@@ -161,7 +161,7 @@ class KeyWriter:
         if has_rule:
             self.rules.append(_Rule(params))
         for key, value in params.items():
-            if has_rule and not _is_plain(value):
+            if has_rule and not _compares(value):
                 continue
             # The name of a region says what is to be done with it.
             if key != "name" or not isinstance(value, str) or is_marked(value):
@@ -189,7 +189,7 @@ class KeyWriter:
 
 
 def equation_key(equation: Any, operand: Callable[[Any], Hashable]) -> Hashable:
-    """Equal for equations that compute the same; `operand` gives keys of operands."""
+    """Equations of equal keys compute the same; `operand` gives keys of operands."""
     return KeyWriter().equation_key(equation, operand)
 
 
@@ -211,5 +211,6 @@ def _array_key(value: Any) -> Any:
     return ("array", str(value.dtype), array.shape, array.tobytes())
 
 
-def _is_plain(value: Any) -> bool:
+def _compares(value: Any) -> bool:
+    """Whether a parameter is compared by what it is; others are derivative rules."""
     return is_jaxpr(value) or isinstance(value, bool | int | str)

@@ -21,11 +21,6 @@ def is_traced(value: object) -> bool:
     return isinstance(value, Tracer)
 
 
-def abstract(leaf: Leaf) -> Any:
-    """The type of an array, which JAX's tracing functions take in its place."""
-    return jax.typeof(leaf)
-
-
 def abstract_row(leaf: Leaf) -> Any:
     """The type of one row of an array with a leading time axis."""
     return row_aval(jax.typeof(leaf))

@@ -8,5 +8,5 @@ JAX's own control flow, so that every transformation works.
 | plain | a known number of steps | `lax.scan` | JAX's |
 | in chunks | `checkpoint=`, `truncate_gradient=` | scans in scans | JAX's |
 | bounded | `until`, a traced `n_steps` | `while_loop` | `bounded_derivative` |
-| watched | `progress=` | a bounded loop with a `Meter` | as bounded |
+| watched | `progress=` | one of these with a `Meter`, in stretches | as without |
 """

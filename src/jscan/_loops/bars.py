@@ -47,7 +47,6 @@ def _made(bar: Bar) -> Any:
             needed="options that tqdm takes",
             came=f"{settings}, of which it says: {error}",
             fix="leave the options out that it does not take",
-            owner=None,
         ) from None
 
 

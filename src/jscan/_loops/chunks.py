@@ -28,7 +28,7 @@ BRANCHES = 8  # chunks a level of checkpoint="recursive" is cut into
 
 LONGEST = 2**31 - 1  # steps of one loop of JAX, which counts them in an int32
 
-HALFWAY = 2**20  # loops in one of the loops of which a longer one is made
+HALFWAY = 2**20  # steps of a chunk in a loop that would have more than `LONGEST`
 
 Chunk = Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]]  # so many steps
 
@@ -44,7 +44,7 @@ class Level:
     length: int  # steps of a chunk
     recomputed: bool  # the backward pass keeps only the state at its start
     meter: Meter | None = None  # what the loop over the chunks tells a progress bar
-    memory_kind: str | None = None  # where those states are kept, if not at hand
+    memory_kind: str | None = None  # where those states are kept, if not as they lie
 
     @property
     def is_flat(self) -> bool:
@@ -58,7 +58,7 @@ Levels = Sequence[Level]
 def plan_levels(
     n_steps: int, checkpoint: int | str | None, bar: Bar | None = None, offset: int = 0
 ) -> tuple[Level, ...]:
-    """The levels of chunks, longest first, that checkpoints and a bar ask for.
+    """The levels of chunks, longest first, that checkpoints, a bar or counters ask for.
 
     `offset` counts the steps of the bar before the loop's first one.
     """
@@ -95,7 +95,7 @@ def _checkpoint_levels(n_steps: int, checkpoint: int | str | None) -> tuple[Leve
 
 
 def kept_in(levels: Levels, memory_kind: str | None) -> tuple[Level, ...]:
-    """The levels, of which the longest chunks have their states in such a memory.
+    """The levels, of which the longest recomputed one has its states in such a memory.
 
     The states of shorter ones are few, and gone when their chunk has been run again.
     """
@@ -128,7 +128,7 @@ def scan_chunks(
     *,
     length: int,
     levels: Levels,
-    unroll: int | bool = 1,
+    unroll: int | bool,
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan` of `length` steps, in the chunks of `levels`."""
     if not levels:
@@ -139,7 +139,7 @@ def scan_chunks(
         below = [level for level in inner if level.length < size]
         return scan_chunks(step, carry, part, length=size, levels=below, unroll=unroll)
 
-    return _in_chunks(chunk, carry, xs, length, level)
+    return in_chunks(chunk, carry, xs, length, level)
 
 
 def scan_chunk_ends(
@@ -160,10 +160,10 @@ def scan_chunk_ends(
         carry, _ = jax.lax.scan(step, carry, part, length=count)
         return carry, jax.tree.map(lambda leaf: leaf[None], end(carry))
 
-    return _in_chunks(chunk, carry, xs, length, Level(size, recomputed=True))
+    return in_chunks(chunk, carry, xs, length, Level(size, recomputed=True))
 
 
-def _in_chunks(
+def in_chunks(
     chunk: Chunk, carry: PyTree, xs: PyTree, length: int, level: Level
 ) -> tuple[PyTree, PyTree]:
     """A loop over the chunks of a level, and then what is left of the steps."""
@@ -214,7 +214,7 @@ def bounded_chunks(
     steps: Leaf,
     levels: Levels,
 ) -> tuple[PyTree, PyTree, Leaf]:
-    """`bounded_loop` of at most `length` steps, in the chunks of `levels`."""
+    """`bounded_loop` with room for `length` steps, of which `steps` are asked for."""
     if not levels or levels[0].is_flat:
         meter = levels[0].meter if levels else None
         return bounded_loop(step, carry, xs, length=length, last=steps, meter=meter)

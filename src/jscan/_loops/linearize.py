@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jscan._base.lists import cut, others, pick
 from jscan._base.types import Leaf
-from jscan._jax.equations import evaluate
-from jscan._jax.jaxprs import open_jaxpr, run_jaxpr
+from jscan._jax.equations import evaluate, unique_variables
+from jscan._jax.jaxprs import is_variable, open_jaxpr, run_jaxpr
 from jscan._jax.names import eval_jaxpr
 from jscan._programs.program import Program
 
@@ -61,7 +61,7 @@ class Linearized:
         made = [v for e in effects for v in e.outvars]
         late = _reached(body.eqns, [*body.invars[len(consts) :], *made])
         atoms = enumerate(self.atoms[2])
-        early = {n: atom for n, atom in atoms if late.isdisjoint(_variables([atom]))}
+        early = {n: a for n, a in atoms if not is_variable(a) or a not in late}
         pure = [equation for equation in body.eqns if not equation.effects]
         values = evaluate(pure, known, list(early.values()))
         return dict(zip(early, values, strict=True))
@@ -94,7 +94,7 @@ def linearize(program: Program, moving: tuple[bool, ...]) -> Linearized:
     residuals = len(known.out_avals) - len(smooth)
     # What is not live is zero whatever moves.
     live = _reached(tangent[0].eqns, tangent[0].invars[residuals:])
-    depends = (not live.isdisjoint(_variables([a])) for a in tangent[0].outvars)
+    depends = (is_variable(a) and a in live for a in tangent[0].outvars)
     return Linearized(
         known=known,
         tangent=tangent[0],
@@ -108,11 +108,6 @@ def _reached(equations: Sequence[Any], start: Sequence[Any]) -> set[Any]:
     """The variables, and what is computed from them."""
     reached = set(start)
     for equation in equations:
-        if not reached.isdisjoint(_variables(equation.invars)):
+        if not reached.isdisjoint(unique_variables(equation.invars)):
             reached.update(equation.outvars)
     return reached
-
-
-def _variables(atoms: Sequence[Any]) -> list[Any]:
-    """Without the literals, which cannot be hashed."""
-    return [atom for atom in atoms if not hasattr(atom, "val")]

@@ -1,8 +1,8 @@
 """Progress bars: one bar a loop, moved by one host callback a stretch of steps.
 
 A loop with a bar has a `Meter`: between reports it is as tight as without one, and
-derivatives and `vmap` keep or drop the meter where they make new loops. Reports come in
-their order, perhaps late; a bar only moves forwards.
+derivatives and `vmap` keep or drop the meter where they make new loops. Reports may
+come late and in any order; a bar only moves forwards.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from jscan._jax.structure import KeyWriter
 class Program:
     """A closed jaxpr without constants, hashable and comparable by structure.
 
-    Programs that compute the same values have equal run keys. Equal programs also have
-    the same derivative rules, and the same names for their loops.
+    Programs of equal run keys compute the same values. Equal programs also have equal
+    derivative rules, and the same names for their loops.
     """
 
     def __init__(self, jaxpr: Any) -> None:

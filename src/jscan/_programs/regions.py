@@ -43,7 +43,7 @@ class Computation(Protocol):
 
     @property
     def run_key(self) -> Hashable:
-        """Equal for computations of the same values; by it they are looked up."""
+        """Computations of equal keys have the same values; they are looked up by it."""
         ...
 
     def __call__(self, *inputs: Leaf) -> list[Leaf]: ...

@@ -49,8 +49,8 @@ def scan_checkpoints(
         ScanError: As `scan` does.
         ScanNotImplementedError: Taps, as in Theano (a RuntimeError); `until`.
 
-    Transforms: all that `scan` supports. Sources: Theano 0.9, which could not take
-    sequences here.
+    Works where `scan` works. Source: Theano 0.9, ``scan_checkpoints``, which could not
+    take sequences.
 
     Example:
         >>> import jax.numpy as jnp, jscan

@@ -68,7 +68,9 @@ def draw(
         A `Drawing`: text in a terminal, SVG in a notebook, `svg` to be saved.
 
     Raises:
-        ScanError: As `scan` does. Transforms: it may be called in all of them.
+        ScanError: As `scan` does.
+
+    Works in every transform: it needs the types of its arguments alone.
 
     Example:
         >>> import jax.numpy as jnp, jscan

@@ -1,4 +1,4 @@
-"""`scan`: the five stages, called in order."""
+"""`scan`: its stages, called in order."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def scan(
             `optimize`. ``"FAST_COMPILE"``: plain translation.
             ``"DEBUG"``: a Python loop on real values, checked for NaN and infinity.
         name: Reaches the profiler, and every error of this loop.
-        profile: Collect calls, steps, times and costs of this loop in `jscan.profile`.
+        profile: True, or a label: collect calls, steps, times and costs of this loop in
+            `jscan.profile.always`. (``with jscan.profile():`` does so for all loops.)
         allow_gc: Accepted for Theano's sake; has no effect.
         strict: Refuse a step that uses arrays or shared variables which do not come
             through its arguments. Variables in `non_sequences` may be updated.
@@ -117,12 +118,12 @@ def scan(
             ``dict(every="sqrt", memory_kind="pinned_host")`` keeps the states that are
             saved in another memory of the device, such as that of the host.
         unroll: Steps per iteration of the compiled loop; None lets jscan choose. No
-            effect on a loop that may stop early or shows a bar.
+            effect on a loop that may stop early.
         progress: True, a label, or options of `tqdm`: show a bar. Needs the extra
             ``jscan[progress]``. The option `miniters` is the number of steps between
-            two reports; by default 5 to 100 of them are made, a fifth of a second
-            apart or more. A loop that fails under plain `jax.jit` leaves its bar on
-            the screen until it runs again.
+            two reports; by default 5 of them are made, and up to 100 in a loop that
+            takes long, then a fifth of a second apart or more. A loop that fails under
+            plain `jax.jit` leaves its bar on the screen until it runs again.
 
     Returns:
         A `ScanResult`, which unpacks as ``(outputs, updates)``. Outputs are stacked
@@ -137,7 +138,7 @@ def scan(
         ScanTypeError: An argument or a value returned by the step is of the wrong
             kind, or its dtype does not fit its state.
         ScanValueError: A wrong value, shape, length or tap.
-        ScanNotImplementedError: An option this version does not support.
+        ScanNotImplementedError: Options that do not work together.
         NonFiniteError: ``mode="DEBUG"`` met a NaN or an infinity.
 
     Works under `jit`, `grad`, `jvp`, `vjp`, `hessian`, `vmap`, `jax.checkpoint`, in

@@ -50,7 +50,9 @@ def map(
         A `ScanResult`; outputs are stacked, ``[T, ...]``.
 
     Raises:
-        ScanError: As `scan` does. Transforms: all that `scan` supports.
+        ScanError: As `scan` does.
+
+    Works where `scan` works. Source: Theano 0.9, ``theano.map``.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -107,7 +109,7 @@ def reduce(
         ScanError: As `scan` does; also for a map output over an empty sequence, which
             has no last value.
 
-    Transforms: all that `scan` supports.
+    Works where `scan` works. Source: Theano 0.9, ``theano.reduce``.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -175,7 +177,9 @@ def foldl(
         As `reduce`.
 
     Raises:
-        ScanError: As `reduce` does. Transforms: all that `scan` supports.
+        ScanError: As `reduce` does.
+
+    Works where `scan` works. Source: Theano 0.9, ``theano.foldl``.
 
     Example:
         >>> import jax.numpy as jnp, jscan
@@ -212,7 +216,9 @@ def foldr(
         As `reduce`.
 
     Raises:
-        ScanError: As `reduce` does. Transforms: all that `scan` supports.
+        ScanError: As `reduce` does.
+
+    Works where `scan` works. Source: Theano 0.9, ``theano.foldr``.
 
     Example:
         >>> import jax.numpy as jnp, jscan

@@ -14,7 +14,7 @@ import numpy as np
 
 from jscan._base.errors import ScanAttributeError, ScanValueError
 from jscan._base.kinds import brief, counted
-from jscan._base.types import PyTree, is_array, is_number, tree_text
+from jscan._base.types import PyTree, is_array, is_numeric, tree_text
 
 Result = TypeVar("Result")
 
@@ -36,14 +36,9 @@ def _comparison(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     def method(self: ArrayLike, other: Any) -> Any:
         if isinstance(other, ArrayLike):
             return function(id(self), id(other))
-        known = is_number(other) or is_array(other)
-        return function(self.value, other) if known else NotImplemented
+        return function(self.value, other) if is_numeric(other) else NotImplemented
 
     return method
-
-
-def _changed(function: Callable[[Any], Any]) -> Callable[[Any], jax.Array]:
-    return lambda self: function(self.value)
 
 
 def _unary(function: Callable[[Any], Result]) -> Callable[[Any], Result]:
@@ -193,5 +188,5 @@ class ArrayLike:
     __rfloordiv__ = _reflected(operator.floordiv)
     __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
     __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
-    __neg__, __pos__ = _changed(operator.neg), _changed(operator.pos)
-    __abs__, __invert__ = _changed(operator.abs), _changed(operator.invert)
+    __neg__, __pos__ = _unary(operator.neg), _unary(operator.pos)
+    __abs__, __invert__ = _unary(operator.abs), _unary(operator.invert)

@@ -87,7 +87,6 @@ def _choice(
 def _choice_below(
     replace: bool, n: int, key: Leaf, shape: Shape, dtype: Any, p: Leaf | None = None
 ) -> Leaf:
-    dtype = dtype or jnp.result_type(int)
     return jax.random.choice(key, n, shape, replace, p).astype(dtype)
 
 
@@ -125,7 +124,7 @@ def choice(replace: bool, n: int | None = None) -> Distribution:
     """Elements of the vector `a`, or numbers below `n`, with the probabilities `p`."""
     if n is None:
         return Distribution("choice", partial(_choice, replace))
-    return Distribution("choice", partial(_choice_below, replace, n))
+    return Distribution("choice", partial(_choice_below, replace, n), int)
 
 
 def permutation(n: int) -> Distribution:

@@ -33,7 +33,7 @@ def is_gone(tree: PyTree) -> bool:
 
 
 def check_alive(tree: PyTree, place: str, owner: str | None = None) -> None:
-    """Refuse arrays whose buffers are deleted; without an owner, for a loop."""
+    """Refuse arrays whose buffers are deleted; without an owner, the verb signs it."""
     for leaf in jax.tree.leaves(tree):
         if _is_deleted(leaf):
             known = _takers.get(id(leaf))

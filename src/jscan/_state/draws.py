@@ -26,7 +26,7 @@ _RENAMED = {
     "parameters": "_parameters",
 }
 _NAMES = {"shape": "size", "loc": "avg", "mean": "avg", "scale": "std", "sigma": "std"}
-# Makes a function one that draws.
+# The verb of the methods that draw.
 draws = verb(
     "give size first, then parameters by name, as in rng.normal((3,), avg=0)",
     {theirs: f"write {ours}= for {theirs}=" for theirs, ours in _NAMES.items()},
@@ -34,7 +34,7 @@ draws = verb(
 
 
 def unknown_distribution(name: str) -> ScanAttributeError:
-    """The error for a draw that there is not."""
+    """The error for a distribution that `RandomStreams` does not have."""
     return ScanAttributeError(
         f"the distribution {name!r}",
         needed="uniform, normal or another of those that help(RandomStreams) lists",
@@ -72,8 +72,8 @@ class Draw(ArrayLike):
     _dtype: Any  # as asked for
     _size: tuple[int, ...] | None  # as asked for
     _parameters: dict[str, Any]
-    _place: Position | None = None  # at top level: in the stream,
-    _fixed: Any = None  # and the sample there
+    _place: Position | None = None  # in the stream, of the one sample at top level
+    _fixed: Any = None  # that sample
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In older pickles fields have other names; some hold other objects."""
@@ -130,7 +130,7 @@ class Draw(ArrayLike):
         return f"<Draw {self._distribution.name}{text}>"
 
     def _position(self) -> Position:
-        """The draw's place in the stream, one per step or call of a function."""
+        """The draw's place in the stream: one for each step or call, or one in all."""
         frame = frames.sampling_frame()
         if frame is None:
             with Turn(to_update((self._stream,))):

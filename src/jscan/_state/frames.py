@@ -56,7 +56,7 @@ class Frame:
     """The values of shared variables inside one trace, and the variables it read.
 
     A trace that is `staged` is repeated until every variable it reads is one of its
-    inputs; else the code runs on values as they are (DEBUG).
+    inputs; else the code runs on values as they are (DEBUG, and a cost).
     """
 
     def __init__(

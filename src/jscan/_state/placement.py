@@ -6,7 +6,6 @@ what follows it lies where it lay. Any other JAX may move where it is wanted.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,8 +21,8 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from jscan._base.errors import ScanValueError
-from jscan._base.types import Leaf, PyTree, is_array, is_number, type_text
+from jscan._base.errors import ScanValueError, warn
+from jscan._base.types import Leaf, PyTree, is_numeric, type_text
 from jscan._jax.types import is_traced
 
 Placement = tuple[Sharding | None, ...]  # leaf by leaf; () if all of them are free
@@ -32,7 +31,8 @@ Placement = tuple[Sharding | None, ...]  # leaf by leaf; () if all of them are f
 def placement_of(value: PyTree) -> Placement:
     """What the leaves of new values have to keep; None where JAX may decide.
 
-    A lone device need not be kept: what is computed from its arrays lies there anyhow.
+    A lone device need not be kept, if the memory is its usual one: what is computed
+    from its arrays lies there anyhow.
     """
     found = tuple([_kept(leaf) for leaf in jax.tree.leaves(value)])
     return found if any(where is not None for where in found) else ()
@@ -126,7 +126,7 @@ def laid_out(value: PyTree, sharding: PyTree, copy: bool) -> PyTree:
 def like(leaf: Any, before: Leaf, place: str) -> Any:
     """A new leaf in the place of the one before, if that was put somewhere."""
     where = own_sharding(before)
-    if where is None or is_traced(leaf) or not (is_array(leaf) or is_number(leaf)):
+    if where is None or is_traced(leaf) or not is_numeric(leaf):
         return leaf
     if np.ndim(leaf) != before.ndim or getattr(leaf, "sharding", None) == where:
         return leaf
@@ -180,7 +180,7 @@ def spread(sharding: PyTree, value: PyTree, place: str) -> list[Any]:
 
 
 def check_readable(leaf: Leaf, label: str) -> None:
-    """Refuse an array of which this process has parts only (no matter of keys)."""
+    """Refuse an array of which this process has parts only; keys are never read."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated or is_key):
         raise ScanValueError(
@@ -230,12 +230,11 @@ def put_back(
     places = places or [None] * len(leaves)
     found = [None if place is None else _found_again(place) for place in places]
     if found.count(None) > places.count(None):
-        text = (
+        warn(
             f"{subject}: the devices it lay on when it was pickled are not here, so it "
             f"is on one device. Fix: place it, by set_value({label}.value, "
             "sharding=...)."
         )
-        warnings.warn(text, stacklevel=3)
     where = tree.unflatten(found) if any(found) else None
     return laid_out(value, where, copy=True)
 

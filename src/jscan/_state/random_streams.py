@@ -43,12 +43,12 @@ class RandomStreams:
     Under `jax.vmap`, a stream from outside gives all lanes the same numbers; for others
     make one from each lane's key. Samples are differentiable in low, high, avg and std.
 
-    Parameters may be arrays, shared variables or other draws. Without `size` the
-    sample has the shape of its parameters; `ndim`, where given, must be its rank.
-    Whole numbers have JAX's default integer type, others its default float type.
+    Parameters may be arrays, shared variables or other draws. Without `size` the sample
+    has their shape; `ndim`, where given, must be its rank (without an axis of counts or
+    of an order). Its dtype is JAX's default one, or that of the array it is taken from.
 
     Args:
-        seed: An integer, or a JAX random key (also a traced one); None: a random one.
+        seed: An integer or a JAX random key, also a traced one; None: a random integer.
         sharding: Where the stream's state is to lie, as in `shared`.
 
     Attributes:
@@ -73,7 +73,7 @@ class RandomStreams:
         self.state = Stream(first, "RandomStreams", sharding=sharding)
 
     def seed(self, seed: Any = None) -> None:
-        """Start again from a seed."""
+        """Start again from a seed, which is given as to the class."""
         self.state.set_value(_first_position(seed))
 
     def __repr__(self) -> str:
@@ -188,11 +188,10 @@ class RandomStreams:
             dtype: Dtype of the sample; None: that of `a`.
         """
         size = () if size is None else size
-        if isinstance(a, int | np.integer):  # no array: a strict step may draw
-            distribution, a = distributions.choice(bool(replace), int(a)), None
-        else:
-            distribution = distributions.choice(bool(replace))
-        return self._draw(distribution, size, ndim, dtype, a=a, p=p)
+        n = int(a) if isinstance(a, int | np.integer) else None
+        distribution = distributions.choice(bool(replace), n)
+        array = a if n is None else None  # a strict step may draw: it makes no array
+        return self._draw(distribution, size, ndim, dtype, a=array, p=p)
 
     @draws
     def permutation(
@@ -223,10 +222,11 @@ class RandomStreams:
         if dtype is None and distribution.kind is not None:
             dtype = jnp.result_type(distribution.kind)
         draw = Draw(self.state, distribution, dtype, _shape(size), given)
-        if ndim is not None and ndim != draw.ndim - distribution.rank:
+        if ndim is not None and ndim != (rank := draw.ndim - distribution.rank):
+            part = "sample but for its last axis" if distribution.rank else "sample"
             raise ScanValueError(
                 "ndim",
-                needed=f"the rank of the sample, {draw.ndim}",
+                needed=f"the rank of the {part}, {rank}",
                 came=str(ndim),
                 fix="leave ndim out, or make it agree with size",
                 owner=_SUBJECT,
@@ -253,15 +253,14 @@ def _refuse_in_a_step() -> None:
 
 def _first_position(seed: Any) -> Position:
     """The start of the stream of a seed or key."""
-    fresh = np.random.SeedSequence
-    given: Any = int(fresh().generate_state(1)[0]) if seed is None else seed
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     dtype: Any = getattr(seed, "dtype", None)
     is_scalar = isinstance(seed, jax.Array) and seed.ndim == 0
-    is_int = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    is_int = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
     if is_int or (is_scalar and jnp.issubdtype(dtype, jnp.integer)):
-        key = jax.random.key(int(given) if is_int else given, impl=IMPLEMENTATION)
+        key = jax.random.key(int(seed) if is_int else seed, impl=IMPLEMENTATION)
     elif is_scalar and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        key = given
+        key = seed
     else:
         raise ScanTypeError(
             "seed",
@@ -295,7 +294,7 @@ def _shape(size: Any) -> tuple[int, ...] | None:
         raise ScanTypeError(
             "size",
             needed="an integer or a tuple of integers",
-            came="a traced value" if traced else repr(size),
+            came="a traced value" if traced else shown(size),
             fix="sizes are part of the program: pass a Python int",
             owner=_SUBJECT,
         ) from None

@@ -22,8 +22,8 @@ from jscan._state.variables import SharedVariable
 class Stream(SharedVariable):
     """The state of a `RandomStreams`: a shared variable that holds a `Position`.
 
-    It never moves backwards: storing the updates of an earlier loop after those of a
-    later one must not make numbers come twice.
+    Updates never move it backwards: storing those of an earlier loop after those of a
+    later one must not make numbers come twice. `set_value` puts it anywhere.
     """
 
     def __repr__(self) -> str:

@@ -78,7 +78,7 @@ class Updates(dict[SharedVariable, Any]):
         super().__setitem__(variable, value)
 
     def update(self, pairs: NewValues[V] = None) -> None:  # type: ignore[override]
-        """Add updates; a different value for a variable already there is an error."""
+        """Add updates, as ``+`` does; a second value of a variable is refused."""
         new = Updates(pairs).items()
         super().update({v: self._merged(v, value) for v, value in new})
 
@@ -108,6 +108,7 @@ class Updates(dict[SharedVariable, Any]):
         Raises:
             ScanTypeError: A value does not fit its variable, or the updates were
                 computed inside a trace; return them from the step or function there.
+            ScanValueError: A value cannot be split as the old one is, or is deleted.
         """
         with Turn(to_update(self)), signed(_SUBJECT):
             checked = {}

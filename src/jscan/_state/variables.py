@@ -14,12 +14,12 @@ import numpy as np
 from jscan._base.errors import ScanTypeError, Subject, signed
 from jscan._base.kinds import fix_of_kind, shown
 from jscan._base.turns import Claim, Turn, to_update
-from jscan._base.types import PyTree, is_nothing
+from jscan._base.types import PyTree, is_nothing, is_numeric
 from jscan._base.verbs import verb
 from jscan._jax.types import is_traced
 from jscan._state import donation, frames
 from jscan._state.array_likes import ArrayLike, described, label_of, refuse_to_set
-from jscan._state.new_values import check_value, is_storable
+from jscan._state.new_values import check_value
 from jscan._state.placement import (
     Placement,
     check_readable,
@@ -79,7 +79,7 @@ class SharedVariable(ArrayLike):
     ) -> None:
         self.name = name
         leaves = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, SharedVariable))
-        others = [leaf for leaf in leaves if not is_storable(leaf)]
+        others = [leaf for leaf in leaves if not is_numeric(leaf)]
         if is_nothing(value) or others:
             wrong = others[0] if others else value
             raise ScanTypeError(
@@ -132,7 +132,7 @@ class SharedVariable(ArrayLike):
 
         Raises:
             ScanError: Inside a trace, where there is no value yet.
-            ScanValueError: A value of which this process has parts only.
+            ScanValueError: A value that is deleted, or of which this process has parts.
         """
         with _turn_to_read(self), signed(subject_of(self)):
             value = self.value
@@ -174,8 +174,8 @@ class SharedVariable(ArrayLike):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.name = state["name"]
         names = subject_of(self), label_of(self)
-        # None in version 0.1.0.
-        self._stored = put_back(state["value"], state.get("places"), *names)
+        places = state.get("places")  # pickles of version 0.1.0 have none
+        self._stored = put_back(state["value"], places, *names)
         self._placement = self._home = self._birth = None  # where it was made
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

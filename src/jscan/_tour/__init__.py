@@ -1,1 +1,1 @@
-"""What `python -m jscan` does: the tour, and `info`."""
+"""What `python -m jscan` does: the tour, `info`, `calibrate` and `wisdom`."""

@@ -1,8 +1,9 @@
 """`python -m jscan calibrate`: how this machine differs from that of the shipped costs.
 
-For each kind of work a loop that does it at each step is timed beside one that does it
-for all steps at once. What a step of the second saves, over what it saved on the
-machine where the shipped costs were measured, is the factor of this kind of work.
+For most kinds of work a loop that does it at each step is timed beside a batch of all
+steps at once. What the batch saves by the step, over what it saved on the machine where
+the shipped costs were measured, is the factor of this kind of work. How long a batch
+takes to start, and its memory, show in its times on few and on many numbers.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _per_number(step: Step, size: int) -> float:
     return 1e9 * race({"it": program}, [numbers], seconds=0.5)["it"] / size
 
 
-# A batch is divided among threads, which wake; a large result is memory made anew.
+# start: a small batch is divided among threads, too, which wake up for it.
+# memory: a large result is memory that is made anew.
 PROBES: dict[str, Callable[[], float]] = {
     "start": lambda: (
         2**14 * (_per_number(jnp.sin, 2**14) - _per_number(jnp.sin, 2**20))

@@ -1,4 +1,4 @@
-"""The examples of Theano's loop tutorial, each with jscan and with NumPy alone.
+"""The examples of Theano's loop tutorial, each with jscan and with NumPy.
 
 The code of each jscan example is printed by the tour as it stands here, so it is
 written to be read: no helper hides what a user would have to type.

@@ -359,6 +359,17 @@ CALLS: Table = {
         (r"outputs_info\[0\]: initial", "2 rows", "1 row", "oldest first"),
         lambda: scan(add, None, dict(initial=x[:2], taps=[-2, -1]), n_steps=2),
     ),
+    "lengths that differ in a tree of states": Mistake(
+        lambda: scan(
+            lambda p, q: q, None, dict(initial=[x, x[:3]], taps=[-2, -1]), n_steps=2
+        ),
+        (r"outputs_info\[0\]", "one leading length", "as outputs_info of their own"),
+        lambda: scan(
+            lambda p, q, r, s: (q, s),
+            outputs_info=[dict(initial=a, taps=[-2, -1]) for a in (x, x[:3])],
+            n_steps=2,
+        ),
+    ),
     "taps and a scalar": Mistake(
         lambda: scan(add, None, dict(initial=0.0, taps=[-2, -1]), n_steps=2),
         (r"outputs_info\[0\]", "2 rows", "a scalar", "stack the 2 values"),
@@ -413,6 +424,11 @@ CALLS: Table = {
         ("scan: n_steps", "from sequences or from n_steps", "neither", "n_steps=..."),
         lambda: scan(lambda h: h, outputs_info=h0, n_steps=2),
     ),
+    "map over nothing": Mistake(
+        lambda: jscan.map(lambda a: a, []),
+        ("scan: n_steps", "neither", "pass a sequence"),
+        lambda: jscan.map(lambda a: a, [x]),
+    ),
     "too many steps": Mistake(
         lambda: scan(add, xs, h0, n_steps=9),
         (r"sequences\[0\]", "at least 9 steps", "4 steps", "n_steps <= 4"),
@@ -464,6 +480,11 @@ CALLS: Table = {
         lambda: scan(add, xs, h0, checkpoint=True),
         ("checkpoint", "a number of steps", "True of type bool", "checkpoint=100"),
         lambda: scan(add, xs, h0, checkpoint="sqrt"),
+    ),
+    "a memory that is not there": Mistake(
+        lambda: scan(add, xs, h0, checkpoint=dict(every=2, memory_kind="far")),
+        ("checkpoint: memory_kind", "None or a memory", "'far'", "memory_kind=None"),
+        lambda: scan(add, xs, h0, checkpoint=dict(every=2, memory_kind=None)),
     ),
     "unroll=0": Mistake(
         lambda: scan(add, xs, h0, unroll=0),

@@ -88,10 +88,20 @@ STATE: Table = {
         ("'w': set_value", r"float64\[3\]", "complex", r"\.astype\('float64'\)"),
         lambda: w.set_value(np.abs(np.ones(3, complex)).astype("float64")),
     ),
+    "set_value of a fraction": Mistake(
+        lambda: k.set_value(2.5),
+        ("'k': set_value", r"int64\[\]", "float", r"jnp\.asarray\(value, 'int64'\)"),
+        lambda: jscan.shared(0).set_value(jnp.asarray(2.5, "int64")),
+    ),
     "set_value of text": Mistake(
         lambda: w.set_value("zeros"),
         ("'w': set_value", r"float64\[3\]", "got str|'zeros'", "Fix: "),
         lambda: w.set_value(np.ones(3)),
+    ),
+    "set_value of another tree": Mistake(
+        lambda: shared({"h": h0}).set_value({"H": h0}),
+        ("shared: set_value", r"tree, {'h': float64\[3\]}", "got {'H'", "whole tree"),
+        lambda: shared({"h": h0}).set_value({"h": h0}),
     ),
     "shared of text": Mistake(
         lambda: shared("W"),
@@ -314,6 +324,11 @@ STATE: Table = {
         ("jscan.grad: a call", "argnums=", r"jscan.grad\(lambda: cost, \[W, b\]\)"),
         lambda: grad(lambda: w.sum(), [w]),
     ),
+    "a value without a variable": Mistake(
+        lambda: jscan.value_and_grad(lambda: w.sum()),  # type: ignore
+        ("jscan.value_and_grad: a call", "missing.*'wrt'", "use jax.value_and_grad"),
+        lambda: jscan.value_and_grad(lambda: w.sum(), [w]),
+    ),
     "a gradient in an array": Mistake(
         lambda: grad(lambda: x.sum(), x),
         ("jscan.grad: wrt", "shared variables", "Fix: use jax.grad"),
@@ -395,6 +410,11 @@ STATE: Table = {
         ("RandomStreams: size", "an integer or a tuple", "2.5", "a Python int"),
         lambda: rng.normal(size=2),
     ),
+    "an array for a size": Mistake(
+        lambda: rng.normal(size=jnp.ones((2, 2))),
+        ("RandomStreams: size", "an integer or a tuple", "Array", "a Python int"),
+        lambda: rng.normal(size=jnp.ones((2, 2)).shape),
+    ),
     "a traced size": Mistake(
         lambda: scan(lambda n: rng.normal(size=n), jnp.arange(3)),
         ("RandomStreams: size", "a traced value", "pass a Python int"),
@@ -404,6 +424,11 @@ STATE: Table = {
         lambda: rng.normal(size=(2, 3), ndim=1),
         ("RandomStreams: ndim", "the rank of the sample, 2", "got 1", "leave ndim out"),
         lambda: rng.normal(size=(2, 3), ndim=2),
+    ),
+    "an ndim that counts the categories": Mistake(
+        lambda: rng.multinomial(size=(3,), ndim=2),
+        ("RandomStreams: ndim", "the rank of the sample but for its last axis, 1"),
+        lambda: rng.multinomial(size=(3,), ndim=1),
     ),
     "a draw in a jnp function": Mistake(
         lambda: jnp.exp(rng.normal()),

@@ -393,6 +393,17 @@ STEPS: Table = {
         lambda: scan(jnp.log, x + 1, mode="DEBUG"),
         FloatingPointError,
     ),
+    "NaN in a matrix": Mistake(
+        lambda: scan(jnp.log, jnp.ones((3, 9, 9)) - 1, mode="DEBUG", name="s"),
+        ("scan 's': output 0 at step 0", "finite", "-inf", "inputs"),
+        lambda: scan(jnp.log, jnp.ones((3, 9, 9)), mode="DEBUG"),
+        FloatingPointError,
+    ),
+    "filled with text": Mistake(
+        lambda: jax.jit(lambda n: scan(lambda a: a, counts, n_steps=n))(2).filled("-"),
+        ("ScanResult: filled", "int64", "got '-'", "pass one of dtype int64"),
+        lambda: jax.jit(lambda n: scan(lambda a: a, counts, n_steps=n))(2).filled(0),
+    ),
     "filled with a fraction": Mistake(
         lambda: jax.jit(lambda n: scan(lambda a: a, counts, n_steps=n).filled(0.5))(2),
         ("ScanResult: filled", "int64", "got 0.5", "pass one of dtype int64"),
