@@ -115,7 +115,7 @@ def _names(passes: Any) -> frozenset[str] | None:
 def _budget(memory_budget: Any) -> int:
     try:
         budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         budget = None
     if budget is None or budget < 0:
         error = ScanTypeError if budget is None else ScanValueError
