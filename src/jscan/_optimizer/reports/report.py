@@ -24,7 +24,7 @@ class LoopReport:
     Attributes:
         name: From `jax.named_scope` or the loop's `name=`; else ``loop 1``, ...
         steps: Number of steps the program asks for.
-        notes: What each pass did or refused, in order.
+        notes: What each rule did or refused, in order.
         before: Size as written.
         after: Size as rewritten.
         place: File and line of the user's that it comes from; empty if unknown.
