@@ -6,19 +6,12 @@ the first level can leave the loop, at the second it can be batched over time be
 the loop, at the third it must stay unless only outputs need it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
 from jscan._jax.equations import free_variables, needed, unique_variables
-from jscan._jax.jaxprs import (
-    Atom,
-    every_equation,
-    is_variable,
-    open_jaxpr,
-    sub_programs,
-)
-from jscan._jax.marks import is_plain
+from jscan._jax.jaxprs import Atom, every_equation, is_variable, sub_programs
 from jscan._optimizer.analysis.compilers import is_miscompiled
 from jscan._optimizer.record.loop import Loop
 
@@ -150,27 +143,19 @@ def _level_of(equation: Any, levels: Mapping[Any, Level]) -> Level:
     level = max(
         (levels[a] for a in equation.invars if is_variable(a)), default=Level.CONSTANT
     )
-    acts = equation.effects or (
-        level is Level.CONSTANT
-        and any(inner.primitive.name in _HIDDEN_STATE for inner in _within(equation))
-    )
-    return Level.STATE if acts else level
+    if equation.effects:
+        return Level.STATE
+    inside = every_equation(equation, plain=True) if level is Level.CONSTANT else ()
+    draws = any(inner.primitive.name in _HIDDEN_STATE for inner in inside)
+    return Level.STATE if draws else level
 
 
 def batchable(equation: Any, length: int) -> bool:
     """Whether one batched equation gives exactly what `length` separate ones give."""
     return not equation.effects and all(
-        _batchable_alone(inner, length) for inner in _within(equation)
+        _batchable_alone(inner, length)
+        for inner in every_equation(equation, plain=True)
     )
-
-
-def _within(equation: Any) -> Iterator[Any]:
-    """All equations of one; those of a plain region, too: here nothing changes them."""
-    for inner in every_equation(equation):
-        yield inner
-        if is_plain(inner):
-            for nested in open_jaxpr(inner.params["jaxpr"])[0].eqns:
-                yield from _within(nested)
 
 
 def _batchable_alone(equation: Any, length: int) -> bool:
@@ -188,7 +173,8 @@ def _batchable_alone(equation: Any, length: int) -> bool:
 def reorderable(equation: Any) -> bool:
     """Whether the equation may run earlier or later: no effects, no communication."""
     return not equation.effects and not any(
-        inner.effects or is_collective(inner) for inner in _within(equation)
+        inner.effects or is_collective(inner)
+        for inner in every_equation(equation, plain=True)
     )
 
 

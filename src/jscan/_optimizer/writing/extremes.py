@@ -11,6 +11,7 @@ What a softmax subtracts stays as it is: all that reads it also reads the sum of
 exponentials, which is NaN then, and the library does a softmax in one piece.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def keeping_nan(
         elif id(equation) in left:
             written.append(equation)
         else:
-            function = _FORMS.get(name) or _reduction(is_split)
+            function = _FORMS.get(name) or (_by_parts if is_split else _at_once)
             arguments = {**equation.params, "beyond": _BEYOND[name]}
             write = lambda *x, f=function, given=arguments: [f(*x, **given)]
             written += splice(write, equation.invars, equation)
@@ -77,29 +78,25 @@ def _with_inner(equation: Any, is_split: bool) -> Any:
     return equation.replace(params={**equation.params, **inner})
 
 
-def larger(x: Any, y: Any) -> Any:
-    """The larger one of each pair, or NaN."""
-    return _pair(x, y, lax.gt)
-
-
-def smaller(x: Any, y: Any) -> Any:
-    """The smaller one of each pair, or NaN."""
-    return _pair(x, y, lax.lt)
-
-
 def _pair(x: Any, y: Any, beyond: Any) -> Any:
     x, y = jnp.broadcast_arrays(x, y)
     return lax.select(beyond(x, y) | (x != x), x, y)
 
 
+larger, smaller = (functools.partial(_pair, beyond=each) for each in (lax.gt, lax.lt))
+"""The larger, or smaller, one of each pair, or NaN."""
+
+
 def _so_far(x: Any, beyond: Any, axis: int, reverse: bool) -> Any:
-    further = lambda a, b: _pair(a, b, beyond)
-    return lax.associative_scan(further, x, reverse, axis)
+    return lax.associative_scan(
+        functools.partial(_pair, beyond=beyond), x, reverse, axis
+    )
 
 
 def _in_windows(x: Any, beyond: Any, **windows: Any) -> Any:
     start = x.dtype.type(-np.inf if beyond is lax.gt else np.inf)
-    return lax.reduce_window(x, start, lambda a, b: _pair(a, b, beyond), **windows)
+    further = functools.partial(_pair, beyond=beyond)
+    return lax.reduce_window(x, start, further, **windows)
 
 
 _FORMS: dict[str, Callable[..., Any]] = {
@@ -107,10 +104,6 @@ _FORMS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("cummax", "cummin"), _so_far),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _in_windows),
 }
-
-
-def _reduction(is_split: bool) -> Callable[..., Any]:
-    return _by_parts if is_split else _at_once
 
 
 def _by_parts(x: Any, beyond: Any, axes: Any, **_: Any) -> Any:

@@ -189,14 +189,9 @@ class TimeSum:
             left, right = left.reshape(-1), right.reshape(-1)
         every = tuple(range(left.ndim))
         # As exact as the elementwise product it replaces, on every device.
-        exact = jax.lax.Precision.HIGHEST
-        numbers = ((every, every), ((), ()))
+        exact, room = jax.lax.Precision.HIGHEST, _room(left.dtype)
         return jax.lax.dot_general(
-            left,
-            right,
-            numbers,
-            precision=exact,
-            preferred_element_type=_room(left.dtype),
+            left, right, ((every, every), ((), ())), exact, preferred_element_type=room
         )
 
     def _scatter(self, equation: Any) -> Any:

@@ -17,8 +17,8 @@ from jscan._jax.operations import is_expensive
 from jscan._jax.scans import holds_loop
 from jscan._jax.slices import of_rows, slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
+from jscan._optimizer.analysis.index import is_last_row
 from jscan._optimizer.analysis.linearity import WIDE_TYPES
-from jscan._optimizer.analysis.readers import is_last_row
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
     Applied,
@@ -58,11 +58,8 @@ def run(loop: Loop, context: Context) -> Loop:
 def _keep_last(
     loop: Loop, name: Any, atom: Any, readers: tuple[Any, ...], context: Context
 ) -> Loop:
-    row, row_type, cut = (
-        _last_row_alone(loop, atom, context),
-        atom.aval.str_short(),
-        None,
-    )
+    row, cut = _last_row_alone(loop, atom, context), None
+    row_type = atom.aval.str_short()
     if row is None:
         carry = next((c for c in loop.carries if c.update is atom), None)
         if carry is None:
