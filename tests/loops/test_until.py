@@ -188,6 +188,27 @@ def test_rows_and_mask_of_eager_and_traced_calls():
     assert traced.n_steps.dtype == jnp.int32
 
 
+def test_rows_that_a_python_loop_repeats_are_not_those_of_executed_steps():
+    def run(x):
+        step = lambda a, h: (h + a, jscan.until(True))
+        return jscan.scan(step, x, 0.0, n_steps=3, mode="DEBUG")
+
+    def seen(x):
+        result = run(x)
+        return result.outputs, result.mask, result.filled(0)
+
+    x = jnp.arange(2.0, 6.0)
+    for rows in seen(x), jax.vjp(seen, x)[0]:
+        assert jax.tree.map(list, rows) == ([2.0], [True], [2.0])
+    outputs, mask, filled = jax.jit(seen)(x)
+    assert outputs.tolist() == [2.0, 2.0, 2.0]
+    assert mask.tolist() == [True, False, False]
+    assert filled.tolist() == [2.0, 0.0, 0.0]
+    total = lambda x: run(x).filled(0).sum()
+    assert jax.grad(total)(x).tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert jax.jit(jax.grad(total))(x).tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
 def test_theano_issue_5439():
     """The gradient of a loop that stops early lands on the rows that were read."""
 

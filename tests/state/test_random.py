@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 import jscan
+from support.comparing import assert_close
 
 SEED = 1234
 
@@ -85,6 +86,28 @@ def test_closed_over(rng, strict):
         return jscan.scan(lambda: draw, n_steps=4, strict=strict)
 
     assert two_calls(rng, loop) == (draws(0, 4), draws(4, 8))
+
+
+@pytest.mark.parametrize(
+    "name", ["uniform", "normal", "bernoulli", "poisson", "choice", "permutation"]
+)
+def test_a_strict_step_may_draw(rng, name):
+    draw = getattr(rng, name)()
+    free, strict = (
+        jscan.function(
+            lambda s=s: jscan.scan(lambda: draw, n_steps=3, strict=s).outputs
+        )
+        for s in (False, True)
+    )
+    assert free().shape == strict().shape
+
+
+def test_a_number_to_choose_below_is_all_numbers_below_it():
+    numbers, array = (
+        jscan.RandomStreams(SEED).choice((50,), a=a) for a in (5, range(5))
+    )
+    np.testing.assert_array_equal(numbers, array)
+    assert numbers.dtype == jnp.result_type(int)
 
 
 def test_closed_over_and_also_an_output(rng):
@@ -179,6 +202,32 @@ def test_same_numbers_whatever_way_the_loop_runs(options):
     expected = loop_with_state(jscan.RandomStreams(SEED))(x, 0.5)
     actual = loop_with_state(jscan.RandomStreams(SEED), **options)(x, 0.5)
     np.testing.assert_allclose(actual, expected, 1e-12)
+
+
+@pytest.mark.parametrize("bound", [dict(max_steps=5), dict(sequences=np.zeros(5))])
+@pytest.mark.parametrize("count", ["of the step", "array", "int", "none"])
+def test_inner_loops_of_unknown_length_take_the_same_numbers(count, bound):
+    """A step moves streams by the bound of its loops, whatever runs the step."""
+
+    def run(mode=None):
+        rng = jscan.RandomStreams(seed=7)
+        given = {"array": jnp.asarray(3), "int": 3, "none": jnp.asarray(0)}
+
+        def inner(*arguments):
+            return arguments[-1] + rng.normal()
+
+        def step(n, h):
+            n_steps = given.get(count, n % 4)
+            rows = jscan.scan(inner, outputs_info=h, n_steps=n_steps, **bound).outputs
+            return rows.sum() if count == "none" else rows[-1]
+
+        rows = jscan.scan(step, jnp.arange(1, 4), 0.5, mode=mode).outputs
+        return rows, rng.state.value.counter
+
+    expected = run()
+    assert_close(run("DEBUG"), expected, 1e-12)
+    with jax.disable_jit():
+        assert_close(run(), expected, 1e-12)
 
 
 def test_jit_vmap_and_gradients():

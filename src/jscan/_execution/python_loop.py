@@ -69,7 +69,7 @@ def run_in_python(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
         for rows in zip(*run.rows, strict=True)
     ]
-    return stacks, run.shared + hand_on(run.draws, executed, spec.n_steps), executed
+    return stacks, run.shared + hand_on(run.draws, executed, spec.bound), executed
 
 
 def _run(spec: ScanSpec, n_steps: int) -> _Run:
@@ -120,7 +120,7 @@ def _no_steps(spec: ScanSpec) -> tuple[list[PyTree], Updates, int]:
         lambda aval: jnp.zeros((0, *aval.shape), aval.dtype), step.rows
     )
     values = Updates({v: v.value for v in step.updated})
-    return empty, values + hand_on(step.draws, 0, 0), 0
+    return empty, values + hand_on(step.draws, 0, spec.bound), 0
 
 
 class _Run:

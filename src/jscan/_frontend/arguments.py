@@ -60,8 +60,10 @@ def normalise(
         NonSequenceSpec(place, item, as_tree(item, place, is_constant=True))
         for item, place in _placed(non_sequences, "non_sequences")
     )
-    bound, limit = count_steps(n_steps, max_steps, checked, options.name)
-    return ScanSpec(fn, checked, outputs or None, constants, bound, options, limit)
+    n_steps, limit, bound = count_steps(n_steps, max_steps, checked, options.name)
+    return ScanSpec(
+        fn, checked, outputs or None, constants, n_steps, bound, options, limit
+    )
 
 
 def _placed(argument: Any, name: str) -> list[tuple[Any, str]]:

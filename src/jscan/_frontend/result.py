@@ -62,7 +62,7 @@ class ScanResult(_Pair):
 
         Of a result that `jax.vmap` returned: ``[lanes, T]``.
         """
-        if isinstance(self.n_steps, int):  # the rows are those of the executed steps
+        if self._has_executed_rows_only:
             return jnp.ones(self._rows, bool)
         count = jnp.asarray(self.n_steps)[..., None]
         rows = jnp.arange(self._rows, dtype=count.dtype)
@@ -96,13 +96,17 @@ class ScanResult(_Pair):
             >>> run(1.0).filled(0).tolist()
             [2.0, 4.0, 8.0, 0.0, 0.0]
         """
-        if isinstance(self.n_steps, int) or not self._stacked:
+        if self._has_executed_rows_only or not self._stacked:
             return self.outputs
         values = value
         if is_number(value) or is_array(value):
             values = jax.tree.map(lambda _: value, self.outputs)
         fill = functools.partial(_fill, self.mask)
         return jax.tree.map(fill, self.outputs, values)
+
+    @property
+    def _has_executed_rows_only(self) -> bool:
+        return isinstance(self.n_steps, int) and self.n_steps == self._rows
 
     if not TYPE_CHECKING:
 

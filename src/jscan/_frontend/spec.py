@@ -127,6 +127,8 @@ class ScanSpec:
             every output is a map output.
         n_steps: Number of steps (with `until` or a `limit`: at most that many).
         limit: The number of steps where only the running program knows it, or None.
+        bound: The most steps of such a loop, also where this call knows its number: by
+            so many a step around moves streams, whatever runs the step.
         refused: Why the step cannot be called with the shared variables listed in
             `non_sequences`, so that it is with their values; None if it can.
     """
@@ -136,6 +138,7 @@ class ScanSpec:
     outputs: tuple[OutputSpec, ...] | None
     non_sequences: tuple[NonSequenceSpec, ...]
     n_steps: int
+    bound: int
     options: Options = field(default_factory=Options)
     limit: Leaf | None = None
     refused: Exception | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jscan._base.errors import ScanTypeError, ScanValueError, loop_label, warn
@@ -20,11 +21,13 @@ from jscan._state.variables import SharedVariable
 
 def count_steps(
     n_steps: Any, max_steps: Any, sequences: Sequence[SequenceSpec], name: str | None
-) -> tuple[int, Leaf | None]:
-    """The most steps there can be, and the traced number of steps, if it is one.
+) -> tuple[int, Leaf | None, int]:
+    """The most steps there can be, the traced number of steps, if any, and the bound.
 
     A traced number outside ``[0, bound]`` is clamped to it: nothing can be raised once
-    the program runs. The name is that of the loop, for a warning.
+    the program runs. An array that is known, as all are under `jax.disable_jit`, may be
+    traced the next time: the bound of its loop is the same. The name is that of the
+    loop, for a warning.
     """
     if isinstance(n_steps, SharedVariable):
         n_steps = n_steps.value
@@ -35,7 +38,9 @@ def count_steps(
         frames.need_python(n_steps)
     if n_steps is None or is_traced(n_steps):
         _warn_of_short(sequences, name)
-        return (_untold(bound), None) if n_steps is None else _traced(n_steps, bound)
+        known = n_steps is None
+        most, limit = (_untold(bound), None) if known else _traced(n_steps, bound)
+        return most, limit, most
     count = _as_count(n_steps, "n_steps")
     if most is not None and count > most:
         raise ScanValueError(
@@ -45,7 +50,8 @@ def count_steps(
             fix="raise max_steps, or leave it out: n_steps is known here",
         )
     _check_lengths(count, sequences)
-    return count, None
+    may_vary = max_steps is not None or isinstance(n_steps, jax.Array)
+    return count, None, bound if may_vary and bound is not None else count
 
 
 def _most(max_steps: Any) -> int | None:

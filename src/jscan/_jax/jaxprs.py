@@ -114,9 +114,9 @@ def number_of_bytes(atom: Atom) -> int:
 
 
 def sub_programs(equation: Any, *, plain: bool = False) -> Iterator[Any]:
-    """The programs an equation holds: bodies, branches, called functions.
+    """The programs an equation holds: bodies, branches, functions.
 
-    With `plain`, that of a plain region, too, for who changes nothing of it.
+    That of a plain region only if `plain`, for who looks and changes nothing.
     """
     if is_plain(equation) and not plain:
         return
@@ -140,7 +140,7 @@ def is_zero_literal(atom: Atom) -> bool:
 
 
 def every_equation(equation: Any, *, plain: bool = False) -> Iterator[Any]:
-    """The equation and all equations of the programs inside it: see `sub_programs`."""
+    """The equation and all equations of its `sub_programs`, and of theirs."""
     yield equation
     for inner in sub_programs(equation, plain=plain):
         for nested in open_jaxpr(inner)[0].eqns:

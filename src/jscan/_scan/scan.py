@@ -199,7 +199,7 @@ def run_scan(spec: ScanSpec) -> ScanResult:
         plan, inputs = plan_loop(spec, step)
         leaves = _run_shown(plan, inputs)
         executed = known_count(leaves.pop()) if plan.is_bounded else spec.n_steps
-        positions = hand_on(step.draws, executed, spec.n_steps)
+        positions = hand_on(step.draws, executed, spec.bound)
     rows, held = plan.rows, plan.rows * plan.returns_last
     stacked, shared, last = cut(leaves, [rows, len(leaves) - rows - held, held])
     exact = isinstance(executed, int)

@@ -84,6 +84,13 @@ def _choice(
     return jax.random.choice(key, a, shape, replace, p).astype(dtype or a.dtype)
 
 
+def _choice_below(
+    replace: bool, n: int, key: Leaf, shape: Shape, dtype: Any, p: Leaf | None = None
+) -> Leaf:
+    dtype = dtype or jnp.result_type(int)
+    return jax.random.choice(key, n, shape, replace, p).astype(dtype)
+
+
 def _permutation(n: int, key: Leaf, shape: Shape, dtype: Any) -> Leaf:
     rows = jnp.broadcast_to(jnp.arange(n, dtype=dtype), (*shape, n))
     return _shuffled(key, shape, dtype, rows)
@@ -114,9 +121,11 @@ random_integers = Distribution("random_integers", _integers, int)
 shuffle_row_elements = Distribution("shuffle_row_elements", _shuffled)
 
 
-def choice(replace: bool) -> Distribution:
-    """Elements of the vector `a`, with the probabilities `p`."""
-    return Distribution("choice", partial(_choice, replace))
+def choice(replace: bool, n: int | None = None) -> Distribution:
+    """Elements of the vector `a`, or numbers below `n`, with the probabilities `p`."""
+    if n is None:
+        return Distribution("choice", partial(_choice, replace))
+    return Distribution("choice", partial(_choice_below, replace, n))
 
 
 def permutation(n: int) -> Distribution:

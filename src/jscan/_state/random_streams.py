@@ -187,10 +187,11 @@ class RandomStreams:
             ndim: Rank of the sample, to check `size`.
             dtype: Dtype of the sample; None: that of `a`.
         """
-        if isinstance(a, int | np.integer):
-            a = jnp.arange(a, dtype=jnp.result_type(int))
         size = () if size is None else size
-        distribution = distributions.choice(bool(replace))
+        if isinstance(a, int | np.integer):  # no array: a strict step may draw
+            distribution, a = distributions.choice(bool(replace), int(a)), None
+        else:
+            distribution = distributions.choice(bool(replace))
         return self._draw(distribution, size, ndim, dtype, a=a, p=p)
 
     @draws
