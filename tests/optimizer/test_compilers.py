@@ -138,6 +138,14 @@ STEPS = {
     "beside a softmax": lambda row: (row.max(), jax.nn.softmax(row)),
     "mean of relu": lambda row: jax.nn.relu(row).mean(),
     "relu": jax.nn.relu,
+    "mean of half relu": lambda row: jax.nn.relu(row.astype("bfloat16")).mean(),
+    "sum of the largest so far": lambda row: jax.lax.cummax(row, reverse=True).sum(),
+    "of windows": lambda row: jax.lax.reduce_window(
+        row.reshape(8, 8), -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID"
+    ),
+    "by a function": lambda row: jax.lax.reduce(
+        row, jnp.float32(jnp.inf), jax.lax.min, (0,)
+    ),
     "clipped": lambda row: jnp.clip(row, -1, 1).sum(),
     "softmax": jax.nn.softmax,
     "softmax by another's maximum": lambda row: _normal(row[32:], row[:32].max()),

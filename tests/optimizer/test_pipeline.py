@@ -133,6 +133,8 @@ def test_options_are_checked():
         optimize(loss, passes=3)  # pyright: ignore
     with pytest.raises(ValueError, match="memory_budget: needed 0 or more"):
         optimize(loss, memory_budget=-1)
+    with pytest.raises(TypeError, match=r"memory_budget: .*inf"):
+        optimize(loss, memory_budget=float("inf"))  # pyright: ignore
     assert make_options().memory_budget == 32 * 2**20
 
 

@@ -113,9 +113,12 @@ def number_of_bytes(atom: Atom) -> int:
     return aval.size * aval.dtype.itemsize if hasattr(aval, "shape") else 8
 
 
-def sub_programs(equation: Any) -> Iterator[Any]:
-    """The programs an equation holds: bodies, branches, functions; none if plain."""
-    if is_plain(equation):
+def sub_programs(equation: Any, *, plain: bool = False) -> Iterator[Any]:
+    """The programs an equation holds: bodies, branches, functions.
+
+    That of a plain region only if `plain`, for who looks and changes nothing.
+    """
+    if is_plain(equation) and not plain:
         return
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -136,12 +139,12 @@ def is_zero_literal(atom: Atom) -> bool:
     return bool(atom.val == 0)
 
 
-def every_equation(equation: Any) -> Iterator[Any]:
+def every_equation(equation: Any, *, plain: bool = False) -> Iterator[Any]:
     """The equation and all equations of its `sub_programs`, and of theirs."""
     yield equation
-    for inner in sub_programs(equation):
+    for inner in sub_programs(equation, plain=plain):
         for nested in open_jaxpr(inner)[0].eqns:
-            yield from every_equation(nested)
+            yield from every_equation(nested, plain=plain)
 
 
 def holds(equation: Any, names: frozenset[str]) -> bool:

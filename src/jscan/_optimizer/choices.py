@@ -51,7 +51,8 @@ def chosen(
         ScanTypeError: A table that is no file.
     """
     options = replace(options, machine=choose(machine))
-    plan, place = (plan, "plan") if plan is not None else _of_environment()
+    place = "plan" if plan is not None else "the variable JSCAN_PLAN"
+    plan = (os.environ.get("JSCAN_PLAN") or "estimate") if plan is None else plan
     if plan not in ("estimate", "measure"):
         raise ScanValueError(
             place,
@@ -64,10 +65,6 @@ def chosen(
     if plan == "estimate":
         return options
     return replace(options, plan=plan, plan_ms=milliseconds)
-
-
-def _of_environment() -> tuple[str, str]:
-    return os.environ.get("JSCAN_PLAN") or "estimate", "the variable JSCAN_PLAN"
 
 
 def _milliseconds(seconds: Any) -> int:
@@ -115,7 +112,7 @@ def _names(passes: Any) -> frozenset[str] | None:
 def _budget(memory_budget: Any) -> int:
     try:
         budget = DEFAULT_BUDGET if memory_budget is None else int(memory_budget)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         budget = None
     if budget is None or budget < 0:
         error = ScanTypeError if budget is None else ScanValueError

@@ -38,7 +38,7 @@ def run_rules(rules: Iterable[Rule], subject: Subject, context: Context) -> Subj
     return subject
 
 
-def run_passes(loop: Loop, context: Context) -> Loop:
+def run_loop_rules(loop: Loop, context: Context) -> Loop:
     """Run all rules for a loop."""
     if loop.length < 2:
         text = f"a loop of {counted(loop.length, 'step')} is left alone"

@@ -79,6 +79,12 @@ def test_running_extremes(dtype, largest, reverse):
         check(loop, B, tolerance=1e-4, passes=ASKED)
 
 
+def test_the_larger_one_of_a_state_and_a_number_stays():
+    """The number has another shape."""
+    loop = lambda b: jax.lax.scan(lambda c, x: (jnp.maximum(c, 0.0), c + x), B[0], b)
+    assert_close(optimize(loop, passes=ASKED)(B), loop(B))
+
+
 def test_only_if_asked_for():
     """It is not among the default passes."""
     total = lambda b: jax.lax.scan(lambda c, x: ((c := 0.5 * c + x), c), B[0], b)[1]

@@ -6,7 +6,7 @@ import pytest
 
 from jscan import explain, optimize
 from support.comparing import assert_close
-from support.optimizer.loops import check, lowered, operations, stacked_shapes
+from support.optimizer.loops import check, lowered, operations, reasons, stacked_shapes
 
 X = jax.random.normal(jax.random.key(0), (12, 5))
 
@@ -90,6 +90,18 @@ def test_integer_and_boolean_reductions():
 
     x = jnp.asarray([5, 100, 100, 7], jnp.int8)
     assert_close(tuple(lowered(reduced, x)(x)), reduced(x))
+
+
+def test_the_last_of_many_keys_is_carried():
+    """Keys have a zero to start from, which nothing reads."""
+
+    def last(key):
+        step = lambda k, _: ((pair := jax.random.split(k))[0], pair[1])
+        return jax.random.key_data(jax.lax.scan(step, key, length=12)[1][-1])
+
+    key = jax.random.key(0)
+    assert reasons(last, key, name="save_memory") == ""
+    assert_close(optimize(last)(key), last(key))
 
 
 def test_an_output_read_in_full_stays():

@@ -192,3 +192,18 @@ def test_random_keys_and_integers():
 
     xs = jnp.arange(9)
     assert_close(jax.jit(optimize(function))(3, xs), jax.jit(function)(3, xs))
+
+
+def test_a_window_of_numbers_that_come_out_of_a_matrix():
+    """Of shape (1, 1): what adds a row to the window drops an axis."""
+
+    def rows(xs):
+        def step(carry, x):
+            last, y = carry
+            y = jnp.tanh(y + x + last[0])
+            last = jnp.concatenate([last[1:], y.reshape(1)])
+            return (last, y), (last[:1], last[1:2])
+
+        return jax.lax.scan(step, (jnp.ones(3), jnp.ones((1, 1))), xs)[1]
+
+    assert_close(optimize(rows)(X[:, :1, None]), rows(X[:, :1, None]))

@@ -89,7 +89,7 @@ def test_map_in_chunks_under_the_budget():
     assert_close(jax.jit(small)(V, X), mapped(V, X))
     # A chunked loop is not chunked again.
     assert loop_lengths(optimize(small, memory_budget=budget), V, X)[0] == 2
-    assert "fills the memory" in reasons(
+    assert "two steps of 240 bytes do not fit" in reasons(
         mapped, V, X, name="vectorise", memory_budget=one_step
     )
 

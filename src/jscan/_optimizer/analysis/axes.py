@@ -41,8 +41,10 @@ def drops_first_axis(equation: Any) -> bool:
 
 def adds_first_axis(equation: Any) -> bool:
     """Whether an equation does nothing but make its operand the only row of one."""
-    axes = moved_axes(equation)
-    return axes is not None and axes == (None, *range(len(axes) - 1))
+    shape = equation.outvars[0].aval.shape
+    if not equation.invars or shape != (1, *equation.invars[0].aval.shape):
+        return False
+    return moved_axes(equation) == (None, *range(len(shape) - 1))
 
 
 def _only_new_axes(equation: Any) -> _Axes | None:

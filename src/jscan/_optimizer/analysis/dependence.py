@@ -1,12 +1,12 @@
 """What depends on what in a loop: the analysis all rules share.
 
 Every operand of a step is at one level: it depends on constants only, also on the
-sequences, or also on the state (the carries, or an effect). Work at the first level
-can leave the loop, at the second it can be batched over time before the loop, at
-the third it must stay unless only outputs need it.
+sequences, or also on the state (the carries, an effect, a draw without a key). Work at
+the first level can leave the loop, at the second it can be batched over time before
+the loop, at the third it must stay unless only outputs need it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -28,7 +28,9 @@ class Level(IntEnum):
 _BRANCHING = frozenset({"cond", "while"})
 # Batched draws of JAX's non-default generators are not the draws of the loop.
 _UNBATCHED_RANDOM = frozenset({"rng_bit_generator", "rng_uniform", "random_gamma"})
-# Programs inside these run exactly once where they stand, so batching is sound.
+# Draws that have no key: each step draws anew, whatever it reads.
+_HIDDEN_STATE = frozenset({"rng_uniform"})
+# Programs inside these run as often whatever the values are, so batching is sound.
 _TRANSPARENT = frozenset(
     {
         *("jit", "closed_call", "scan", "remat2", "custom_jvp_call", "custom_vjp_call"),
@@ -63,13 +65,11 @@ class Dependence:
         levels.update(dict.fromkeys(loop.sequences, Level.SEQUENCE))
         levels.update({c.variable: Level.STATE for c in loop.carries})
         for equation in (*loop.equations, *loop.after):
-            read = {a: levels[a] for a in equation.invars if is_variable(a)}
-            level = max(read.values(), default=Level.CONSTANT)
-            level = Level.STATE if equation.effects else level
+            level = _level_of(equation, levels)
             for variable in equation.outvars:
                 producers[variable] = equation
                 levels[variable] = level
-            for variable in read:
+            for variable in unique_variables(equation.invars):
                 users.setdefault(variable, []).append(equation)
         return producers, users, levels
 
@@ -79,9 +79,7 @@ class Dependence:
 
     def level_of(self, equation: Any) -> Level:
         """The level of what an equation computes."""
-        if equation.effects:
-            return Level.STATE
-        return max(map(self.level, equation.invars), default=Level.CONSTANT)
+        return _level_of(equation, self._levels)
 
     def changes(self, atom: Atom) -> bool:
         """Whether an operand may differ from step to step."""
@@ -141,10 +139,22 @@ class Dependence:
         return self.loop.memo[key][1]
 
 
+def _level_of(equation: Any, levels: Mapping[Any, Level]) -> Level:
+    level = max(
+        (levels[a] for a in equation.invars if is_variable(a)), default=Level.CONSTANT
+    )
+    if equation.effects:
+        return Level.STATE
+    inside = every_equation(equation, plain=True) if level is Level.CONSTANT else ()
+    draws = any(inner.primitive.name in _HIDDEN_STATE for inner in inside)
+    return Level.STATE if draws else level
+
+
 def batchable(equation: Any, length: int) -> bool:
     """Whether one batched equation gives exactly what `length` separate ones give."""
     return not equation.effects and all(
-        _batchable_alone(inner, length) for inner in every_equation(equation)
+        _batchable_alone(inner, length)
+        for inner in every_equation(equation, plain=True)
     )
 
 
@@ -156,13 +166,15 @@ def _batchable_alone(equation: Any, length: int) -> bool:
         or is_collective(equation)
         or is_miscompiled(equation, length)
         or _unusual_keys(equation)
+        or equation.params.get("vmap_method", "") is None  # a callback for one step
     ) and (name in _TRANSPARENT or not any(sub_programs(equation)))
 
 
 def reorderable(equation: Any) -> bool:
     """Whether the equation may run earlier or later: no effects, no communication."""
     return not equation.effects and not any(
-        inner.effects or is_collective(inner) for inner in every_equation(equation)
+        inner.effects or is_collective(inner)
+        for inner in every_equation(equation, plain=True)
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from jscan._jax.equations import exchanged, needed, unique_variables
 from jscan._jax.jaxprs import Atom, fills_with_zero, is_variable
+from jscan._jax.names import primitives
 from jscan._jax.scans import holds_loop, is_scan
 from jscan._optimizer.record.inlining import (
     inline_calls,
@@ -134,6 +135,15 @@ def index(equations: Sequence[Any], outputs: Sequence[Atom]) -> Flat:
         producers={v: e for e in equations for v in e.outvars},
         zeros=frozenset(e.outvars[0] for e in equations if fills_with_zero(e)),
     )
+
+
+def is_last_row(reader: Any, loop: Loop) -> bool:
+    """Whether an equation reads the row of the last step alone."""
+    if reader.primitive is not primitives.slice_p:
+        return False
+    last = 0 if loop.reverse else loop.length - 1
+    start = reader.params["start_indices"][0]
+    return start == last and reader.params["limit_indices"][0] == last + 1
 
 
 def loop_in(flat: Flat, equation: Any, operands: Sequence[Any] | None = None) -> Loop:

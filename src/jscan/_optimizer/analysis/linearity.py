@@ -16,7 +16,7 @@ _LINEAR = frozenset(
         *("reduce_sum", "slice", "rev", "copy"),
     }
 )
-"""Operations that give the same bits before and after a sum, but for its order."""
+"""Operations that only move and add: of a sum they give the sum of what they give."""
 
 ADDED_UP = ADDITIONS | {"sub", "concatenate"}
 """Operations of which the sum over time is that of the sums of all operands."""

@@ -96,7 +96,8 @@ def keeps_logsumexp_rows(step: Sequence[Any], rows: int, budget: int) -> str | N
     call, 1.3 to 2 times after cheap steps and tanh, but 0.5 to 0.9 after a sine.
     """
     if rows <= budget:
-        return f"one exponential less a step is faster while they take {rows} bytes"
+        text = "one exponential less a step is faster while they take"
+        return f"{text} {rows} bytes, up to {budget}"
     names = (equation.primitive.name for equation in step)
     heavy = next((n for n in names if n not in _BESIDE_EXPONENTIALS), None)
     if heavy is None:

@@ -90,6 +90,8 @@ def _extreme(loop: Loop, carry: Carry) -> Steps | None:
     equation = dependence.producer(carry.update)
     if equation is None or equation.primitive.name not in _EXTREMES:
         return None
+    if any(a.aval.shape != carry.variable.aval.shape for a in equation.invars):
+        return None  # a number, which is spread over the state
     moving = [a for a in equation.invars if dependence.level(a) is Level.STATE]
     return _EXTREMES[equation.primitive.name] if moving == [carry.variable] else None
 

@@ -44,7 +44,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not chosen:
         return loop
     moved = sum(map(is_expensive, chosen)) or len(chosen)
-    text = f"{counted(moved, 'operation')} that only outputs need run after it"
+    text = f"{counted(moved, 'operation')} that only outputs need run behind the loop"
     return loop.with_after(chosen).fired(text)
 
 

@@ -40,7 +40,7 @@ def run(loop: Loop, context: Context) -> Loop:
         chunk = min(context.budget, context.machine.chunk_bytes) // step_bytes
         if chunk < 2:
             return loop.refused(
-                f"one step alone fills the memory of a batch ({step_bytes} bytes)"
+                f"two steps of {step_bytes} bytes do not fit the memory of a batch"
             )
     loop = replace(loop.with_after(loop.equations), equations=(), chunk=chunk)
     how = "at once" if chunk is None else f"in chunks of {chunk} steps"

@@ -91,10 +91,10 @@ def export(path: Path) -> int:
 def bring(path: Path) -> tuple[int, str | None]:
     """Add what another folder knew: how many loops; or why the file is not used."""
     data, why = load(path, {})
-    whole = {} if why or not isinstance(data, dict) else data
+    given = {} if why or not isinstance(data, dict) else data
+    whole = {n: c for n, c in given.items() if _NAME.fullmatch(n) and is_whole(c)}
     for name, content in whole.items():
-        if _NAME.fullmatch(name) and is_whole(content):
-            save(folder() / f"{name}.json", content["made for"], content["data"])
+        save(folder() / f"{name}.json", content["made for"], content["data"])
     return len(whole), why
 
 

@@ -20,8 +20,8 @@ from jscan._optimizer.switches import failure
 class Record:
     """One loop: its equation, before and after, and what is around it.
 
-    While a program is rewritten those are the equations of loops, from the outermost;
-    in `Session.tree` the records of them.
+    `around` holds the equations of loops, from the outermost, while a program is
+    rewritten; in `Session.tree` their records.
     """
 
     equation: Any

@@ -36,7 +36,7 @@ from jscan._jax.written import expanded
 from jscan._optimizer.analysis.index import Group, flattened, loop_in
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
 from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
-from jscan._optimizer.pipeline import run_passes, run_rules
+from jscan._optimizer.pipeline import run_loop_rules, run_rules
 from jscan._optimizer.program.planned import Planned
 from jscan._optimizer.program.session import Session
 from jscan._optimizer.record.context import Context
@@ -249,7 +249,7 @@ class Walk:
         inner = replace(context, consumers={}, producers={})
 
         def finish(part: Loop) -> dict[Any, Any]:
-            return emit(run_passes(part, inner), inner)
+            return emit(run_loop_rules(part, inner), inner)
 
         return replace(context, finish=finish)
 
@@ -259,7 +259,7 @@ class Walk:
         loop = before[0] if len(group) == 1 else join(before)
         scope = jax.named_scope(loop.scope) if loop.scope else nullcontext()
         with scope, self.session.inside(group[0]):
-            after = run_passes(loop, context)
+            after = run_loop_rules(loop, context)
             values = emit(after, context)
         for variable, value in values.items():
             aval = variable.aval

@@ -121,8 +121,9 @@ class Loop:
         hoisted: What left for the time before the loop.
         counters: Sequences that are cheaper as carries.
         zeros: Constants that are all zeros.
-        pieces: From `hoist.constants` to `hoist.return_pieces`.
-        joined: Variables that are stored as parts of others.
+        pieces: By constants that are pieces of others, the equations that cut them:
+            `hoist.constants` notes them, `hoist.return_pieces` may do them in the step.
+        joined: Variables whose rows may be stored as parts of those of others.
         recomputes: A step computes again what `jax.checkpoint` did not store.
         chunk: How many steps work behind the loop does at once, if not all.
         memo: What was found out about copies of this loop: see `Dependence`.

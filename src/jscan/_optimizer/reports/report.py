@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jscan._base.errors import unknown_loop
@@ -24,7 +24,7 @@ class LoopReport:
     Attributes:
         name: From `jax.named_scope` or the loop's `name=`; else ``loop 1``, ...
         steps: Number of steps the program asks for.
-        notes: What each pass did or refused, in order.
+        notes: What each rule did or refused, in order.
         before: Size as written.
         after: Size as rewritten.
         place: File and line of the user's that it comes from; empty if unknown.
@@ -67,23 +67,8 @@ class LoopReport:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """The figures: what, before, after."""
-        before, after = self.before, self.after
-        return [
-            ("steps", str(before.steps), str(after.steps)),
-            ("operations a step", str(before.operations), str(after.operations)),
-            ("operations on all steps", str(before.batched), str(after.batched)),
-            ("flops, estimated", _number(before.flops), _number(after.flops)),
-            (
-                "bytes moved, estimated",
-                _bytes(before.moved_bytes),
-                _bytes(after.moved_bytes),
-            ),
-            (
-                "rows held between",
-                _bytes(before.held_bytes),
-                _bytes(after.held_bytes),
-            ),
-        ]
+        before, after = asdict(self.before), asdict(self.after)
+        return [(what, show(before[n]), show(after[n])) for n, what, show in _FIGURES]
 
     @property
     def facts(self) -> str:
@@ -268,3 +253,13 @@ def _bytes(value: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} GiB"
+
+
+_FIGURES: tuple[tuple[str, str, Callable[[int], str]], ...] = (
+    ("steps", "steps", str),
+    ("operations", "operations a step", str),
+    ("batched", "operations on all steps", str),
+    ("flops", "flops, estimated", _number),
+    ("moved_bytes", "bytes moved, estimated", _bytes),
+    ("held_bytes", "rows held between", _bytes),
+)

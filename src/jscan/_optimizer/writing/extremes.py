@@ -3,13 +3,15 @@
 XLA's CPU compiler hands sums and extremes of 4,096 numbers or more to a library
 (YNNPACK, in JAX 0.10 to 0.12) that drops NaN: the maximum of ``[nan, 1, ...]`` is 1
 there, and so is NaN gone from the mean of ``maximum(x, 0)``. A loop works on smaller
-rows, which the compiler does itself. So where steps are done at once, extremes are
-written in a way that the library does not know. The reductions are faster, too.
+rows, which the compiler does itself. So where steps are done at once, extremes (of
+pairs, along axes, so far, in windows) are written in a way that the library does not
+know. The reductions are faster, too.
 
 What a softmax subtracts stays as it is: all that reads it also reads the sum of the
 exponentials, which is NaN then, and the library does a softmax in one piece.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,10 +24,10 @@ from jscan._jax.jaxprs import Atom, is_jaxpr, is_variable, open_jaxpr
 from jscan._jax.scans import is_scan
 from jscan._optimizer.record.inlining import CALLS
 
-_WIDE = (np.float32, np.float64)
+_TYPES = (np.float32, np.float64, jnp.bfloat16)  # of which the library knows extremes
 _BEYOND: dict[str, Callable[..., Any]] = {
-    "max": lax.gt,
-    "min": lax.lt,
+    **dict.fromkeys(("max", "cummax", "reduce_window_max"), lax.gt),
+    **dict.fromkeys(("min", "cummin", "reduce_window_min"), lax.lt),
     "reduce_max": lax.max,
     "reduce_min": lax.min,
 }
@@ -48,12 +50,12 @@ def keeping_nan(
     written: list[Any] = []
     for equation in equations:
         name = equation.primitive.name
-        if name not in _BEYOND or equation.outvars[0].aval.dtype not in _WIDE:
+        if name not in _BEYOND or equation.outvars[0].aval.dtype not in _TYPES:
             written.append(_with_inner(equation, is_split))
         elif id(equation) in left:
             written.append(equation)
         else:
-            function = _pair if name in ("max", "min") else _reduction(is_split)
+            function = _FORMS.get(name) or (_by_parts if is_split else _at_once)
             arguments = {**equation.params, "beyond": _BEYOND[name]}
             write = lambda *x, f=function, given=arguments: [f(*x, **given)]
             written += splice(write, equation.invars, equation)
@@ -62,8 +64,9 @@ def keeping_nan(
 
 def _with_inner(equation: Any, is_split: bool) -> Any:
     """The equation, its own programs written in the same way."""
-    if equation.primitive.name not in CALLS and not is_scan(equation):
-        return equation  # those of `reduce` or `scatter` stay what they are
+    opened = CALLS | {"reduce", "reduce_window"}
+    if equation.primitive.name not in opened and not is_scan(equation):
+        return equation  # those of `scatter` stay what they are
     inner = {k: p for k, p in equation.params.items() if is_jaxpr(p)}
     for key, program in inner.items():
         body, _ = open_jaxpr(program)
@@ -75,23 +78,32 @@ def _with_inner(equation: Any, is_split: bool) -> Any:
     return equation.replace(params={**equation.params, **inner})
 
 
-def larger(x: Any, y: Any) -> Any:
-    """The larger one of each pair, or NaN."""
-    return _pair(x, y, lax.gt)
-
-
-def smaller(x: Any, y: Any) -> Any:
-    """The smaller one of each pair, or NaN."""
-    return _pair(x, y, lax.lt)
-
-
 def _pair(x: Any, y: Any, beyond: Any) -> Any:
     x, y = jnp.broadcast_arrays(x, y)
     return lax.select(beyond(x, y) | (x != x), x, y)
 
 
-def _reduction(is_split: bool) -> Callable[..., Any]:
-    return _by_parts if is_split else _at_once
+larger, smaller = (functools.partial(_pair, beyond=each) for each in (lax.gt, lax.lt))
+"""The larger, or smaller, one of each pair, or NaN."""
+
+
+def _so_far(x: Any, beyond: Any, axis: int, reverse: bool) -> Any:
+    return lax.associative_scan(
+        functools.partial(_pair, beyond=beyond), x, reverse, axis
+    )
+
+
+def _in_windows(x: Any, beyond: Any, **windows: Any) -> Any:
+    start = x.dtype.type(-np.inf if beyond is lax.gt else np.inf)
+    further = functools.partial(_pair, beyond=beyond)
+    return lax.reduce_window(x, start, further, **windows)
+
+
+_FORMS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("max", "min"), _pair),
+    **dict.fromkeys(("cummax", "cummin"), _so_far),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _in_windows),
+}
 
 
 def _by_parts(x: Any, beyond: Any, axes: Any, **_: Any) -> Any:

@@ -67,7 +67,8 @@ def _value(result: Result, finals: dict[Any, Any], sums: TimeSum) -> Any:
             return sums.rows(atom)
         case Total(initial, terms):
             total = functools.reduce(operator.add, map(sums, terms))
-            return jax.lax.convert_element_type(initial, total.dtype) + total
+            total = jax.lax.convert_element_type(initial, total.dtype) + total
+            return jax.lax.convert_element_type(total, terms[0].aval.dtype)
         case Row(operand):
             return _value(operand, finals, sums)[None]
         case Applied(equation, operand):

@@ -3,7 +3,9 @@
 Sums go through linear operations; a product of two changing operands is one
 contraction with time among its axes; rows written into zeros are one scatter; all else
 is computed for all steps at once and added up. Scaling by a constant does *not* go
-through the sum: with an infinite factor or an overflow the result differs.
+through the sum: with an infinite factor or an overflow the result differs. The sum of
+a part may be larger than the whole, or the number of steps than a type of 16 bits can
+tell: such types are added up with 32.
 """
 
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from jscan._jax.structure import value_key
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.linearity import (
     ADDED_UP,
+    WIDE_TYPES,
     inner_product,
     is_linear,
     writes_into_zeros,
@@ -41,13 +44,13 @@ class TimeSum:
         self._wholes: dict[Any, Any] = {}
 
     def __call__(self, atom: Atom) -> Any:
-        """The sum over all steps of an operand."""
+        """The sum over all steps of an operand, in a type with room for it."""
         if not is_variable(atom):
             shape = atom.aval.shape
             value = jnp.asarray(atom.val, atom.aval.dtype)
             return self._repeated(jnp.broadcast_to(value, shape))
         if atom not in self._sums:
-            self._sums[atom] = self._sum(atom)
+            self._sums[atom] = _wide(self._sum(atom))
         return self._sums[atom]
 
     def _sum(self, atom: Any) -> Any:
@@ -58,7 +61,7 @@ class TimeSum:
             end = piece.start + atom.aval.shape[-1]
             return jax.lax.slice_in_dim(self(piece.whole), piece.start, end, axis=-1)
         if atom in self._rows:
-            return self._rows[atom].sum(0)
+            return _wide(self._rows[atom]).sum(0)
         equation = self.dependence.producers[atom]
         name, operands = equation.primitive.name, equation.invars
         if name in ADDED_UP:
@@ -78,7 +81,7 @@ class TimeSum:
             return self._contraction(equation, *map(self.rows, operands)).value()
         if writes_into_zeros(equation, self.dependence):
             return self._scatter(equation)
-        return self.rows(atom).sum(0)
+        return _wide(self.rows(atom)).sum(0)
 
     def _passes(self, equation: Any) -> bool:
         # A reduced product is better computed and reduced in one go.
@@ -106,7 +109,7 @@ class TimeSum:
         return self.rows(atom)[0]
 
     def _repeated(self, value: Any) -> Any:
-        return value * jnp.asarray(self.loop.length, value.dtype)
+        return _wide(value) * self.loop.length
 
     def rows(self, atom: Atom) -> Any:
         """Rows `[T, ...]` of an operand."""
@@ -175,7 +178,7 @@ class TimeSum:
             right,
             (contracted, (behind_time(batch[0]), behind_time(batch[1]))),
             precision=precision,
-            preferred_element_type=equation.params["preferred_element_type"],
+            preferred_element_type=_room(equation.outvars[0].aval.dtype),
         )
         return _Contraction(total, swapped)
 
@@ -186,9 +189,10 @@ class TimeSum:
             left, right = left.reshape(-1), right.reshape(-1)
         every = tuple(range(left.ndim))
         # As exact as the elementwise product it replaces, on every device.
-        exact = jax.lax.Precision.HIGHEST
-        numbers = ((every, every), ((), ()))
-        return jax.lax.dot_general(left, right, numbers, precision=exact)
+        exact, room = jax.lax.Precision.HIGHEST, _room(left.dtype)
+        return jax.lax.dot_general(
+            left, right, ((every, every), ((), ())), exact, preferred_element_type=room
+        )
 
     def _scatter(self, equation: Any) -> Any:
         """Each step's rows are one more window of a single scatter."""
@@ -212,8 +216,17 @@ class TimeSum:
             inserted_window_dims=inserted,
             scatter_dims_to_operand_dims=places,
         )
-        zeros = jnp.zeros(base.aval.shape, base.aval.dtype)
-        return jax.lax.scatter_add(zeros, indices, rows, numbers, mode=mode)
+        zeros = jnp.zeros(base.aval.shape, _room(base.aval.dtype))
+        return jax.lax.scatter_add(zeros, indices, _wide(rows), numbers, mode=mode)
+
+
+def _room(dtype: Any) -> Any:
+    """The type in which sums of many numbers of a type are taken."""
+    return dtype if dtype in WIDE_TYPES else jnp.dtype("float32")
+
+
+def _wide(value: Any) -> Any:
+    return jax.lax.convert_element_type(value, _room(value.dtype))
 
 
 @dataclass(frozen=True)

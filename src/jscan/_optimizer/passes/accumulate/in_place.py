@@ -4,7 +4,7 @@ The derivative of reading ``s[i]`` writes one row into an array of zeros as larg
 `s`, and adds all of it: T steps cost T times the size of `s`, which makes the gradient
 of a loop that fills an array step by step quadratic (JAX issue 10197). Adding the row
 in place costs one row. For XLA to do so, what reads the array must come before what
-writes it: a barrier says so (JAX 0.10's CPU compiler copies the array even then).
+writes it: a barrier says so (JAX before 0.12 copies the array even then).
 """
 
 from dataclasses import replace
@@ -42,8 +42,8 @@ def _rows_in_place(loop: Loop) -> Loop:
     if not new:
         return loop
     if len(new) > _MOST:
-        text = f"{len(new)} rows a step stay sums: of more than {_MOST} in place"
-        return loop.refused(f"{text} XLA takes too long to compile")
+        text = f"{len(new)} rows a step stay sums: XLA compiles more than {_MOST}"
+        return loop.refused(f"{text} in place too slowly")
     text = f"{counted(len(new), 'row')} a step added in place"
     return drop_unused(loop.exchanged(new).fired(text))
 
@@ -105,7 +105,7 @@ def _reads_first(loop: Loop, context: Context, array: Any) -> Loop:
     if not unordered or any(id(e) in late for e in reads):
         return loop
     if not context.machine.orders_reads:
-        text = "JAX 0.10 copies the array at each step, however its use is ordered"
+        text = "JAX before 0.12 copies the array at each step, whatever reads it first"
         return loop.refused(text)
     return _with_barrier(loop, array, writes[0], unordered)
 

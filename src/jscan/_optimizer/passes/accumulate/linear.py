@@ -3,8 +3,9 @@
 Of weights that a step works on alone, ``K @ U`` or ``softmax(A)``, a derivative adds up
 a linear function of what changes: ``K.T @ d[t]``, or what makes of ``outer(a, d)[t]``
 the derivative by `A`. It is the same function of the sum of all ``d[t]``. So those are
-added up, and the function is taken once, behind the loop. What was not finite stays so:
-infinities of both signs, which add up to NaN, may become one of them.
+added up, and the function is taken once, behind the loop. What was not finite stays so,
+though what added up to NaN may become an infinity. What was finite stays so if the sum
+is: types of 16 bits, whose range is soon left, are not touched.
 """
 
 from collections import Counter

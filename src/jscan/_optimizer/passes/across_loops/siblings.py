@@ -20,8 +20,7 @@ from jscan._jax.equations import needed, reading, renamed
 from jscan._jax.jaxprs import Atom, Var, is_variable
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.dependence import reorderable
-from jscan._optimizer.analysis.index import Flat, Group, loop_in
-from jscan._optimizer.analysis.readers import is_last_row
+from jscan._optimizer.analysis.index import Flat, Group, is_last_row, loop_in
 from jscan._optimizer.analysis.same_work import repeats_before_loops, repeats_in_loop
 from jscan._optimizer.record.cleanup import drop_unused, substitute
 from jscan._optimizer.record.context import Context

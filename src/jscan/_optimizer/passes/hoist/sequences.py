@@ -4,8 +4,8 @@ Work on constants alone is done once. Work on sequences is done for all steps at
 before the loop, when it is more than moving data about: a product with T rows uses a
 processor far better than T products with one row. Its result is one more sequence, so
 the memory budget has a say, and cheap work that reads it leaves, too, where that makes
-fewer rows. A ``cond`` or ``while`` never leaves: batched, it would run the branches a
-step does not take.
+fewer rows. A ``cond`` or ``while`` on sequences never leaves: batched, it would run
+branches that a step does not take, or as long as the slowest step.
 """
 
 from collections.abc import Iterable, Sequence
@@ -122,6 +122,8 @@ def _names(equations: Iterable[Any]) -> str:
 
 def _why_not(equation: Any) -> str:
     name = equation.primitive.name
-    if name in ("cond", "while"):
-        return f"{name} stays: batched, it would run branches that a step does not take"
+    if name == "cond":
+        return "cond stays: batched, it would run branches that a step does not take"
+    if name == "while":
+        return "while stays: batched, it would run until the slowest step is done"
     return f"{name} stays: batching it might change what it computes"

@@ -1,4 +1,4 @@
-"""save_memory, second rule: run the loop in parts, of which few hand out rows.
+"""save_memory, few rows: run the loop in parts, of which few hand out rows.
 
 If the program reads only some rows of the outputs, the loop is cut: `ys[:k]` stops
 after k steps (or goes on without rows, if its last state is wanted), `ys[-k:]` starts
@@ -68,7 +68,8 @@ def run(loop: Loop, context: Context) -> Loop:
         return _window(loop, context.finish, readers, hull)
     if strided:
         return _every_kth(loop, context.finish, readers, wanted[0])
-    return loop.refused("the rows that are read are spread over the whole loop")
+    text = f"the rows that are read are spread over {len(hull)} of {loop.length} steps"
+    return loop.refused(text)
 
 
 def _rows(reader: Any) -> range:

@@ -17,7 +17,8 @@ from jscan._jax.operations import is_expensive
 from jscan._jax.scans import holds_loop
 from jscan._jax.slices import of_rows, slice_of
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
-from jscan._optimizer.analysis.readers import is_last_row
+from jscan._optimizer.analysis.index import is_last_row
+from jscan._optimizer.analysis.linearity import WIDE_TYPES
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
     Applied,
@@ -57,16 +58,11 @@ def run(loop: Loop, context: Context) -> Loop:
 def _keep_last(
     loop: Loop, name: Any, atom: Any, readers: tuple[Any, ...], context: Context
 ) -> Loop:
-    row, row_type, cut = (
-        _last_row_alone(loop, atom, context),
-        atom.aval.str_short(),
-        None,
-    )
+    row, cut = _last_row_alone(loop, atom, context), None
+    row_type = atom.aval.str_short()
     if row is None:
         carry = next((c for c in loop.carries if c.update is atom), None)
         if carry is None:
-            if str(atom.aval.dtype).startswith("key<"):
-                return loop.refused("random keys have no zero to start from")
             cut = _one_cut(loop, atom, readers)
             if cut is not None:
                 loop = replace(loop, equations=(*loop.equations, cut))
@@ -119,6 +115,11 @@ def _reduce(
     why = stays_stacked(loop, atom, context)
     if why:
         return loop.refused(why)
+    dtype, row_type = atom.aval.dtype, atom.aval.str_short()
+    sums = any(reader.primitive.name == "reduce_sum" for reader in readers)
+    if sums and jnp.issubdtype(dtype, jnp.inexact) and dtype not in WIDE_TYPES:
+        text = f"a sum of {loop.length} rows of {row_type} needs more room than a row"
+        return loop.refused(text)
     kinds: dict[str, Any] = {}
     results: dict[Any, Result] = {}
     for reader in readers:
@@ -139,7 +140,6 @@ def _reduce(
             kinds[kind] = variable
         # The other reduced axes, if any, are reduced after the loop.
         results[reader.outvars[0]] = Applied(reader, Row(Final(kinds[kind])))
-    row_type = atom.aval.str_short()
     text = f"{', '.join(kinds)} of {row_type} over time is kept, not its rows"
     return loop.with_results(name, results).fired(text)
 

@@ -1,4 +1,4 @@
-"""save_memory, third rule: the logsumexp of rows over time is kept, not the rows.
+"""save_memory, logsumexp: that of rows over time is kept, not the rows.
 
 `jax.nn.logsumexp` finds the maximum of the rows, and then sums their exponentials
 relative to it. The loop does both at once: it carries the maximum so far and the sum

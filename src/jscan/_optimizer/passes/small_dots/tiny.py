@@ -1,11 +1,11 @@
-"""small_dots, tiny products: written as XLA's CPU compiler likes them.
+"""small_dots, tiny products: written as multiply and sum, which a compiler fuses.
 
-A tiny product becomes multiply-and-sum. It is what keeps a whole small loop in one
-compiled function, up to 60 times faster than one call per operation. A larger one does
-too, behind a barrier: the compiler would otherwise do the sum again in every operation
-that reads it.
+On a CPU that is what keeps a whole small loop in one compiled function, up to 60 times
+faster than one call per operation. A larger product is written so behind a barrier: the
+compiler would otherwise do the sum again in every operation that reads it.
 
-The rule holds for the CPU. It runs at lowering, when no derivative will follow.
+What is tiny, and for which kinds of products, differs by device (`costs/machines.py`).
+The rule runs at lowering, when no derivative will follow.
 """
 
 from collections.abc import Callable
