@@ -41,6 +41,10 @@ def _comparison(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     return method
 
 
+def _changed(function: Callable[[Any], Any]) -> Callable[[Any], jax.Array]:
+    return _unary(function)  # whose type no checker finds
+
+
 def _unary(function: Callable[[Any], Result]) -> Callable[[Any], Result]:
     return lambda self: function(self.value)
 
@@ -188,5 +192,5 @@ class ArrayLike:
     __rfloordiv__ = _reflected(operator.floordiv)
     __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
     __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
-    __neg__, __pos__ = _unary(operator.neg), _unary(operator.pos)
-    __abs__, __invert__ = _unary(operator.abs), _unary(operator.invert)
+    __neg__, __pos__ = _changed(operator.neg), _changed(operator.pos)
+    __abs__, __invert__ = _changed(operator.abs), _changed(operator.invert)
