@@ -72,7 +72,7 @@ def expected_refusals(program: Program) -> list[str]:
     """What errors of ours may say; those that must come, and those that may."""
     found, top = [], program.loop
     if top.n_steps == "traced" and not program.is_traced and top.most > top.bound:
-        found.append(r"needed at most max_steps|needed at least \d+ steps, as n_steps")
+        found.append(r"needed at most max_steps|needed at least \d+ steps?, as n_steps")
     if top.options.get("mode") == "DEBUG" and program.is_traced and top.may_end_early:
         found.append("(?#perhaps)this mode is a Python loop")
     return found
