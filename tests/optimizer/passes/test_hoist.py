@@ -92,6 +92,24 @@ def test_product_of_a_concatenation_is_taken_apart():
     check(cell, w, X)
 
 
+@pytest.mark.usefixtures("measured_costs")
+@pytest.mark.parametrize(("inputs", "leaves"), [(16, False), (400, True)])
+def test_few_columns_of_a_product_are_not_taken_out_of_it(inputs, leaves):
+    """The call stays, and a step has four rows more to read."""
+
+    def cell(w, x):
+        def step(state, row):
+            h, c = state
+            i, f, g, o = jnp.split(jnp.concatenate([row, h]) @ w, 4)
+            c = jnp.tanh(f) * c + jnp.tanh(i) * g
+            return (jnp.tanh(o) * c, c), c
+
+        return jax.lax.scan(step, (jnp.zeros(32, "float32"),) * 2, x)[1]
+
+    w, x = jnp.ones((inputs + 32, 128), "float32"), jnp.ones((300, inputs), "float32")
+    assert ("taken apart" in str(explain(cell)(w, x))) == leaves
+
+
 def test_work_on_constants_is_done_once():
     """A transform of the weights inside the step runs before the loop."""
 

@@ -11,10 +11,12 @@ _CPU = Machine(
     threads_start=31_000,
     threaded_elements=800,
     threaded_work=4,
-    # XLA makes one function of a loop whose body reads little. Any other step takes 0.4
+    # XLA makes one function of a loop whose body moves little. Any other step takes 0.4
     # to 0.6 microseconds more, whatever it computes.
     called_step=400.0,
-    function_bytes=2048,
+    product_bytes=2048,
+    function_bytes=1024 if JAX_VERSION < (0, 11) else 0,
+    pooled_calls=6,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     vector_columns=16 if JAX_VERSION < (0, 11) else 32,
@@ -42,6 +44,8 @@ _CPU = Machine(
     # A step gains 0.1 ns per element and more with rows, but 0.01 ns without.
     transposed_rows=8,
     transposed_vector=256,
+    # 1.1 to 3 times as fast; with longer rows, or fewer results, 0.2 to 1.0 times.
+    transposed_inner=32 if JAX_VERSION < (0, 11) else 48,
     smallest_outer_product=64,
     # 3 times as fast; with fewer elements, and by JAX 0.12, 0.6 to 1.1 times.
     inner_product=(64, 512) if JAX_VERSION < (0, 11) else (0, -1),
@@ -49,12 +53,16 @@ _CPU = Machine(
     full_rows=64,
     unrolling=NativeLoops(
         shortest=64,
+        # The steps that are left over run by themselves, which takes up to 1 us.
+        with_rest=400,
         factor=4,
         numbers=400,
         rows=32,
         high_factor=8,
         high_numbers=64,
         arrays=120,
+        # XLA makes one function of an iteration that touches less than 1 KB.
+        many_arrays=256,
         without_rows=16 * 2**10,
     ),
     # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into

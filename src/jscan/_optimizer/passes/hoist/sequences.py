@@ -46,8 +46,8 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     names = _names(filter(is_expensive, chosen))
     wanted = _frontier(dependence, chosen)
     held, new = (stack_bytes(v, length) for v in (loop.stacked(), wanted))
-    step = loop.equations
-    freed = machine.freed(step, loop.without(chosen).equations)
+    step, stays = loop.equations, loop.without(chosen).equations
+    freed = machine.freed(step, stays, dependence.read_outside())
     why = machine.keeps_in_loop(chosen, length, freed, step=step, held=held, new=new)
     if why is not None:
         return loop.refused(f"{names} on sequences stays: {why}")
