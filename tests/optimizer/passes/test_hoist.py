@@ -93,21 +93,24 @@ def test_product_of_a_concatenation_is_taken_apart():
 
 
 @pytest.mark.usefixtures("measured_costs")
+@pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize(("inputs", "leaves"), [(16, False), (400, True)])
-def test_few_columns_of_a_product_are_not_taken_out_of_it(inputs, leaves):
-    """The call stays, and a step has four rows more to read."""
+def test_a_small_product_stays_beside_that_of_the_state(inputs, leaves, joined):
+    """The call stays that does both, and a step has three rows more to read."""
 
-    def cell(w, x):
+    def cell(w, u, x):
         def step(state, row):
             h, c = state
-            i, f, g, o = jnp.split(jnp.concatenate([row, h]) @ w, 4)
+            both = jnp.concatenate([row, h]) @ jnp.concatenate([w, u])
+            i, f, g, o = jnp.split(both if joined else row @ w + h @ u, 4)
             c = jnp.tanh(f) * c + jnp.tanh(i) * g
             return (jnp.tanh(o) * c, c), c
 
         return jax.lax.scan(step, (jnp.zeros(32, "float32"),) * 2, x)[1]
 
-    w, x = jnp.ones((inputs + 32, 128), "float32"), jnp.ones((300, inputs), "float32")
-    assert ("taken apart" in str(explain(cell)(w, x))) == leaves
+    w, u = (jnp.ones((n, 128), "float32") / 99 for n in (inputs, 32))
+    report = str(explain(cell)(w, u, jnp.ones((300, inputs), "float32")))
+    assert ("+ hoist.sequences: dot_general" in report) == leaves
 
 
 def test_work_on_constants_is_done_once():

@@ -25,6 +25,7 @@ class ProductCosts(BatchCosts):
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         small_columns: The same for a vector times a matrix whose rows are added up.
+        longest_sum: How many such rows there may be if they have eight numbers or more.
         small_rows: The same for one whose rows are each added up to a number.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
@@ -55,6 +56,7 @@ class ProductCosts(BatchCosts):
     small_dot: int = 0
     small_sum: int = 0
     small_columns: int = 0
+    longest_sum: int = 0
     small_rows: int = 0
     fused_dot: int = 0
     merged_dot: int = 0

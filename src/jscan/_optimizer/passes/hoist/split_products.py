@@ -29,8 +29,9 @@ def run(loop: Loop, context: Context) -> Loop:
     split = _split_products(loop)
     taken_apart = _splits_as_slices(split)
     cut = taken_apart if context.machine.whole_rows else pushed(taken_apart)
-    # The call stays that did all of such a product, and each row is read by itself.
-    rows = 0 if split is loop else len(_products_of_sequences(cut))
+    # The call stays that did all of such a product, and more rows are read by slices.
+    rows = len(_products_of_sequences(cut)) - len(_products_of_sequences(taken_apart))
+    rows += split is not loop
     if _has_leaving_products(taken_apart, context, rows):
         text = "slices pushed through elementwise work to the weights"
         return cut if cut is taken_apart else cut.fired(text)
