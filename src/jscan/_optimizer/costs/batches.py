@@ -121,18 +121,16 @@ class BatchCosts(Savings):
         Given are its equations as they are, those that stay, and what others read.
         """
         outside = set(outside)
-        calls = read_by_products(before) > self.product_bytes
-        calls = calls or self._pools(moved(before, outside))
-        called = calls and self.is_function(after)
-        if not called or has_opaque(before):
-            return 0.0
-        return 0.0 if self._is_much(moved(after, outside)) else self.called_step
+        called = read_by_products(before) > self.product_bytes
+        if not called and self._is_pooled(moved(before, outside)):
+            called = not self._is_pooled(moved(after, outside))
+        called = called and not has_opaque(before) and self.is_function(after)
+        return self.called_step if called else 0.0
 
-    def _is_much(self, step: Moved) -> bool:
-        return 0 < self.function_bytes <= step.bytes
-
-    def _pools(self, step: Moved) -> bool:
-        return self._is_much(step) and step.stored >= self.pooled_calls
+    def _is_pooled(self, step: Moved) -> bool:
+        return (
+            0 < self.function_bytes <= step.bytes and step.stored >= self.pooled_calls
+        )
 
     def stores(self, rows: Iterable[Any]) -> float:
         """About what one step takes to store a row of each, to be read once more."""

@@ -17,6 +17,9 @@ _CPU = Machine(
     product_bytes=2048,
     function_bytes=1024 if JAX_VERSION < (0, 11) else 0,
     pooled_calls=8,
+    # Fewer rows may make a step one function, as it is by JAX 0.12 anyway: a gradient
+    # of 8 numbers less took 0.16 times as long, there 2 times.
+    smallest_again=1 if JAX_VERSION < (0, 11) else 2,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     vector_columns=16 if JAX_VERSION < (0, 11) else 32,
@@ -32,8 +35,8 @@ _CPU = Machine(
     small_sum=2304,
     # Up to 4 times as fast, in steps that become one function by it.
     small_columns=600,
-    # More rows of eight numbers and more: half as fast on average, 0.35 to 1.5 times.
-    longest_sum=32,
+    # More rows of eight numbers and more: 0.35 to 1.1 times as fast, by JAX 0.12 2.2.
+    longest_sum=32 if JAX_VERSION < (0, 11) else 600,
     small_rows=144,
     fused_dot=512,
     merged_dot=128 * 512,

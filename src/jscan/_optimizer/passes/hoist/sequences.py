@@ -119,13 +119,13 @@ def _frontier(dependence: Dependence, chosen: list[Any]) -> list[Any]:
 
 
 def _read_by_slices(dependence: Dependence, rows: Iterable[Any]) -> int:
-    """How many more rows a step reads, for slices of what it adds to these."""
+    """How many more rows a step reads, for slices of the sums of these and others."""
     more = 0
     for row in rows:
         readers = dependence.users.get(row, [])
         if len(readers) == 1 and is_elementwise(readers[0]):
-            readers = dependence.users.get(readers[0].outvars[0], [])
-        more += max(0, sum(map(is_cut, readers)) - 1)
+            slices = dependence.users.get(readers[0].outvars[0], [])
+            more += max(0, sum(map(is_cut, slices)) - 1)
     return more
 
 
