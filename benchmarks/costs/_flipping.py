@@ -116,7 +116,8 @@ def eager(machine: Machine) -> Machine:
     new = replace(new, **switched, **least)
     unrolling = new.unrolling
     if unrolling is not None and hasattr(unrolling, "arrays"):
-        wide = {n: 4 * getattr(unrolling, n) for n in ("numbers", "rows", "arrays")}
+        most = ("numbers", "rows", "arrays", "many_arrays")
+        wide = {name: 4 * getattr(unrolling, name) for name in most}
         new = replace(new, unrolling=replace(unrolling, shortest=2, **wide))
     return new
 

@@ -92,6 +92,27 @@ def test_product_of_a_concatenation_is_taken_apart():
     check(cell, w, X)
 
 
+@pytest.mark.usefixtures("measured_costs")
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize(("inputs", "leaves"), [(16, False), (400, True)])
+def test_a_small_product_stays_beside_that_of_the_state(inputs, leaves, joined):
+    """The call stays that does both, and a step has three rows more to read."""
+
+    def cell(w, u, x):
+        def step(state, row):
+            h, c = state
+            both = jnp.concatenate([row, h]) @ jnp.concatenate([w, u])
+            i, f, g, o = jnp.split(both if joined else row @ w + h @ u, 4)
+            c = jnp.tanh(f) * c + jnp.tanh(i) * g
+            return (jnp.tanh(o) * c, c), c
+
+        return jax.lax.scan(step, (jnp.zeros(32, "float32"),) * 2, x)[1]
+
+    w, u = (jnp.ones((n, 128), "float32") / 99 for n in (inputs, 32))
+    report = str(explain(cell)(w, u, jnp.ones((300, inputs), "float32")))
+    assert ("+ hoist.sequences: dot_general" in report) == leaves
+
+
 def test_work_on_constants_is_done_once():
     """A transform of the weights inside the step runs before the loop."""
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
+from jscan._jax.names import JAX_VERSION
 from jscan._optimizer import rewrite
 from support.comparing import assert_close
 from support.optimizer.loops import check, stacked_shapes
@@ -51,6 +52,22 @@ def test_the_derivative_of_a_gate_is_not_stored():
     assert rows(only, W, X) == 7
     assert len(again(gradient, W, X)) == 1
     check(lstm, W, X)
+
+
+@pytest.mark.usefixtures("measured_costs")
+@pytest.mark.parametrize(("size", "fewer"), [(1, JAX_VERSION < (0, 11)), (2, True)])
+def test_numbers_are_computed_again_only_where_a_step_may_be_calls(size, fewer):
+    """By JAX 0.12, where each is one function, a row of one number is stored."""
+
+    def cell(w, xs):
+        def step(h, x):
+            gate = jax.nn.sigmoid(w * h + x)
+            return gate * h + (1 - gate) * x, gate
+
+        return jax.lax.scan(step, jnp.zeros(size), xs)[1]
+
+    gradient = jax.grad(lambda w, xs: (cell(w, xs) ** 2).sum())
+    assert bool(again(gradient, jnp.ones(size), jnp.ones((T, size)))) == fewer
 
 
 def test_it_takes_less_memory():

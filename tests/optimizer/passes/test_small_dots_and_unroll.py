@@ -163,7 +163,9 @@ def test_larger_steps_are_repeated_less_often():
     assert unroll_of(functools.partial(lags, weights=(0.5,)), xs) == [8]
     assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), xs) == [4]
     assert unroll_of(functools.partial(lags, weights=(0.5,)), short) == [4]
-    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), short) == [1]
+    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), short) == [4]
+    wide = jnp.ones((80, 4), jnp.float32)
+    assert unroll_of(functools.partial(lags, weights=(0.2,) * 5), wide) == [1]
     for size in (1, 5):
         check(functools.partial(lags, weights=(0.2,) * size), xs)
 
@@ -178,7 +180,7 @@ def test_numbers_of_a_constant_array_do_not_count():
 
         return jax.lax.scan(step, (jnp.float32(0),) * 2, xs)[1]
 
-    weights, xs = jnp.float32([0.5, 0.2]), jnp.ones(83, jnp.float32)
+    weights, xs = jnp.float32([0.5, 0.2]), jnp.ones(84, jnp.float32)
     assert unroll_of(indexed, weights, xs)[0] > 1
     check(indexed, weights, xs)
 
@@ -284,3 +286,58 @@ def test_beside_a_larger_product_one_with_a_vector_stays():
     _, inside = operations(optimize(loop, passes=["small_dots"]), (large, small), start)
     assert inside.count("dot_general") == 2
     check(loop, (large, small), start)
+
+
+def test_steps_that_are_left_over_cost_more_than_short_loops_gain():
+    """They run by themselves: a factor that leaves none, or a long loop."""
+    numbers = functools.partial(unroll_of, recurrence, X[0] * 0.5)
+    for steps, factor in ((80, 8), (84, 4), (83, 1), (199, 1), (201, 8), (204, 4)):
+        assert numbers(jnp.ones(steps)) == [factor], steps
+    left = "iterations of 4 leave 3 of 83 steps, it pays from 200 on"
+    assert left in reasons(recurrence, X[0], jnp.ones(83), name="unroll")
+    check(recurrence, X[0] * 0.5, jnp.ones(84))
+
+
+def test_short_arrays_are_repeated_where_much_is_done_with_them():
+    """Nine operations on pairs are; a few on six, and nine on rows of four, are not."""
+
+    def cross(xs):
+        def step(state, x):
+            a, b = state
+            a, b = 0.9 * a + 0.1 * b, 0.9 * b - 0.1 * a + x
+            return (a, b), a * b
+
+        return jax.lax.scan(step, (xs[0], xs[0]), xs)[1]
+
+    few = _one_step_of(lambda c, x: 0.9 * c + x)
+    for loop, size, factor in ((cross, 2, 4), (few, 6, 1), (cross, 4, 1)):
+        xs = jnp.ones((80, size), jnp.float32)
+        assert unroll_of(loop, xs) == [factor], size
+        check(loop, xs)
+
+
+@pytest.mark.parametrize(
+    ("high", "wide", "others", "stored"),
+    [
+        (64, 30, 0, True),
+        (30, 64, 0, False),  # long rows
+        (48, 48, 0, False),  # not more results than numbers in a row
+        (256, 128, 0, False),
+        (20, 28, 0, True),  # so small that it is written as a sum
+        (48, 48, 1, True),  # to be put together with the other
+    ],
+)
+def test_long_rows_are_multiplied_as_they_lie(high, wide, others, stored):
+    """A vector times a transposed matrix, on which both versions agree."""
+
+    def loop(x, *w):
+        def step(h, row):
+            rows = (((0,), (1,)), ((), ()))
+            new = [jax.lax.dot_general(h[:wide], m, rows) for m in w]
+            return jnp.tanh(jnp.resize(sum(new), h.size) + row), None
+
+        return jax.lax.scan(step, x[0], x)[0]
+
+    w = [jnp.ones((high, wide), jnp.float32) / n for n in range(9, 10 + others)]
+    x = jnp.ones((300, max(high, wide)), jnp.float32)
+    assert ("transposed matri" in str(explain(loop)(x, *w))) == stored

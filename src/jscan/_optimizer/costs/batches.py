@@ -4,16 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jscan._jax.jaxprs import number_of_bytes
 from jscan._jax.operations import (
     RANDOM,
     REDUCTIONS,
-    TRANSCENDENTAL,
     dot_sizes,
     is_elementwise,
     is_expensive,
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+from jscan._optimizer.costs.functions import (
+    Moved,
+    has_opaque,
+    moved,
+    read_by_products,
+)
 from jscan._optimizer.costs.savings import (
     ADDED_ELEMENT,
     MATRIX_CALL,
@@ -53,7 +57,11 @@ class BatchCosts(Savings):
             fewer, memory is what takes the time.
         called_step: Nanoseconds of a step that is not one function of machine code, but
             calls for its operations; 0 if steps are never one function.
-        function_bytes: Bytes that the products of a step may read for it to be one.
+        product_bytes: Bytes that the products of a step may read for it to be one.
+        function_bytes: Bytes that its operations, as they are fused, have to move for
+            it to be none, whatever the products; 0 if they may be any.
+        pooled_calls: Results of such operations from which a step that is none takes as
+            long as `called_step`.
     """
 
     batch_start: int = 0
@@ -61,7 +69,9 @@ class BatchCosts(Savings):
     threaded_elements: int = 0
     threaded_work: int = 0
     called_step: float = 0.0
+    product_bytes: int = 0
     function_bytes: int = 0
+    pooled_calls: int = 0
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -103,14 +113,24 @@ class BatchCosts(Savings):
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
-    def freed(self, before: Sequence[Any], after: Sequence[Any]) -> float:
+    def freed(
+        self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any] = ()
+    ) -> float:
         """About what one step saves besides if it becomes one function of machine code.
 
-        Given are its equations as they are, and those that stay.
+        Given are its equations as they are, those that stay, and what others read.
         """
-        calls = _read_by_products(before) > self.function_bytes
-        called = calls and self.is_function(after)
-        return self.called_step if called and not _has_opaque(before) else 0.0
+        outside = set(outside)
+        called = read_by_products(before) > self.product_bytes
+        if not called and self._is_pooled(moved(before, outside)):
+            called = not self._is_pooled(moved(after, outside))
+        called = called and not has_opaque(before) and self.is_function(after)
+        return self.called_step if called else 0.0
+
+    def _is_pooled(self, step: Moved) -> bool:
+        return (
+            0 < self.function_bytes <= step.bytes and step.stored >= self.pooled_calls
+        )
 
     def stores(self, rows: Iterable[Any]) -> float:
         """About what one step takes to store a row of each, to be read once more."""
@@ -118,8 +138,8 @@ class BatchCosts(Savings):
 
     def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""
-        is_small = _read_by_products(equations) <= self.function_bytes
-        return is_small and not _has_opaque(equations)
+        is_small = read_by_products(equations) <= self.product_bytes
+        return is_small and not has_opaque(equations)
 
     def _wakes_threads(
         self, equations: Sequence[Any], length: int, is_map: bool
@@ -165,7 +185,7 @@ class BatchCosts(Savings):
         A step reads or hands out a row of each of `rows`. With `summed`, its products
         are summed over all steps.
         """
-        extra = max(_ROUND, self.freed(equations, ()))
+        extra = max(_ROUND, self.freed(equations, (), rows))
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
@@ -187,15 +207,3 @@ def _called_too_much(equation: Any) -> float:
 def _is_inner(product: Any) -> bool:
     sizes = dot_sizes(product)
     return sizes.is_of_vector and max(sizes.rows, sizes.columns) == 1
-
-
-def _read_by_products(equations: Iterable[Any]) -> int:
-    products = (e for e in equations if e.primitive.name == "dot_general")
-    return sum(number_of_bytes(atom) for e in products for atom in e.invars)
-
-
-def _has_opaque(equations: Iterable[Any]) -> bool:
-    """Whether one does what is neither arithmetic nor a product, like a sort."""
-    known = {"dot_general", *TRANSCENDENTAL, *RANDOM}
-    names = (e.primitive.name for e in equations if is_expensive(e))
-    return any(name not in known for name in names)

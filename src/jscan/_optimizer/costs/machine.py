@@ -36,6 +36,7 @@ class Machine(ProductCosts):
         unrolling: When to do several steps an iteration; `None` if never.
         orders_reads: Whether the compiler updates in place what is read before.
         chunk_bytes: Bytes between the operations of one chunk of a map.
+        smallest_again: Elements from which a row is computed again, not stored.
         split_bytes: Bytes of rows for which a loop is cut into parts.
         joined_bytes: Bytes that a step of two different loops may touch for them to run
             as one; 0 if never.
@@ -50,6 +51,7 @@ class Machine(ProductCosts):
     unrolling: Unrolling | None = None
     orders_reads: bool = JAX_VERSION >= (0, 12)
     chunk_bytes: int = 4 * MEBIBYTE
+    smallest_again: int = 1
     split_bytes: int = MEBIBYTE // 4
     joined_bytes: int = 0
     joined_dot: int = 0

@@ -11,10 +11,15 @@ _CPU = Machine(
     threads_start=31_000,
     threaded_elements=800,
     threaded_work=4,
-    # XLA makes one function of a loop whose body reads little. Any other step takes 0.4
+    # XLA makes one function of a loop whose body moves little. Any other step takes 0.4
     # to 0.6 microseconds more, whatever it computes.
     called_step=400.0,
-    function_bytes=2048,
+    product_bytes=2048,
+    function_bytes=1024 if JAX_VERSION < (0, 11) else 0,
+    pooled_calls=8,
+    # Fewer rows may make a step one function, as it is by JAX 0.12 anyway: a gradient
+    # of 8 numbers less took 0.16 times as long, there 2 times.
+    smallest_again=1 if JAX_VERSION < (0, 11) else 2,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     vector_columns=16 if JAX_VERSION < (0, 11) else 32,
@@ -30,6 +35,8 @@ _CPU = Machine(
     small_sum=2304,
     # Up to 4 times as fast, in steps that become one function by it.
     small_columns=600,
+    # More rows of eight numbers and more: 0.35 to 1.1 times as fast, by JAX 0.12 2.2.
+    longest_sum=32 if JAX_VERSION < (0, 11) else 600,
     small_rows=144,
     fused_dot=512,
     merged_dot=128 * 512,
@@ -42,6 +49,8 @@ _CPU = Machine(
     # A step gains 0.1 ns per element and more with rows, but 0.01 ns without.
     transposed_rows=8,
     transposed_vector=256,
+    # 1.1 to 3 times as fast; with longer rows, or fewer results, 0.2 to 1.0 times.
+    transposed_inner=32 if JAX_VERSION < (0, 11) else 48,
     smallest_outer_product=64,
     # 3 times as fast; with fewer elements, and by JAX 0.12, 0.6 to 1.1 times.
     inner_product=(64, 512) if JAX_VERSION < (0, 11) else (0, -1),
@@ -49,12 +58,16 @@ _CPU = Machine(
     full_rows=64,
     unrolling=NativeLoops(
         shortest=64,
+        # The steps that are left over run by themselves, which takes up to 1 us.
+        with_rest=200,
         factor=4,
         numbers=400,
         rows=32,
         high_factor=8,
         high_numbers=64,
         arrays=120,
+        # XLA makes one function of an iteration that touches less than 1 KB.
+        many_arrays=256,
         without_rows=16 * 2**10,
     ),
     # Two small loops as one: JAX 0.10's CPU compiler takes only a very small step into

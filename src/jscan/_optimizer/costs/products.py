@@ -25,6 +25,7 @@ class ProductCosts(BatchCosts):
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         small_columns: The same for a vector times a matrix whose rows are added up.
+        longest_sum: How many such rows there may be if they have eight numbers or more.
         small_rows: The same for one whose rows are each added up to a number.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
@@ -40,6 +41,8 @@ class ProductCosts(BatchCosts):
         transposed_rows: Steps from which a transposed matrix is stored as such for
             products of several rows; 0 if never.
         transposed_vector: The same for products of one row.
+        transposed_inner: Numbers added up for each number of such a product, if it is
+            the only one, up to which it gains, where there are more results than that.
         smallest_outer_product: Elements from which a sum of outer products leaves.
         inner_product: Elements, from and to, of two arrays whose inner product, summed
             over time, leaves; between them the compiler makes the sum in the loop one
@@ -53,6 +56,7 @@ class ProductCosts(BatchCosts):
     small_dot: int = 0
     small_sum: int = 0
     small_columns: int = 0
+    longest_sum: int = 0
     small_rows: int = 0
     fused_dot: int = 0
     merged_dot: int = 0
@@ -63,17 +67,26 @@ class ProductCosts(BatchCosts):
     threaded_vector: int = 0
     transposed_rows: int = 0
     transposed_vector: int = 0
+    transposed_inner: int = 0
     smallest_outer_product: int = 0
     inner_product: tuple[int, int] = (0, -1)
     products_a_row: int = 4
     full_rows: int = 0
 
-    def stores_transposed(self, equation: Any, length: int) -> bool:
-        """Whether the transposed matrix of a product is stored before the loop."""
+    def stores_transposed(self, equation: Any, length: int, alone: bool) -> bool:
+        """Whether the transposed matrix of a product is stored before the loop.
+
+        One that is not `alone` may be put together with the others then.
+        """
         sizes = dot_sizes(equation)
-        one_row = min(sizes.rows, sizes.columns) == 1
-        least = self.transposed_vector if one_row else self.transposed_rows
-        return 0 < least <= length
+        if min(sizes.rows, sizes.columns) > 1:
+            return 0 < self.transposed_rows <= length
+        if alone and sizes.multiplications > self.small_columns:
+            # Long rows are added up as fast as they lie in memory.
+            columns = max(sizes.rows, sizes.columns)
+            if sizes.contracted > min(self.transposed_inner, columns - 1):
+                return False
+        return 0 < self.transposed_vector <= length
 
     def merges(self, whole: DotSizes) -> bool:
         """Whether products with one left operand pay as one of this size."""

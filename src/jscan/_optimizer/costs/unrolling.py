@@ -16,18 +16,22 @@ from jscan._jax.operations import (
     is_elementwise,
 )
 
+_MANY = 7  # operations from which arrays gain as numbers do
+
 
 @dataclass(frozen=True)
 class StepSize:
     """What one step does and touches.
 
     Attributes:
+        length: How many there are.
         work: Its equations, but for those that pick a number of a constant array.
         touched: Bytes of all operands and results.
         rows: Sequences and stacks it reads or writes a row of.
         scalar: Whether all of it is single numbers.
     """
 
+    length: int
     work: Sequence[Any]
     touched: int
     rows: int
@@ -44,22 +48,26 @@ class NativeLoops:
 
     Attributes:
         shortest: Steps from which a loop is worth it.
+        with_rest: The same if iterations of several steps leave some over.
         factor: Steps an iteration.
         numbers: Bytes that a step on single numbers may touch.
         rows: Rows that such an iteration may read and write.
         high_factor: Steps an iteration of the smallest ones.
         high_numbers: Bytes that a step of those may touch.
         arrays: Bytes that a step on arrays may touch.
+        many_arrays: The same for a step of seven operations and more.
         without_rows: The same if it reads and writes no rows.
     """
 
     shortest: int
+    with_rest: int
     factor: int
     numbers: int
     rows: int
     high_factor: int
     high_numbers: int
     arrays: int
+    many_arrays: int
     without_rows: int
 
     def steps(self, step: StepSize) -> tuple[int, str]:
@@ -71,7 +79,8 @@ class NativeLoops:
         if slow is not None:
             return 1, f"a step does {slow}, which outweighs an iteration"
         rows = step.rows
-        limit = self.numbers if step.scalar else self.arrays
+        arrays = self.many_arrays if len(names) >= _MANY else self.arrays
+        limit = self.numbers if step.scalar else arrays
         limit = limit if rows else self.without_rows
         if step.touched > limit:
             return 1, f"a step touches {step.touched} bytes, several pay up to {limit}"
@@ -80,6 +89,11 @@ class NativeLoops:
             return 1, f"a step reads and writes {rows} rows, {many}"
         smallest = step.scalar and step.touched <= self.high_numbers
         many = smallest and rows * self.high_factor <= self.rows
+        rest, least = step.length % self.factor, self.with_rest
+        if rest and step.length < least:
+            left = f"iterations of {self.factor} leave {rest} of {step.length} steps"
+            return 1, f"{left}, it pays from {least} on"
+        many = many and (rest > 0 or step.length % self.high_factor == 0)
         factor = self.high_factor if many else self.factor
         return factor, f"a step touches {step.touched} bytes: {factor} per iteration"
 

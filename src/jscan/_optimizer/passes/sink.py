@@ -34,7 +34,8 @@ def run(loop: Loop, context: Context) -> Loop:
         return loop.refused(f"what only outputs need stays: {RECOMPUTED}")
     chosen, loop = _chosen(loop, context, dependence, rest)
     stays = [e for e in dependence.core() if dependence.level_of(e) is Level.STATE]
-    freed, step = machine.freed(loop.equations, stays), loop.equations
+    step, outside = loop.equations, dependence.read_outside()
+    freed = machine.freed(step, stays, outside)
     why = chosen and machine.keeps_in_loop(chosen, loop.length, freed, step=step)
     if why:
         return loop.refused(f"what only outputs need stays: {why}")

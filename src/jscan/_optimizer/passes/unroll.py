@@ -47,6 +47,7 @@ def _size(loop: Loop, work: list[Any]) -> StepSize:
     read = {atom for atom in operands if is_variable(atom)}
     rows_read = [v for v in loop.sequences if v in read and v not in loop.counters]
     return StepSize(
+        length=loop.length,
         work=work,
         touched=sum(map(number_of_bytes, [*operands, *stacked])),
         rows=len(rows_read) + len(stacked),

@@ -143,7 +143,8 @@ class Planner:
         changing = filter(self.dependence.changes, free_variables(work))
         new = frozenset(changing) - self.free
         held, more = (stack_bytes(list(v), loop.length) for v in (self.stacked, new))
-        freed = machine.freed(loop.equations, stays) - machine.stores(new)
+        outside = self.dependence.read_outside()
+        freed = machine.freed(loop.equations, stays, outside) - machine.stores(new)
         why = machine.keeps_in_loop(
             work, loop.length, freed, step=loop.equations, held=held, new=more
         )

@@ -35,9 +35,14 @@ class Again:
 
 
 class Search:
-    """What `loop` can compute again of the rows of one earlier loop."""
+    """What `loop` can compute again of the rows of one earlier loop.
 
-    def __init__(self, loop: Loop, equation: Any, earlier: Any, flat: Flat) -> None:
+    Rows of fewer elements than `least` are stored.
+    """
+
+    def __init__(
+        self, loop: Loop, equation: Any, earlier: Any, flat: Flat, least: int
+    ) -> None:
         self.loop = loop
         self.earlier = loop_in(flat, earlier)
         self.producers = {v: e for e in self.earlier.equations for v in e.outvars}
@@ -55,7 +60,11 @@ class Search:
         }
         order = {v: i for i, v in enumerate(self.producers)}
         self.candidates = sorted(
-            (v for v, o in loop.sequences.items() if o in alone),
+            (
+                v
+                for v, o in loop.sequences.items()
+                if o in alone and v.aval.size >= least
+            ),
             key=lambda v: order.get(self.stacks[loop.sequences[v]], -1),
         )
         # What can be had: by variable of the earlier loop, the operand outside.

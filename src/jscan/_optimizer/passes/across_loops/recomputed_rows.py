@@ -36,7 +36,8 @@ def run(flat: Flat, context: Context) -> Flat:
             continue
         again = Again()
         for earlier in _earlier_loops(equation, flat):
-            Search(loop, equation, earlier, flat).run(again)
+            least = context.machine.smallest_again
+            Search(loop, equation, earlier, flat, least).run(again)
         stored = len(again.gone)
         absorb(loop, equation, flat, again)
         if not again.gone:

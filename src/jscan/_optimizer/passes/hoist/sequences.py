@@ -17,6 +17,7 @@ from jscan._jax.jaxprs import stack_bytes
 from jscan._jax.operations import (
     REDUCTIONS,
     SHAPES_ONLY,
+    is_cut,
     is_elementwise,
     is_expensive,
 )
@@ -46,9 +47,10 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     names = _names(filter(is_expensive, chosen))
     wanted = _frontier(dependence, chosen)
     held, new = (stack_bytes(v, length) for v in (loop.stacked(), wanted))
-    step = loop.equations
-    freed = machine.freed(step, loop.without(chosen).equations)
-    why = machine.keeps_in_loop(chosen, length, freed, step=step, held=held, new=new)
+    step, stays = loop.equations, loop.without(chosen).equations
+    extra = machine.freed(step, stays, dependence.read_outside())
+    extra -= _read_by_slices(dependence, wanted) * max(0.0, machine.vector_call)
+    why = machine.keeps_in_loop(chosen, length, extra, step=step, held=held, new=new)
     if why is not None:
         return loop.refused(f"{names} on sequences stays: {why}")
     loop = done_before(loop, chosen, wanted, context)
@@ -114,6 +116,17 @@ def _frontier(dependence: Dependence, chosen: list[Any]) -> list[Any]:
     rest = dependence.loop.without(chosen).equations
     read = {*dependence.read_elsewhere(), *free_variables(rest)}
     return [v for e in chosen for v in e.outvars if v in read]
+
+
+def _read_by_slices(dependence: Dependence, rows: Iterable[Any]) -> int:
+    """How many more rows a step reads, for slices of the sums of these and others."""
+    more = 0
+    for row in rows:
+        readers = dependence.users.get(row, [])
+        if len(readers) == 1 and is_elementwise(readers[0]):
+            slices = dependence.users.get(readers[0].outvars[0], [])
+            more += max(0, sum(map(is_cut, slices)) - 1)
+    return more
 
 
 def _names(equations: Iterable[Any]) -> str:

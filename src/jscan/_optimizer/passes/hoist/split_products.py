@@ -26,31 +26,41 @@ from jscan._optimizer.record.loop import Loop
 def run(loop: Loop, context: Context) -> Loop:
     """Split products of concatenations, then push slices towards the operands."""
     # XLA has no split: slices are the same, and every rule knows them.
-    taken_apart = _splits_as_slices(_split_products(loop))
-    if _has_leaving_products(taken_apart, context):
-        if context.machine.whole_rows:
-            return taken_apart
-        cut = pushed(taken_apart)
+    split = _split_products(loop)
+    taken_apart = _splits_as_slices(split)
+    cut = taken_apart if context.machine.whole_rows else pushed(taken_apart)
+    # The call stays that did all of such a product, and more rows are read by slices.
+    rows = len(_products_of_sequences(cut)) - len(_products_of_sequences(taken_apart))
+    rows += split is not loop
+    if _has_leaving_products(taken_apart, context, rows):
         text = "slices pushed through elementwise work to the weights"
         return cut if cut is taken_apart else cut.fired(text)
     # Without that, one product of all is faster than one of each part.
     return _splits_as_slices(loop)
 
 
-def _has_leaving_products(loop: Loop, context: Context) -> bool:
-    """Whether products of sequences can be expected to be done for all steps."""
+def _products_of_sequences(loop: Loop) -> list[Any]:
     dependence = Dependence(loop)
-    products = [
+    return [
         e
         for e in loop.equations
         if e.primitive is primitives.dot_general_p
         and dependence.level_of(e) is Level.SEQUENCE
     ]
+
+
+def _has_leaving_products(loop: Loop, context: Context, rows: int) -> bool:
+    """Whether products of sequences can be expected to be done for all steps.
+
+    So many of their rows are read at each step as a call would take as long.
+    """
+    products = _products_of_sequences(loop)
     new = stack_bytes([e.outvars[0] for e in products], loop.length)
     held = stack_bytes(loop.stacked(), loop.length)
     machine = context.machine
+    lost = -rows * max(0.0, machine.vector_call)
     stay = machine.keeps_in_loop(
-        products, loop.length, step=loop.equations, held=held, new=new
+        products, loop.length, lost, step=loop.equations, held=held, new=new
     )
     return bool(products) and new <= context.budget and stay is None
 

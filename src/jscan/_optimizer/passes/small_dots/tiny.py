@@ -63,7 +63,10 @@ def _largest(equation: Any, machine: Machine) -> int:
     if not is_product or sizes.contracted == 1:
         return 0
     # Rows of numbers are added up at once; the numbers of a row one by one.
-    return machine.small_columns if axes == (0,) else machine.small_rows
+    if axes != (0,):
+        return machine.small_rows
+    long = sizes.contracted > machine.longest_sum and matrix.aval.shape[1] >= 8
+    return 0 if long else machine.small_columns
 
 
 def _matrix(equation: Any) -> tuple[Any, tuple[int, ...]]:

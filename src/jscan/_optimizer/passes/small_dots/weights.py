@@ -2,7 +2,8 @@
 
 * A product with a transposed constant matrix (every backward loop has one) reads the
   matrix transposed once, before the loop: XLA does not hoist the transpose.
-  In a short loop that gains less than it takes.
+  In a short loop that gains less than it takes, and a vector is multiplied by long
+  rows as fast as they lie.
 * Products that share their left operand become one, with the matrices side by side:
   ``h @ A`` and ``h @ B`` are columns of ``h @ [A B]``.
 * A sum of products becomes one product of what they read, side by side, with the
@@ -50,10 +51,9 @@ def store_transposed(loop: Loop, context: Context) -> Loop:
         return loop
     transposed: dict[Any, Any] = {}
     new: dict[int, list[Any]] = {}
-    for equation in loop.equations:
-        if _contracts(equation, dependence) != 1:
-            continue
-        if not machine.stores_transposed(equation, loop.length):
+    found = [e for e in loop.equations if _contracts(e, dependence) == 1]
+    for equation in found:
+        if not machine.stores_transposed(equation, loop.length, len(found) == 1):
             continue
         left, right = equation.invars
         if right not in transposed:
