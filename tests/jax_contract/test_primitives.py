@@ -1,5 +1,6 @@
 """Names and parameters of JAX's primitives that the optimizer knows."""
 
+import functools
 import gc
 import sys
 
@@ -31,6 +32,7 @@ def tables():
 TABLES = tables()
 
 
+@functools.cache  # half a second where the tests have made many objects
 def live_names():
     return {p.name for p in gc.get_objects() if issubclass(type(p), Primitive)}
 
