@@ -146,7 +146,7 @@ def _forget_failed_traces() -> None:
 
 
 # Growth that is none: the fragments of a heap, what others keep for good, and what a
-# call keeps that is made for the first time, as many are late in a run of one minute.
+# call keeps that is made for the first time, as many are late in a short run.
 ALLOWED = Memory(python=4.0, arrays=0, resident=100.0)
 
 
