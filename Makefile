@@ -17,24 +17,32 @@
 PYTHON ?= python3
 WORKERS ?= 2
 export WORKERS
+# Where it is set, every Python compiles the package anew, and pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 run := .venv/bin/python
+# A worker has neighbours of one file, which share much, and takes over when it is idle.
+pytest := $(run) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo quick test test-rest test-all test-nightly test-oldest test-newest lint notebooks store-notebooks docs figures bench wheel format clean
+.PHONY: demo quick test test-rest test-all test-nightly test-oldest test-newest \
+  other-environments oracles lint notebooks store-notebooks docs figures bench wheel format clean
 
 demo: .venv/.demo
 	$(run) -m jscan
 
 quick: .venv/.test
-	$(run) -m pytest -n $(WORKERS) tests/test_rooms.py tests/test_public.py \
+	$(pytest) tests/test_rooms.py tests/test_public.py \
 	  tests/jax_contract tests/frontend/test_errors.py tests/optimizer/test_pipeline.py
 
 test: lint
-	$(run) -m pytest -n $(WORKERS) -m "not slow"
+	$(pytest) -m "not slow"
+
+# What others are compared with, for test-rest and notebooks.
+oracles: .venv/.oracles
 
 # What `make test` leaves out.
 test-rest: .venv/.oracles
-	$(run) -m pytest -n $(WORKERS) -m "slow or oracles"
+	$(pytest) -m "slow or oracles"
 
 lint: .venv/.test
 	$(run) -m ruff check
@@ -43,17 +51,25 @@ lint: .venv/.test
 
 test-all: test test-rest test-oldest test-newest
 
+oldest := scripts/test-on-jax oldest 0.10.2 3.11 3.12 3.13
+newest := scripts/test-on-jax newest '0.12.*' 3.12 3.13
+
 test-oldest: .venv/.test
-	scripts/test-on-jax oldest 0.10.2 3.11 3.12 3.13
+	$(oldest)
 
 test-newest: .venv/.test
-	scripts/test-on-jax newest '0.12.*' 3.12 3.13
+	$(newest)
+
+# What those two need beside .venv, to be made while others work.
+other-environments: .venv/.demo
+	INSTALL_ONLY=1 $(oldest)
+	INSTALL_ONLY=1 $(newest)
 
 test-nightly:
 	scripts/test-on-jax nightly pre 3.13 3.12
 
 notebooks: .venv/.oracles
-	$(run) -m pytest -n $(WORKERS) --nbmake notebooks
+	$(pytest) --nbmake notebooks
 
 store-notebooks: .venv/.oracles
 	$(run) scripts/store-notebooks

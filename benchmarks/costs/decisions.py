@@ -56,7 +56,7 @@ class Asked:
     def cases(self) -> Iterator[tuple[Family, int, str]]:
         """Family, seed and direction of each."""
         number, of = self.part
-        families = FAMILIES[:: 9 if self.quick else 1][number - 1 :: of]
+        families = FAMILIES[:: 17 if self.quick else 1][number - 1 :: of]
         for one in families:
             for seed in self.seeds if re.search(self.only, one.name) else ():
                 yield one, seed, "forward"

@@ -1,6 +1,8 @@
 """Names and parameters of JAX's primitives that the optimizer knows."""
 
-import gc
+import functools
+import importlib
+import pkgutil
 import sys
 
 import jax
@@ -9,14 +11,17 @@ import pytest
 from jax.extend.core import Primitive, primitives
 
 import jscan
+from support.objects import every_object
 
 # Names that only some of the supported versions of JAX have.
 NOT_EVERYWHERE = {"closed_call", "one_minus_square", "log2", "polynomial"}
 
 
 def tables():
-    """Every table of names of primitives in the optimizer, by module and name."""
-    assert jscan.optimize
+    """Every table of names of primitives in the package, by module and name."""
+    for module in pkgutil.walk_packages(jscan.__path__, "jscan."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     found = {}
     for path, module in sys.modules.items():
         if not path.startswith("jscan._") or path.endswith((".choices", ".rules")):
@@ -31,8 +36,9 @@ def tables():
 TABLES = tables()
 
 
+@functools.cache  # half a second where the tests have made many objects
 def live_names():
-    return {p.name for p in gc.get_objects() if issubclass(type(p), Primitive)}
+    return {p.name for p in every_object() if issubclass(type(p), Primitive)}
 
 
 def equation(function, *args):

@@ -22,6 +22,7 @@ from jscan._jax.marks import is_marked
 from jscan._optimizer import PASS_NAMES, PLAIN, Options
 from jscan._optimizer.options import choices_of
 from support.comparing import assert_close
+from support.objects import every_object
 
 
 class Tag:
@@ -106,7 +107,7 @@ def lru_caches() -> list[Any]:
         warnings.simplefilter("ignore")
         return [
             cache
-            for cache in gc.get_objects()
+            for cache in every_object()
             if isinstance(cache, functools._lru_cache_wrapper)
             and (cache.__module__ or "").startswith("jscan")
         ]

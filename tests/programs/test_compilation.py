@@ -15,6 +15,7 @@ import pytest
 import jscan
 from support import checking as helpers
 from support import compiled_text
+from support.objects import every_object
 from support.programs import PROGRAMS, numbers
 
 TAP_FREE = ["one_tap", "integer_state", "complex_state", "pytrees"]
@@ -225,7 +226,7 @@ def test_caches_are_bounded():
         warnings.simplefilter("ignore")
         sizes = [
             cache.cache_parameters()["maxsize"]
-            for cache in gc.get_objects()
+            for cache in every_object()
             if isinstance(cache, functools._lru_cache_wrapper)
             and (cache.__module__ or "").startswith("jscan")
         ]

@@ -4,6 +4,8 @@ Listed in `non_sequences` a variable is the variable, as Theano hands over the v
 object: it is worth what the step before left. The references are Python loops.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,28 @@ def test_functions_store_it_and_go_on(s, mode, which):
         np.testing.assert_allclose(s.value, before, rtol=1e-12, atol=1e-12)
 
 
+def weights_and_lanes():
+    return jnp.cos(jnp.arange(5.0)), jnp.stack([X, 2 * X])
+
+
+@functools.cache
+def derivatives_of_the_unrolled_loop():
+    weights, both = weights_and_lanes()
+
+    def cost(x, value):
+        rows, last = python_loop(x, 0.2, value, jnp)
+        return (rows * weights).sum() + last**2
+
+    args = X, jnp.asarray(1.5)
+    return (
+        jax.grad(cost, 1)(*args),
+        jax.grad(cost)(*args),
+        jax.hessian(cost)(*args),
+        jax.jvp(lambda x: cost(x, args[1]), (X,), (weights,))[1],
+        jax.vmap(cost, (0, None))(both, args[1]),
+    )
+
+
 @pytest.mark.parametrize("which", range(4))
 @pytest.mark.parametrize(
     "options",
@@ -83,30 +107,22 @@ def test_functions_store_it_and_go_on(s, mode, which):
 )
 def test_derivatives_in_it_and_through_it(s, which, options):
     """Beside JAX's derivative of the unrolled loop."""
-    weights = jnp.cos(jnp.arange(5.0))
+    weights, both = weights_and_lanes()
 
     def cost(x):
         rows, updates = jscan.scan(steps(s)[which], x, 0.2, s, **options)
         return (rows * weights).sum() + updates[s] ** 2
 
-    def reference(x, value):
-        rows, last = python_loop(x, 0.2, value, jnp)
-        return (rows * weights).sum() + last**2
-
-    args = X, jnp.asarray(1.5)
+    by_value, by_x, second, along, lanes = derivatives_of_the_unrolled_loop()
     near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10)
-    near(jscan.grad(lambda: cost(X), s), jax.grad(reference, 1)(*args))
-    near(jax.grad(cost)(X), jax.grad(reference)(*args))
-    near(jax.hessian(cost)(X), jax.hessian(reference)(*args))
-    near(
-        jax.jvp(cost, (X,), (weights,))[1],
-        jax.jvp(lambda x: reference(x, args[1]), (X,), (weights,))[1],
-    )
-    both = jnp.stack([X, 2 * X])
-    near(jax.vmap(cost)(both), jax.vmap(reference, (0, None))(both, args[1]))
+    near(jscan.grad(lambda: cost(X), s), by_value)
+    near(jax.grad(cost)(X), by_x)
+    near(jax.hessian(cost)(X), second)
+    near(jax.jvp(cost, (X,), (weights,))[1], along)
+    near(jax.vmap(cost)(both), lanes)
     if options.get("mode") != "DEBUG":
         slope = jscan.function(lambda x: jscan.grad(lambda: cost(x), s))
-        near(slope(X), jax.grad(reference, 1)(*args))
+        near(slope(X), by_value)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -15,8 +15,14 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     QUICKLY["xla_cpu_use_fusion_emitters"] = False
     AS_USERS_DO["xla_cpu_use_fusion_emitters"] = True
 
-_CHOSEN = AS_USERS_DO if os.environ.get("JSCAN_TESTS_OPTIMIZED") else QUICKLY
+_OPTIMIZED = bool(os.environ.get("JSCAN_TESTS_OPTIMIZED"))
+_CHOSEN = AS_USERS_DO if _OPTIMIZED else QUICKLY
 FLAGS = [f"--{option}={str(value).lower()}" for option, value in _CHOSEN.items()]
+if not _OPTIMIZED and "xla_cpu_use_fusion_emitters" in QUICKLY:
+    # Code is written in one piece, not in up to 32 for as many threads: the workers of
+    # pytest leave no core idle. On 0.12 that saves nothing, nor do its other options
+    # (LLVM's expensive passes left out, no fusions for libraries).
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 
 if __name__ == "__main__":
     print(*FLAGS)

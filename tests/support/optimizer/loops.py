@@ -142,20 +142,22 @@ def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) ->
         results = optimize(fun, **options)(*operands)
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(results))
 
-    plain = jax.jit(lambda *a: (fun(*a), jax.grad(loss)(*a)))
-    after = jax.jit(optimize(lambda *a: (fun(*a), jax.grad(loss)(*a)), **options))
-    before = jax.jit(
-        lambda *a: (optimize(fun, **options)(*a), jax.grad(loss_inside)(*a))
-    )
-    expected = plain(*args)
-    assert_close(after(*args), expected, tolerance)
-    assert_close(before(*args), expected, tolerance)
-    stacked = [jax.tree.map(lambda x: np.stack([x, x]), arg) for arg in args]
-    twice = jax.tree.map(lambda x: np.stack([x, x]), expected[0])
-    inside = jax.jit(jax.vmap(optimize(fun, **options)))
-    outside = jax.jit(optimize(jax.vmap(fun), **options))
-    assert_close(inside(*stacked), twice, tolerance)
-    assert_close(outside(*stacked), twice, tolerance)
+    def plain(*operands: Any) -> Any:
+        return fun(*operands), jax.grad(loss)(*operands)
+
+    @jax.jit  # compiled together, to compile little
+    def everything(operands: Any, stacked: Any) -> Any:
+        after = optimize(plain, **options)(*operands)
+        before = optimize(fun, **options)(*operands), jax.grad(loss_inside)(*operands)
+        inside = jax.vmap(optimize(fun, **options))(*stacked)
+        outside = optimize(jax.vmap(fun), **options)(*stacked)
+        return (after, before), (inside, outside)
+
+    twice = lambda tree: jax.tree.map(lambda x: np.stack([x, x]), tree)
+    expected = jax.jit(plain)(*args)
+    once, batched = everything(args, twice(args))
+    assert_close(once, (expected, expected), tolerance)
+    assert_close(batched, (twice(expected[0]),) * 2, tolerance)
 
 
 def lowered(fun: Function, *args: Any, **options: Any) -> Function:
