@@ -249,7 +249,8 @@ def test_what_a_step_moves_says_whether_it_is_one_function(rates, size):
         return h, (h, *decays)
 
     x = jnp.ones((99, size), "float32")
-    text = jax.jit(lambda x: jax.lax.scan(step, x[0], x)).lower(x).compile().as_text()
+    lowered = jax.jit(lambda x: jax.lax.scan(step, x[0], x)).lower(x)
+    text = lowered.compile().as_text() or ""
     traced, costs = jax.make_jaxpr(step)(x[0], x[0]).jaxpr, machine_for("cpu")
     is_function = moved(traced.eqns, traced.outvars).bytes < costs.function_bytes
     assert is_function == ("xla_cpu_small_call" in text)
