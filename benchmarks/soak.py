@@ -146,7 +146,7 @@ def _forget_failed_traces() -> None:
 
 
 # Growth that is none: the fragments of a heap, what others keep for good, and what a
-# call keeps that is made for the first time, as many are late in a short run.
+# call keeps that is made for the first time, as many are late in a run of one minute.
 ALLOWED = Memory(python=4.0, arrays=0, resident=100.0)
 
 
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="half a minute, for CI")
+    parser.add_argument("--quick", action="store_true", help="one minute, for CI")
     given = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     logging.getLogger("jax").setLevel(logging.CRITICAL)  # it tells of failed callbacks
@@ -263,7 +263,7 @@ def main() -> None:
     tracemalloc.start()
     soak = Soak(given.seed, given.threads)
     generators = [random.Random(i) for i in range(given.threads)]
-    seconds = 60.0 * (0.5 if given.quick else given.minutes)
+    seconds = 60.0 * (1.0 if given.quick else given.minutes)
     others = [threading.Thread(target=soak.watch, args=(seconds,), daemon=True)]
     for index in range(1, given.threads):
         arguments = index, by_count(generators[index])
