@@ -186,6 +186,24 @@ def test_static_arguments_and_constants():
     assert [kind(n).dtype for n in (1, True, 1.0)] == [int, bool, float]
 
 
+def test_static_arguments_among_others_by_name():
+    """What `jax.jit` does with such names."""
+
+    def f(x, *sizes, **options):
+        return x * len(options["kind"]) * sum(sizes) * options["scale"]
+
+    for compiled in (
+        jscan.function(f, static_argnames=("kind", "sizes")),
+        jscan.function(f, static_argnames=["options", "sizes"]),
+        jax.jit(f, static_argnames=["kind"]),
+    ):
+        assert compiled(2, 1, 2, kind="abc", scale=0.5) == 9.0
+    scaled = jscan.function(lambda x, **k: x * [k["n"]][0], static_argnames="n")
+    assert [scaled(1.0, n=n).dtype for n in (1, 1.0)] == [float, float]
+    sized = jscan.function(lambda **k: jnp.ones(k["n"]), static_argnames="n")
+    assert [sized(n=n).shape for n in (1, 3)] == [(1,), (3,)]
+
+
 def test_gradient_inside_and_transformations_outside(c):
     W = jscan.shared(jnp.array([1.0, 2.0]), name="W")
 

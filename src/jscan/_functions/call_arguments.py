@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 
 from jscan._base.caches import Cache
-from jscan._base.errors import ScanTypeError, Subject, signed
-from jscan._base.kinds import fix_of_kind, shown
+from jscan._base.errors import ScanTypeError, ScanValueError, Subject, signed
+from jscan._base.kinds import brief, fix_of_kind, shown
 from jscan._base.types import Leaf, is_numeric
 from jscan._frontend.hints import add_call
 from jscan._functions.named_types import typed
@@ -137,6 +137,7 @@ class Sorter:
             self.signature = inspect.signature(fn)
         except (TypeError, ValueError):  # a builtin without one takes what it takes
             self.signature = inspect.signature(lambda *args, **kwargs: None)
+        self._check_static()
         self.kinds: Cache[Kind] = Cache()
 
     def sort(self, args: Any, kwargs: Any) -> Arguments:
@@ -194,17 +195,31 @@ class Sorter:
                 owner=self.owner,
             ) from None
 
+    def _check_static(self) -> None:
+        """Refuse a name that is no argument's: what it means would be traced."""
+        parameters = self.signature.parameters.values()
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        names = [parameter.name for parameter in parameters]
+        for name in self.static_names:
+            if not isinstance(name, str) or not (takes_any or name in names):
+                raise ScanValueError(
+                    "static_argnames",
+                    needed=f"names of the arguments {self.signature}",
+                    came=brief(name),
+                    fix="write static_argnames='name', or a tuple of names",
+                    owner=self.owner,
+                )
+
     def _with_static(self, args: Any, kwargs: Any) -> Any:
         bound = self._bind(args, kwargs)
-        for name in filter(bound.arguments.__contains__, self.static_names):
-            value = bound.arguments[name]
-            match self.signature.parameters[name].kind:
-                case inspect.Parameter.VAR_POSITIONAL:
-                    value = tuple(Whole(type(part), part) for part in value)
-                case inspect.Parameter.VAR_KEYWORD:
-                    value = {k: Whole(type(part), part) for k, part in value.items()}
-                case _:
-                    value = Whole(type(value), value)
+        for name, value in list(bound.arguments.items()):
+            kind, static = self.signature.parameters[name].kind, self.static_names
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                whole = value if name in static else set(value).intersection(static)
+                value = {k: _whole(v) if k in whole else v for k, v in value.items()}
+            elif name in static:
+                many = kind is inspect.Parameter.VAR_POSITIONAL
+                value = tuple(map(_whole, value)) if many else _whole(value)
             bound.arguments[name] = value
         return bound.args, bound.kwargs
 
@@ -215,6 +230,10 @@ class Whole:
 
     kind: type  # True == 1 == 1.0, but a program made for one is not that for another
     value: Any
+
+
+def _whole(value: Any) -> Whole:
+    return Whole(type(value), value)
 
 
 def _kind(tree: Any, leaves: Sequence[Any], owner: Subject) -> Kind:

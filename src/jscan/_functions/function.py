@@ -99,7 +99,7 @@ def function(
             operations of JAX only that the array is deleted), and an error while the
             program runs can leave the variable without a value (so can an interrupt of
             a program's first call, at the moment in which JAX hands over the results).
-        static_argnames: Arguments that are constants of the program.
+        static_argnames: Names of arguments that are constants of the program.
         mode: None or ``"FAST_RUN"``: optimized. ``"FAST_COMPILE"``: plain.
             ``"DEBUG"``: run in Python on real values, loops included.
         name: Used in errors and reports; by default that of `f`.
@@ -118,8 +118,9 @@ def function(
 
     Raises:
         ScanTypeError: An update or an argument of the wrong kind.
-        ScanValueError: An unknown mode; with `donate`, a buffer that is wanted twice;
-            arrays on different devices; shardings that do not fit.
+        ScanValueError: An unknown mode or static argument; with `donate`, a buffer
+            that is wanted twice; arrays on different devices; shardings that do not
+            fit.
 
     Works with `jax.grad` and every transformation inside `f`; inside one of them it
     can be called if it updates nothing. Source: Theano 0.9, ``theano.function``.
@@ -150,12 +151,14 @@ def function(
     with signed(owner):
         mode = check_mode(mode)
     names = static_argnames
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        names = (names,)
     settings = Settings(
         name,
         donate=donate,
         options=usual_options(mode == "FAST_RUN"),
         default_updates=not no_default_updates,
-        static_argnames=(names,) if isinstance(names, str) else tuple(names),
+        static_argnames=tuple(names),
         in_shardings=in_shardings,
         out_shardings=out_shardings,
         debug=mode == "DEBUG",

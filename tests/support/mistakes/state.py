@@ -236,6 +236,16 @@ STATE: Table = {
         ("jscan.function: a call", "static_argnums=", "static_argnames= for static_a"),
         lambda: function(branch, static_argnames="b")(1.0, 2.0),
     ),
+    "a static argument that there is not": Mistake(
+        lambda: function(branch, static_argnames="flag"),
+        ("function 'branch': static_argnames", "names of the arg", "'flag'", "Fix: "),
+        lambda: function(branch, static_argnames="b")(1.0, 2.0),
+    ),
+    "a static argument by its number": Mistake(
+        lambda: function(branch, static_argnames=1),  # type: ignore
+        ("function 'branch': static_argnames", "names of the arg", "got 1", "Fix: "),
+        lambda: function(branch, static_argnames="b")(1.0, 2.0),
+    ),
     "a misspelt option": Mistake(
         lambda: function(branch, donates=True),
         ("jscan.function: a call", "donates=", "write donate= for donates="),
