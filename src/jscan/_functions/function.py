@@ -150,20 +150,22 @@ def function(
     _check_callable(f, owner)
     with signed(owner):
         mode = check_mode(mode)
-    names = static_argnames
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        names = (names,)
     settings = Settings(
         name,
         donate=donate,
         options=usual_options(mode == "FAST_RUN"),
         default_updates=not no_default_updates,
-        static_argnames=tuple(names),
+        static_argnames=_names(static_argnames),
         in_shardings=in_shardings,
         out_shardings=out_shardings,
         debug=mode == "DEBUG",
     )
     return Function(f, settings)
+
+
+def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+    one = isinstance(given, str) or not isinstance(given, Iterable)
+    return (given,) if one else tuple(given)  # pyright: ignore[reportReturnType]
 
 
 def _check_callable(f: Any, owner: Subject) -> None:
