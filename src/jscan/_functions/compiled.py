@@ -45,6 +45,7 @@ class Compiled:
         donate = inputs.settings.donate
         self.in_place = donate and bool(inputs.updated)
         self.claim = Claim(frozenset(self.reads), frozenset(inputs.updated), donate)
+        self._count = len(inputs.updated)
         self._captured = tuple(map(jnp.asarray, inputs.captured))
         self._programs: dict[Any, Any] = {}  # by where the updated values lie
 
@@ -92,7 +93,7 @@ class Compiled:
 
     def operands(self, values: list[PyTree], leaves: list[Leaf]) -> tuple[Any, ...]:
         """The arguments of a program, for the values of `reads`."""
-        count = len(self.inputs.updated)
+        count = self._count
         return values[:count], values[count:], self._captured, leaves
 
     def prepared(
@@ -156,7 +157,8 @@ class Compiled:
 
     def run(self, program: Any, values: list[PyTree], leaves: list[Leaf]) -> Result:
         """Run one of the programs; stores nothing."""
-        return program(*self.operands(values, leaves))
+        count = self._count  # each call runs this: no call of `operands`
+        return program(values[:count], values[count:], self._captured, leaves)
 
     def call_in_place(
         self,
