@@ -89,7 +89,11 @@ def test_closed_over(rng, strict):
 
 
 @pytest.mark.parametrize(
-    "name", ["uniform", "normal", "bernoulli", "poisson", "choice", "permutation"]
+    "name",
+    [
+        *("uniform", "normal", "bernoulli", "binomial", "multinomial", "poisson"),
+        *("random_integers", "choice", "permutation"),
+    ],
 )
 def test_a_strict_step_may_draw(rng, name):
     draw = getattr(rng, name)()
