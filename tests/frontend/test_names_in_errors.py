@@ -186,3 +186,42 @@ def test_an_error_in_two_loops_has_one_fix():
     notes = "\n".join(caught.value.__notes__)
     assert notes.index("scan 'in'") < notes.index("scan 'out'")
     assert notes.count("Fix: ") == 1
+
+
+@jax.tree_util.register_pytree_node_class
+class Checked:
+    """A node that takes no text in place of an array, and cannot be printed."""
+
+    def __init__(self, rows, kept):
+        self.rows, self.kept = rows, kept
+
+    def __repr__(self) -> str:
+        raise AssertionError("a large module is printed")
+
+    def tree_flatten(self):
+        return (self.rows, self.kept), None
+
+    @classmethod
+    def tree_unflatten(cls, _, parts):
+        if any(isinstance(part, str) for part in parts):
+            raise TypeError("a row is no text")
+        return cls(*parts)
+
+
+NODE = Checked(jnp.ones((3, 2)), jnp.ones(2))
+WITH_NODE = {
+    "scan": lambda f: jscan.scan(lambda row, node: f(node), x, non_sequences=NODE),
+    "optimize": lambda f: jscan.optimize(f)(NODE),
+    "function": lambda f: jscan.function(f)(NODE),
+}
+
+
+@pytest.mark.parametrize("how", WITH_NODE)
+def test_an_error_beside_a_tree_that_takes_no_text_stays_the_user_s(how: str):
+    def refused(node):
+        raise KeyError("the user's error")
+
+    with pytest.raises(KeyError, match="the user's error") as caught:
+        WITH_NODE[how](refused)
+    notes = "".join(caught.value.__notes__)
+    assert "Checked(float64[3,2], float64[2])" in notes

@@ -100,3 +100,35 @@ def test_a_derivative_beside_a_value_of_a_type_of_its_own():
     total = jscan.optimize(lambda x: jnp.sum(run(value, x)[0]))
     wanted = (by_hand(0.5, 0.701)[0].sum() - by_hand(0.5, 0.699)[0].sum()) / 0.002
     np.testing.assert_allclose(jax.grad(total)(jnp.float32(0.7)), wanted, rtol=1e-3)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A value that has nothing that arrays have, not even a shape."""
+
+    array: Any
+
+
+@dataclass(frozen=True)
+class HandleType(hijax.HiType):
+    def lo_ty(self):
+        return [ShapedArray((3,), jnp.float32)]
+
+    def lower_val(self, value):
+        return [value.array]
+
+    def raise_val(self, array):
+        return Handle(array)
+
+
+hijax.register_hitype(Handle, lambda value: HandleType())
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["alone", "in jit"])
+def test_an_error_beside_a_value_without_a_shape_stays_the_user_s(jit):
+    def refused(handle):
+        raise KeyError("the user's error")
+
+    with pytest.raises(KeyError, match="the user's error") as caught:
+        jit(jscan.optimize(refused))(Handle(jnp.ones(3)))
+    assert "Handle" in "".join(caught.value.__notes__)

@@ -69,8 +69,19 @@ def type_text(leaf: Leaf) -> str:
     """A type as errors print it: ``float32[3,4]``."""
     if isinstance(leaf, jax.Ref):
         return str(jax.typeof(leaf))
-    shape, dtype = np.shape(leaf), getattr(leaf, "dtype", type(leaf).__name__)
+    try:
+        shape = np.shape(leaf)
+    except Exception:  # it is no array, and NumPy asks whatever it is
+        return _name_of(leaf)
+    dtype = getattr(leaf, "dtype", type(leaf).__name__)
     return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def _name_of(leaf: Leaf) -> str:
+    try:
+        return str(jax.typeof(leaf))
+    except TypeError:
+        return type(leaf).__name__
 
 
 def tree_text(tree: PyTree) -> str:
@@ -78,7 +89,11 @@ def tree_text(tree: PyTree) -> str:
     leaves, treedef = jax.tree.flatten(tree)
     if treedef == jax.tree.structure(0):
         return type_text(leaves[0])
-    return str(jax.tree.unflatten(treedef, [_Bare(type_text(x)) for x in leaves]))
+    texts = [_Bare(type_text(leaf)) for leaf in leaves]
+    try:
+        return str(jax.tree.unflatten(treedef, texts))
+    except Exception:  # a class of the user's may want arrays, or not print
+        return f"{type(tree).__name__}({', '.join(texts)})"
 
 
 def tree_texts(one: PyTree, other: PyTree) -> tuple[str, str]:
