@@ -67,10 +67,11 @@ def program_of(
 
 
 def operations_for(transform: str) -> list[str]:
-    """Without those that the transform cannot differentiate."""
+    """Without those that the transform cannot differentiate or batch."""
     return [
         name
         for name, operation in OPERATIONS.items()
         if not ("grad" in transform and operation.no_reverse)
         and not ("jvp" in transform and operation.no_forward)
+        and not ("vmap" in transform and operation.no_batch)
     ]

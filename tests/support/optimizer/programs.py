@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from support.optimizer.operations import OPERATIONS, conform
+from support.optimizer.operation import conform
+from support.optimizer.operations import OPERATIONS
 
 Arrays = list[jax.Array]
 

@@ -2,9 +2,11 @@
 
 For a gate ``s`` JAX stores both ``s`` and its derivative ``s * (1 - s)``, a row each.
 The second is two multiplications away from the first, which costs less than writing a
-row in one loop and reading it in another. Which rows the backward loop reads is settled
-where JAX splits a loop, before the optimizer sees it, so the step says it in JAX's own
-words: a `jax.checkpoint` whose policy stores everything but cheap arithmetic.
+row in one loop and reading it in another. Of ``rate * g`` where both move it stores
+both, though one of them may be made of what the step reads anyway. Which rows the
+backward loop reads is settled where JAX splits a loop, before the optimizer sees it, so
+the step says it in JAX's own words: a `jax.checkpoint` whose policy stores everything
+but cheap arithmetic.
 
 Where no derivative is taken, such a step is what it was.
 """
@@ -16,7 +18,9 @@ import jax
 from jscan._jax.equations import with_body
 from jscan._jax.jaxprs import holds, holds_complex, open_jaxpr, variable_like
 from jscan._jax.names import primitives
-from jscan._jax.scans import has_loops, is_scan
+from jscan._jax.scans import has_loops, is_scan, read_scan
+from jscan._optimizer.analysis.derivative_rows import derivative_rows
+from jscan._optimizer.costs.stored import gains_by_work
 from jscan._optimizer.record.inlining import is_plain_call, stores_all_but_cheap
 
 _GATES = frozenset({"logistic", "tanh"})
@@ -39,21 +43,26 @@ def _equation(equation: Any) -> Any:
         return equation
     body = equation.params["jaxpr"]
     new = run(body)
-    if is_scan(equation) and new is body and _has_gates(body):
+    if is_scan(equation) and new is body and _stores_less(equation):
         new = _checkpointed(body)
     if new is body:
         return equation
     return equation.replace(params={**equation.params, "jaxpr": new})
 
 
-def _has_gates(body: Any) -> bool:
+def _stores_less(scan: Any) -> bool:
     """Whether a step has rows that pay, and nothing that may not be run again."""
-    equations = open_jaxpr(body)[0].eqns
-    if any(e.effects or e.primitive is primitives.remat_p for e in equations):
+    body, _ = open_jaxpr(scan.params["jaxpr"])
+    if any(e.effects or e.primitive is primitives.remat_p for e in body.eqns):
         return False
-    if holds_complex(open_jaxpr(body)[0]):
+    if holds_complex(body):
         return False  # `jax.checkpoint` of JAX to 0.12 cannot store complex numbers
-    return any(holds(equation, _GATES) for equation in equations)
+    if any(holds(equation, _GATES) for equation in body.eqns):
+        return True
+    loop = read_scan(scan)
+    # Without a state all steps are mostly done at once, where a row is read once more.
+    rows = derivative_rows(loop) if loop.num_carry else None
+    return rows is not None and gains_by_work(rows.stored, rows.fewer, rows.again)
 
 
 def _checkpointed(body: Any) -> Any:
