@@ -8,7 +8,7 @@ from jscan import explain, optimize
 from jscan._jax.names import JAX_VERSION
 from jscan._optimizer import rewrite
 from support.comparing import assert_close
-from support.optimizer.loops import check, stacked_shapes
+from support.optimizer.loops import check, lowered, operations, stacked_shapes
 
 T, ROWS, WIDE = 40, 8, 16
 W = jax.random.normal(jax.random.key(0), (WIDE, 4 * WIDE)) / 4
@@ -68,6 +68,102 @@ def test_numbers_are_computed_again_only_where_a_step_may_be_calls(size, fewer):
 
     gradient = jax.grad(lambda w, xs: (cell(w, xs) ** 2).sum())
     assert bool(again(gradient, jnp.ones(size), jnp.ones((T, size)))) == fewer
+
+
+def returns(rate, xs):
+    """What both factors of `rate * on * total` move, a row is stored of each."""
+
+    def step(total, row):
+        total = row[0] + rate * row[1] * total
+        return total, total
+
+    on = (xs > -1).astype(xs.dtype)
+    return jax.lax.scan(step, jnp.zeros(xs.shape[1:], xs.dtype), (xs, on))[1]
+
+
+def slope(fun):
+    return jax.grad(lambda *args: (fun(*args) ** 2).sum())
+
+
+def slope_rows(fun, args, passes):
+    """How many stacks the loops of its derivative hand out."""
+    return rows(slope(optimize(fun, passes=passes)), *args)
+
+
+def outer_sum(xs, rate):
+    """A sum of products of what the step reads: nothing has to be stored."""
+    step = lambda c, x: (c + jnp.outer(rate * x, x), None)
+    return jax.lax.scan(step, jnp.zeros((4 * WIDE, 4 * WIDE), xs.dtype), xs)[0]
+
+
+MOVED = {
+    "a discounted sum": (returns, (jnp.asarray(0.9, X.dtype), X[:, 0]), 1),
+    "a sum of products": (lambda r, xs: outer_sum(xs, r), (X[0, 0], X[:, 0]), 1),
+}
+
+
+@pytest.mark.parametrize(("fun", "args", "fewer"), MOVED.values(), ids=MOVED)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_products_of_what_moves_are_not_stored(fun, args, fewer, reverse):
+    """Where they can be made again of rows that there are; all derivatives agree."""
+    if reverse:
+        fun, args = (lambda f: lambda r, xs: f(r, xs[::-1]))(fun), args
+    before, after = (slope_rows(fun, args, [p]) for p in ("unroll", "save_memory"))
+    assert after == before - fewer
+    for derive in (slope, lambda f: jax.hessian(lambda *a: (f(*a) ** 2).sum())):
+        expected = jax.jit(derive(fun))(*args)
+        assert_close(jax.jit(derive(optimize(fun)))(*args), expected)
+    expected = jax.jit(lambda *a: jax.jvp(fun, a, a))(*args)
+    assert_close(jax.jit(lambda *a: jax.jvp(optimize(fun), a, a))(*args), expected)
+    twice = [jnp.stack([a, 0.5 * a]) for a in args]
+    expected = jax.jit(jax.vmap(slope(fun)))(*twice)
+    assert_close(jax.jit(jax.vmap(slope(optimize(fun))))(*twice), expected)
+
+
+def _sorts(total, x):
+    return jnp.linalg.cholesky(total @ total.T + x * jnp.eye(4, dtype=x.dtype))
+
+
+KEPT = {
+    "as many rows": lambda total, x: total * total * x,
+    "a step that is not known": _sorts,
+    "much to be done again": lambda total, x: jnp.roll(total, 1) * x * total + total,
+}
+
+
+@pytest.mark.parametrize("step", KEPT.values(), ids=KEPT)
+def test_they_are_stored_where_that_is_less(step):
+    """The backward loop reads as many rows as without the optimizer."""
+
+    def fun(start, xs):
+        return jax.lax.scan(lambda c, x: ((c := step(c, x)), c), start, xs)[1]
+
+    args = jnp.ones((4, 4), X.dtype), X[:, 0, 0]
+    before, after = (slope_rows(fun, args, [p]) for p in ("unroll", "save_memory"))
+    assert after == before
+    expected = jax.jit(slope(fun))(*args)
+    assert_close(jax.jit(slope(optimize(fun)))(*args), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "digits", "stay"),
+    [
+        ("float32", (8, 23), 0),  # as JAX writes it beside what a step stores
+        ("float64", (11, 52), 0),
+        ("float32", (8, 10), 1),
+        ("float16", (5, 10), 1),
+        ("bfloat16", (8, 7), 1),  # the compiler may compute in 32 bits
+    ],
+)
+def test_a_rounding_to_the_digits_there_are_is_dropped(dtype, digits, stay):
+    def fun(xs):
+        step = lambda c, x: ((c := jax.lax.reduce_precision(c + x, *digits)), c)
+        return jax.lax.scan(step, jnp.zeros((), dtype), xs)[1]
+
+    xs = X[:, 0, 0].astype(dtype)
+    _, in_loops = operations(lowered(fun, xs), xs)
+    assert in_loops.count("reduce_precision") == stay
+    check(fun, xs)
 
 
 def test_it_takes_less_memory():

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from jscan._jax.equations import reading, renamed
 from jscan._jax.jaxprs import Atom, is_variable, open_jaxpr, sub_programs
 from jscan._jax.marks import is_plain
@@ -36,7 +38,7 @@ def inline_calls(
     for equation in equations:
         equation = reading(equation, names)
         operands = equation.invars
-        if _only_changes_weakness(equation):
+        if _only_changes_weakness(equation) or _rounds_nothing(equation):
             names[equation.outvars[0]] = operands[0]
             continue
         if equation.primitive.name not in CALLS or not wanted(equation):
@@ -73,6 +75,21 @@ def _only_changes_weakness(equation: Any) -> bool:
         and operand.aval.dtype == equation.params["new_dtype"]
         and equation.params.get("sharding") is None
     )
+
+
+def _rounds_nothing(equation: Any) -> bool:
+    """A rounding to the type's own digits, which JAX puts on what a `remat` stores.
+
+    It keeps the compiler from computing in more digits, as it may for 16 bits: those
+    stay.
+    """
+    if equation.primitive is not primitives.reduce_precision_p:
+        return False
+    (operand,) = equation.invars
+    digits = jnp.finfo(operand.aval.dtype)
+    kept = equation.params["exponent_bits"], equation.params["mantissa_bits"]
+    is_own = kept == (digits.nexp, digits.nmant)
+    return is_variable(operand) and digits.bits >= 32 and is_own
 
 
 def stores_all_but_cheap(primitive: Any, *_: Any, **__: Any) -> bool:
