@@ -26,6 +26,8 @@ from typing import Any
 import jax
 import jaxlib
 
+from _code import code_of
+
 MEBIBYTE = 2**20
 DOUBTFUL = 0.97
 
@@ -66,12 +68,14 @@ class Program:
         lower_seconds: Tracing, rewriting and lowering.
         compile_seconds: XLA's part.
         temp_bytes: Scratch memory of one call, as XLA plans it.
+        code: What it was compiled to.
     """
 
     call: Callable[[], object]
     lower_seconds: float
     compile_seconds: float
     temp_bytes: int
+    code: str = ""
 
     @property
     def build_seconds(self) -> float:
@@ -145,9 +149,9 @@ def build(
     end = clock()
     memory = compiled.memory_analysis()
     temp_bytes = 0 if memory is None else int(memory.temp_size_in_bytes)
-    return Program(
-        lambda: compiled(*arguments), middle - start, end - middle, temp_bytes
-    )
+    call = lambda: compiled(*arguments)
+    code = code_of(compiled)
+    return Program(call, middle - start, end - middle, temp_bytes, code)
 
 
 def measure_pair(baseline: Program, contender: Program, how: Settings) -> Timing:

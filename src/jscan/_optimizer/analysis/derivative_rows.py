@@ -21,7 +21,7 @@ from jscan._jax.operations import (
     TRANSCENDENTAL,
 )
 from jscan._jax.scans import ScanParameters
-from jscan._optimizer.record.inlining import inline_calls
+from jscan._optimizer.record.inlining import inline_calls, is_plain_call
 
 _PRODUCTS = frozenset({"mul", "dot_general"})
 # Of these JAX stores a power of the operand, or its sign.
@@ -50,7 +50,7 @@ def derivative_rows(scan: ScanParameters) -> DerivativeRows | None:
     counts = [scan.num_constants, scan.num_carry]
     counts.append(len(body.invars) - sum(counts))
     constants, states, sequences = cut(body.invars, counts)
-    equations, _ = inline_calls(body.eqns, lambda e: e.primitive.name == "jit")
+    equations, _ = inline_calls(body.eqns, is_plain_call)
     fixed = _made_of(constants, equations)
     needed = list(_needed(equations, {*filter(_moves, [*constants, *states])}))
     if None in needed:
