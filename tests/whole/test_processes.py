@@ -99,6 +99,7 @@ def test_variables_split_over_processes(tmp_path):
     assert finished(start(processes_global, 2, out), out)["done"]
 
 
+@pytest.mark.any_jax
 def test_the_page_on_many_hosts_in_four_processes(tmp_path):
     """What it shows is shown by each of them; `test_documentation` runs it in one."""
     pytest.importorskip("orbax.checkpoint", reason="checkpoints: extra oracles")
