@@ -156,7 +156,8 @@ class Program:
             [self._given(slot, leading, sources) for slot in slots]
             for slots, leading in self._groups()
         )
-        counter = jnp.arange(self.length, dtype=self.dtype(True))
+        # XLA takes no number of a range for negative, though 8 bits wrap around.
+        counter = jnp.arange(self.length).astype(self.dtype(True))
 
         def step(carry: Arrays, x: tuple[jax.Array, Arrays]) -> tuple[Arrays, Arrays]:
             count, row = x
