@@ -166,6 +166,18 @@ def test_a_rounding_to_the_digits_there_are_is_dropped(dtype, digits, stay):
     check(fun, xs)
 
 
+@pytest.mark.parametrize("shape", ["t, 5", "40, b"])
+def test_rows_of_sizes_that_are_not_known_yet(shape, monkeypatch):
+    """In a program that is exported for any number of steps, or of rows."""
+    monkeypatch.delenv("JSCAN_DEBUG", raising=False)  # rules that ask for one fail
+    like = jax.ShapeDtypeStruct((40, 5), X.dtype)
+    sizes = jax.export.symbolic_args_specs(like, shape)
+    rate = jax.ShapeDtypeStruct((), X.dtype)
+    exported = jax.export.export(jax.jit(slope(optimize(returns))))(rate, sizes)
+    args = jnp.asarray(0.9, X.dtype), X[:, 0, :5]
+    assert_close(exported.call(*args), slope(returns)(*args))
+
+
 def test_it_takes_less_memory():
     """Of the compiled gradient: less than the plain one, by about a third."""
 

@@ -45,7 +45,7 @@ class DerivativeRows:
 
 
 def derivative_rows(scan: ScanParameters) -> DerivativeRows | None:
-    """The same of a loop; `None` where a step does what is not known here."""
+    """The same of a loop; `None` where a step, or the size of a row, is not known."""
     body = scan.body
     counts = [scan.num_constants, scan.num_carry]
     counts.append(len(body.invars) - sum(counts))
@@ -59,7 +59,8 @@ def derivative_rows(scan: ScanParameters) -> DerivativeRows | None:
     rows = DerivativeRows([v for v in dict.fromkeys(needed) if v not in free])
     made = {result: e for e in equations for result in e.outvars}
     _trace_back(rows, made, free)
-    return rows
+    sizes = (v.aval.size for v in (*rows.stored, *rows.fewer, *rows.again))
+    return rows if all(isinstance(size, int) for size in sizes) else None
 
 
 def _needed(equations: Sequence[Any], moving: set[Any]) -> Iterator[Any]:
