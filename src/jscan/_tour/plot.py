@@ -1,6 +1,7 @@
 """The picture of the sunspot record and its forecast."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,15 +59,16 @@ def save_forecast(
     axes.plot(came.years, came.numbers, "o", color=INK, markersize=4, label="came")
     axes.axvline(years[-1], color=FRAME, linewidth=1, linestyle=(0, (4, 3)))
 
-    axes.set_title(
-        f"Yearly sunspot numbers, and the {len(expected)} years ahead by AR(9)",
-        loc="left",
-        color=INK,
-        fontsize=13,
-        pad=30,
-    )
-    axes.set_ylabel("sunspot number", color=INK)
+    title = f"Yearly sunspot numbers, and the {len(expected)} years ahead by AR(9)"
+    _frame(axes, title)
     axes.set_xlim(first_year, ahead[-1] + 1)
+    figure.savefig(path)
+
+
+def _frame(axes: Any, title: str) -> None:
+    """What stands around the lines: few strokes, and the legend above."""
+    axes.set_title(title, loc="left", color=INK, fontsize=13, pad=30)
+    axes.set_ylabel("sunspot number", color=INK)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#eeeeee")
     axes.set_axisbelow(True)
@@ -84,4 +86,3 @@ def save_forecast(
         frameon=False,
         labelcolor=INK,
     )
-    figure.savefig(path)

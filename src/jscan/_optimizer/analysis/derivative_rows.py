@@ -6,7 +6,7 @@ derivative by states and constants needs: sequences are mostly data.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ _POWERS = frozenset({"integer_pow", "square", "abs"})
 _OTHERS = ELEMENTWISE | TRANSCENDENTAL | MOVES_DATA | REDUCTIONS | {"sort", "cumsum"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class DerivativeRows:
     """Rows that are stored, as JAX does it and with cheap arithmetic done again.
 
@@ -39,9 +39,9 @@ class DerivativeRows:
         again: The results of that arithmetic.
     """
 
-    stored: list[Any] = field(default_factory=list)
-    fewer: list[Any] = field(default_factory=list)
-    again: list[Any] = field(default_factory=list)
+    stored: list[Any]
+    fewer: list[Any]
+    again: list[Any]
 
 
 def derivative_rows(scan: ScanParameters) -> DerivativeRows | None:
@@ -56,11 +56,13 @@ def derivative_rows(scan: ScanParameters) -> DerivativeRows | None:
     if None in needed:
         return None
     free = {*fixed, *sequences}
-    rows = DerivativeRows([v for v in dict.fromkeys(needed) if v not in free])
+    stored = [v for v in dict.fromkeys(needed) if v not in free]
     made = {result: e for e in equations for result in e.outvars}
-    _trace_back(rows, made, free)
-    sizes = (v.aval.size for v in (*rows.stored, *rows.fewer, *rows.again))
-    return rows if all(isinstance(size, int) for size in sizes) else None
+    fewer, again = _trace_back(stored, made, free)
+    sizes = (v.aval.size for v in (*stored, *fewer, *again))
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    return DerivativeRows(stored, fewer, again)
 
 
 def _needed(equations: Sequence[Any], moving: set[Any]) -> Iterator[Any]:
@@ -91,9 +93,13 @@ def _of_product(equation: Any, moving: set[Any]) -> Iterator[Any]:
             yield equation.outvars[0]
 
 
-def _trace_back(rows: DerivativeRows, made: dict[Any, Any], free: set[Any]) -> None:
-    """Fill in what the stored rows can be made from, and by what."""
-    waiting, seen = list(rows.stored), set(free)
+def _trace_back(
+    stored: list[Any], made: dict[Any, Any], free: set[Any]
+) -> tuple[list[Any], list[Any]]:
+    """What these rows can be made from, and the results of what makes them."""
+    fewer: list[Any] = []
+    again: list[Any] = []
+    waiting, seen = list(stored), set(free)
     while waiting:
         variable = waiting.pop()
         if not is_variable(variable) or variable in seen:
@@ -101,10 +107,11 @@ def _trace_back(rows: DerivativeRows, made: dict[Any, Any], free: set[Any]) -> N
         seen.add(variable)
         equation = made.get(variable)
         if equation is not None and equation.primitive.name in CHEAPER_THAN_A_ROW:
-            rows.again.append(variable)
+            again.append(variable)
             waiting += equation.invars
         else:
-            rows.fewer.append(variable)
+            fewer.append(variable)
+    return fewer, again
 
 
 def _made_of(constants: Iterable[Any], equations: Iterable[Any]) -> set[Any]:
