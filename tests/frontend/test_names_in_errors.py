@@ -225,3 +225,18 @@ def test_an_error_beside_a_tree_that_takes_no_text_stays_the_user_s(how: str):
         WITH_NODE[how](refused)
     notes = "".join(caught.value.__notes__)
     assert "Checked(float64[3,2], float64[2])" in notes
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise AssertionError("it has no text")
+
+
+@pytest.mark.parametrize("how", WITH_NODE)
+def test_an_error_that_has_no_text_stays_the_user_s(how: str):
+    def refused(node):
+        raise Mute
+
+    with pytest.raises(Mute) as caught:
+        WITH_NODE[how](refused)
+    assert "called as" in "".join(caught.value.__notes__)

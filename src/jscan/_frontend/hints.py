@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -133,8 +134,10 @@ def add_call(
         called: What to call a function without a name.
         otherwise: Another fix where JAX needed a value that it does not have.
     """
-    types = ", ".join(_types(fn, args, kwargs))
-    fix = _fix_of(error, otherwise)
+    types, fix = "...", None
+    with suppress(Exception):  # what the user's objects do when asked is theirs
+        types = ", ".join(_types(fn, args, kwargs))
+        fix = _fix_of(error, otherwise)
     add_place(error, f"{place}, called as {step_name(fn, called)}({types})", fix)
 
 
