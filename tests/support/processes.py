@@ -4,6 +4,7 @@ Usage: python processes.py NUMBER COUNT PORT OUT FOLDER DIES_AT. There are four 
 in all. The state is saved at every second step, and taken up from the last one saved.
 """
 
+import faulthandler
 import importlib
 import json
 import os
@@ -80,7 +81,8 @@ def main(number, count, port, out, folder, dies_at):
             note(out, index, cost)
         if index == dies_at and number == count - 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        if index % 2 and not saver.is_saving_in_progress():
+        if index % 2:  # alike in all: not where one still saves and another does not
+            saver.wait_until_finished()
             saver.save(index, args=ocp.args.StandardSave(values()))
             if index == 1:
                 saver.wait_until_finished()
@@ -92,5 +94,6 @@ def main(number, count, port, out, folder, dies_at):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(300, exit=True)  # says where it waits, if it does
     number, count, port = map(int, sys.argv[1:4])
     main(number, count, port, sys.argv[4], sys.argv[5], int(sys.argv[6]))

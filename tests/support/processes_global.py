@@ -4,6 +4,7 @@ Usage: python processes_global.py NUMBER COUNT PORT OUT
 """
 
 import copy
+import faulthandler
 import pickle
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ def main(number, count, port, out):
     holds(8 * start)
     _functions(w, at, start)
     _loops(at)
+    _costs(start)
     w.set_value(w.value, sharding=at())
     np.testing.assert_array_equal(w.get_value(), 16 * start + 2)
     assert pickle.loads(pickle.dumps(w)).sharding == at()
@@ -97,6 +99,14 @@ def _loops(at):
         assert rows.outputs.sharding.is_equivalent_to(at(None, "a", "b"), 3)
 
 
+def _costs(x):
+    """A table of one machine would have its process wait for what others never send."""
+    mapped = lambda x: jscan.map(jnp.tanh, x).outputs
+    costs = jscan.explain(mapped, machine=__file__)(x).costs
+    assert costs.endswith("; the processes that run a program have to run the same")
+
+
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(300, exit=True)  # says where it waits, if it does
     number, count, port = map(int, sys.argv[1:4])
     main(number, count, port, sys.argv[4])

@@ -4,6 +4,7 @@ Usage: python processes_page.py NUMBER COUNT PORT OUT PAGE
 """
 
 import doctest
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -29,5 +30,6 @@ def main(number, count, port, out, page):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(300, exit=True)  # says where it waits, if it does
     number, count, port = map(int, sys.argv[1:4])
     main(number, count, port, *sys.argv[4:])

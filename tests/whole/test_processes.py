@@ -15,7 +15,7 @@ import pytest
 
 from support import processes, processes_global, processes_page
 
-PATIENCE = 400  # seconds; they take a few on a machine that is not busy
+PATIENCE = 400  # seconds; they take a few, and end by themselves after 300
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "devices.md"

@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import jax
+
 from jscan._base.caches import cached
 from jscan._base.errors import ScanTypeError, ScanValueError, Subject
 from jscan._base.kinds import shown
@@ -25,7 +27,8 @@ CALIBRATED = "calibrated"
 
 _Table: TypeAlias = tuple[str, Speeds | None]  # what reports call it, and what it says
 _SHIPPED: _Table = ("the shipped table", None)
-_chosen: dict[str, _Table] = {"": _SHIPPED}
+_ALIKE = "the shipped table; the processes that run a program have to run the same"
+_chosen: dict[str, _Table] = {"": _SHIPPED, "alike": (_ALIKE, None)}
 
 
 def calibrated_file() -> Path:
@@ -36,7 +39,9 @@ def calibrated_file() -> Path:
 def choose(machine: Any = None) -> str:
     """The digest of a table, of a file or of the file that the environment names.
 
-    A file that is damaged, or of another machine, is not used; reports say so.
+    A file that is damaged, or of another machine, is not used, nor is any where several
+    processes compile one program: two that differ would wait for each other for ever.
+    Reports say so.
 
     Raises:
         ScanTypeError: Something that is no path.
@@ -50,6 +55,8 @@ def choose(machine: Any = None) -> str:
         return ""
     if not isinstance(machine, str | os.PathLike):
         raise _wrong(ScanTypeError, place, machine)
+    if jax.process_count() > 1:
+        return "alike"
     known = machine == CALIBRATED
     path = calibrated_file() if known else Path(os.fspath(machine)).expanduser()
     try:
