@@ -22,7 +22,7 @@ from jscan._optimizer.passes.hoist import (
 )
 from jscan._optimizer.passes.merge import padded_terms, repeats
 from jscan._optimizer.passes.save_memory import few_rows, last_row, logsumexp, residuals
-from jscan._optimizer.passes.small_dots import from_sums, lags, tiny, weights
+from jscan._optimizer.passes.small_dots import from_sums, lags, layouts, tiny, weights
 from jscan._optimizer.record.rule import Rule
 
 RECOMPUTED_ROWS = Rule(
@@ -173,6 +173,12 @@ LOOP_RULES = (
         "small_dots.tiny",
         tiny.run,
         "after products were put together: some are too large then",
+    ),
+    Rule(
+        "small_dots.layouts",
+        layouts.run,
+        "for the products that are left, none of which is moved any more",
+        mixes=True,
     ),
     Rule(
         "hoist.return_pieces",

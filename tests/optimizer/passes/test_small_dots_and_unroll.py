@@ -341,3 +341,53 @@ def test_long_rows_are_multiplied_as_they_lie(high, wide, others, stored):
     w = [jnp.ones((high, wide), jnp.float32) / n for n in range(9, 10 + others)]
     x = jnp.ones((300, max(high, wide)), jnp.float32)
     assert ("transposed matri" in str(explain(loop)(x, *w))) == stored
+
+
+def _stays(step, size):
+    """Whether the products of a step with a square matrix are left as they are."""
+    w = jax.random.normal(jax.random.key(0), (size, size), "float32") / size**0.5
+    x = jnp.ones((40, size), "float32")
+
+    def loop(w, x):
+        return jax.lax.scan(lambda h, row: (step(w, h, row),) * 2, x[0], x)[1]
+
+    _, inside = operations(optimize(loop), w, x)
+    assert_close(optimize(loop)(w, x), loop(w, x), 1e-4)
+    return "dot_general" in inside
+
+
+def _gates(w, h, x):
+    z = jax.nn.sigmoid(h @ w + x)
+    return z * h + (1 - z) * jnp.tanh((h * x) @ w)
+
+
+APART = {
+    "one instruction for all": (lambda w, h, x: jnp.tanh(h @ w + x), 8, False),
+    "and a rest": (lambda w, h, x: jnp.tanh(h @ w + x), 12, True),
+    "and a long rest": (lambda w, h, x: jnp.tanh(h @ w + x), 20, False),
+    "another function": (lambda w, h, x: jax.nn.sigmoid(h @ w + x), 12, False),
+    "few of it": (lambda w, h, x: jax.nn.sigmoid(h @ w + x), 6, True),
+    "few, and no function": (lambda w, h, x: 0.5 * (h @ w) + x, 6, False),
+    "a function beside it": (lambda w, h, x: (h @ w) * jnp.tanh(h + x), 12, True),
+    "number by number": (lambda w, h, x: jnp.sin(h @ w + x), 20, True),
+    "functions that meet": (_gates, 20, True),
+    "sums that are added": (
+        lambda w, h, x: jnp.tanh(h @ w + (h * x) @ w),
+        20,
+        False,
+    ),
+    "one after the other": (
+        lambda w, h, x: jnp.tanh(jnp.tanh(h @ w) @ w + x),
+        20,
+        False,
+    ),
+    "reduced": (lambda w, h, x: (e := jnp.exp(x) * (h @ w)) / e.sum(), 12, False),
+    "more than fits into registers": (lambda w, h, x: jnp.abs(h @ w + x), 33, True),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_product_beside_functions(name):
+    """What reads a sum is computed number by number, unless it is one instruction."""
+    step, size, stays = APART[name]
+    assert _stays(step, size) == stays

@@ -16,6 +16,7 @@ from jax.extend import core
 from jscan import optimize
 from jscan._jax import operations as _work
 from jscan._optimizer import PASS_NAMES
+from jscan._optimizer.costs import layouts as _layouts
 from jscan._optimizer.costs.unrolling import Launches
 from jscan._optimizer.passes.hoist import cut_rows as _cut_rows
 from jscan._optimizer.passes.save_memory import logsumexp as _logsumexp
@@ -104,9 +105,9 @@ class Setup:
                 changes["unrolling"] = soon
             machine = dataclasses.replace(machine, **changes)
             patches.enter_context(every_machine(machine))
-            if self.keen:
-                for patch in _nothing_is_cheap():
-                    patches.enter_context(patch)
+            cheap = _nothing_is_cheap() if self.keen else ()
+            for patch in (*cheap, *(_any_layout() if self.joins else ())):
+                patches.enter_context(patch)
             yield
 
     def sized(self, program: Program) -> Program:
@@ -145,6 +146,12 @@ def _nothing_is_cheap() -> Iterator[Any]:
     yield mock.patch.object(_work, "_CHEAP", frozenset())
     yield mock.patch.object(_cut_rows, "_FEWEST_STEPS", 1)
     yield mock.patch.object(_logsumexp, "keeps_logsumexp_rows", return_value=None)
+
+
+def _any_layout() -> Iterator[Any]:
+    yield mock.patch.object(_layouts, "_TINY", 1)
+    yield mock.patch.object(_layouts, "_STORED", 0.0)
+    yield mock.patch.object(_layouts, "_SMALL", 1)
 
 
 SETUPS = {

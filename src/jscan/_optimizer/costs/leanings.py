@@ -15,7 +15,6 @@ def leaning(machine: Machine, which: str) -> Machine:
             batch_start=min(machine.batch_start, 1),  # 0 would move cheap work, too
             threads_start=0,
             whole_dot=_NONE.whole_dot,
-            narrow_batch=0.0,
             vector_call=max(machine.vector_call, 0.0),
             full_rows=_NONE.full_rows,
             joined_bytes=16 * machine.joined_bytes,

@@ -22,9 +22,8 @@ _CPU = Machine(
     smallest_again=1 if JAX_VERSION < (0, 11) else 2,
     # JAX 0.10's CPU compiler calls a function even for small products.
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
-    vector_columns=16 if JAX_VERSION < (0, 11) else 32,
-    vector_call=25.0 if JAX_VERSION < (0, 11) else -40.0,
-    vector_dot=0.02 if JAX_VERSION < (0, 11) else 0.015,
+    vector_call=25.0 if JAX_VERSION < (0, 11) else -20.0,
+    vector_added=1.3 if JAX_VERSION < (0, 11) else 0.6,
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
     # A softmax of 64 numbers takes 360 to 450 ns longer, 50 to 80 by JAX 0.12.
@@ -35,8 +34,8 @@ _CPU = Machine(
     small_sum=2304,
     # Up to 4 times as fast, in steps that become one function by it.
     small_columns=600,
-    # More rows of eight numbers and more: 0.35 to 1.1 times as fast, by JAX 0.12 2.2.
-    longest_sum=32 if JAX_VERSION < (0, 11) else 600,
+    # With more rows of more than eight numbers 0.35 to 0.9 times as fast.
+    longest_sum=32,
     small_rows=144,
     fused_dot=512,
     merged_dot=128 * 512,
@@ -56,6 +55,8 @@ _CPU = Machine(
     inner_product=(64, 512) if JAX_VERSION < (0, 11) else (0, -1),
     # With 64 rows taking sums out was 0.8 to 1.15 times as fast, with 32 up to 1.4.
     full_rows=64,
+    # Columns that fill no register whole are done one by one.
+    register_bytes=32 if JAX_VERSION < (0, 11) else 64,
     unrolling=NativeLoops(
         shortest=64,
         # The steps that are left over run by themselves, which takes up to 1 us.

@@ -25,7 +25,7 @@ class ProductCosts(BatchCosts):
         small_dot: Multiplications up to which a product is written as a sum.
         small_sum: The same for a product that adds several terms, without batch axes.
         small_columns: The same for a vector times a matrix whose rows are added up.
-        longest_sum: How many such rows there may be if they have eight numbers or more.
+        longest_sum: How many such rows there may be if each has more than eight.
         small_rows: The same for one whose rows are each added up to a number.
         fused_dot: Multiplications up to which such a sum may be fused with what reads
             it, which may do it several times.
@@ -50,6 +50,8 @@ class ProductCosts(BatchCosts):
         products_a_row: Products, parts of one sum, that are worth storing one row.
         full_rows: Rows a step from which a product in the loop is as fast as one of
             all steps, so that storing its operands is not worth it; 0 if never.
+        register_bytes: Bytes of the vector registers that products of one row are done
+            in; 0 if that does not matter.
     """
 
     smallest_side: int = 0
@@ -72,6 +74,7 @@ class ProductCosts(BatchCosts):
     inner_product: tuple[int, int] = (0, -1)
     products_a_row: int = 4
     full_rows: int = 0
+    register_bytes: int = 0
 
     def stores_transposed(self, equation: Any, length: int, alone: bool) -> bool:
         """Whether the transposed matrix of a product is stored before the loop.

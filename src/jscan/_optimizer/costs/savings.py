@@ -13,6 +13,7 @@ from jscan._jax.operations import (
     dot_sizes,
     is_expensive,
 )
+from jscan._optimizer.costs.layouts import NARROW
 from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
@@ -39,10 +40,10 @@ _TRANSCENDENTALS = {
     "erf_inv": (2.0, 0.8),
     "digamma": (4.0, 3.0),
 }
-# A vector times a narrow matrix is done number by number in a loop, whatever its
-# columns.
-_NARROW_ROW = 3.5
 _INNER_ELEMENT = 0.35
+# A vector times a matrix, that the loop has in its best layout (`layouts.py`): a
+# multiplication, a row if it lies in rows, and a number of a result to store and read.
+_VECTOR_DOT, _VECTOR_RESULT, _STORED_NUMBER = 0.02, 0.2, -0.35
 MATRIX_CALL = 400.0
 # A multiplication, by the fewest rows or columns of its product.
 _MULTIPLICATIONS = ((64, 0.003), (16, 0.006), (0, MULTIPLICATION))
@@ -62,22 +63,17 @@ class Savings:
         whole_dot: Multiplications, more than and at most, for which a vector times a
             matrix wider than high stays in the loop: taken out, such steps of networks
             with fused gates were 0.75 to 0.9 times as fast.
-        vector_columns: Columns from which a matrix counts as wide for a vector.
-        narrow_batch: Nanoseconds that one with a narrow matrix takes as a part of a
-            batch.
-        vector_call: Nanoseconds that a product with a wide one takes longer; less than
+        vector_call: Nanoseconds that a vector times a matrix takes longer; less than
             0 if to read its row takes longer.
-        vector_dot: The same for each of its multiplications.
+        vector_added: The same for each number that is added up.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
         reduced_element: The same for an element of a wide row that is reduced.
         speeds: What was measured on the machine at hand.
     """
 
     whole_dot: tuple[int, int] = (0, 0)
-    vector_columns: int = 16
-    narrow_batch: float = 20.0
     vector_call: float = 25.0
-    vector_dot: float = 0.02
+    vector_added: float = 1.3
     drawn_number: float = 0.0
     reduced_element: float = 0.0
     speeds: Speeds = AS_SHIPPED
@@ -130,10 +126,12 @@ class Savings:
         columns = max(sizes.rows, sizes.columns)
         if columns == 1:
             return _INNER_ELEMENT * sizes.contracted
-        if columns < self.vector_columns:
-            return _NARROW_ROW * sizes.contracted - self.narrow_batch
-        more = max(0, columns - sizes.contracted) * STREAMED_ELEMENT
-        return self.vector_call + self.vector_dot * sizes.multiplications - more
+        if columns <= NARROW * sizes.contracted:
+            each = _VECTOR_RESULT * columns
+        else:
+            each = self.vector_added * sizes.contracted + _STORED_NUMBER * columns
+        each += _VECTOR_DOT * sizes.multiplications
+        return max(0.0, self.vector_call + each)
 
 
 def elements_of(variables: Iterable[Any]) -> int:

@@ -8,6 +8,8 @@ What is tiny, and for which kinds of products, differs by device (`costs/machine
 The rule runs at lowering, when no derivative will follow.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +22,12 @@ from jscan._jax.jaxprs import avals_of, trace
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
 from jscan._optimizer.costs.machine import Machine
+from jscan._optimizer.passes.small_dots.apart import AT_ONCE, apart
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
+
+_WIDEST = 32
+"""Columns that are kept in registers all together."""
 
 
 def run(loop: Loop, context: Context) -> Loop:
@@ -29,6 +35,8 @@ def run(loop: Loop, context: Context) -> Loop:
     machine = context.machine
     products = [e for e in loop.equations if e.primitive is primitives.dot_general_p]
     tiny = [e for e in products if machine.small_dot and _is_tiny(e, machine)]
+    stay = apart(tiny, loop, machine)
+    tiny = [e for e in tiny if id(e) not in stay]
     if len(tiny) < len(products):
         # The step calls the others anyway; with a vector, a call is as fast as a sum.
         tiny = [e for e in tiny if not dot_sizes(e).is_of_vector]
@@ -65,8 +73,10 @@ def _largest(equation: Any, machine: Machine) -> int:
     # Rows of numbers are added up at once; the numbers of a row one by one.
     if axes != (0,):
         return machine.small_rows
-    long = sizes.contracted > machine.longest_sum and matrix.aval.shape[1] >= 8
-    return 0 if long else machine.small_columns
+    columns = matrix.aval.shape[1]
+    few = 2 < columns <= AT_ONCE
+    long = sizes.contracted > machine.longest_sum and not few
+    return 0 if long or columns > _WIDEST else machine.small_columns
 
 
 def _matrix(equation: Any) -> tuple[Any, tuple[int, ...]]:

@@ -1,0 +1,176 @@
+"""small_dots, layouts: constant matrices as vectors are multiplied by them fastest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jscan import explain, optimize
+from jscan._jax.names import JAX_VERSION
+from jscan._optimizer.costs.layouts import Layout, faster_layout
+from support.comparing import assert_close
+from support.optimizer.loops import check, lowered
+
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="the layouts of a CPU are tested"
+)
+LANES = 8 if JAX_VERSION < (0, 11) else 16
+STEPS = 300
+
+# `(matrix, vector) -> vector`, and the axis of the matrix that is added up.
+PRODUCTS = {
+    "h @ W": (lambda w, h: h @ w, 0),
+    "W @ h": (lambda w, h: w @ h, 1),
+    "h @ W.T": (lambda w, h: h @ w.T, 1),
+    "of one row": (lambda w, h: (h[None] @ w)[0], 0),
+    "by a column": (lambda w, h: (w @ h[:, None])[:, 0], 1),
+    "by einsum": (lambda w, h: jnp.einsum("ij,i->j", w, h), 0),
+    "exactly": (lambda w, h: jnp.dot(h, w, precision="highest"), 0),
+}
+
+
+def matrix(added, columns, axis, dtype="float32"):
+    shape = (added, columns) if axis == 0 else (columns, added)
+    return jax.random.normal(jax.random.key(columns), shape, dtype) / added**0.5
+
+
+def recurrence(multiply, added, columns):
+    """A loop whose state of so many numbers meets the matrix at each step."""
+
+    def loop(w, x):
+        def step(h, row):
+            new = jnp.tanh(multiply(w, h))
+            return jnp.resize(new, added) + row, new
+
+        return jax.lax.scan(step, jnp.ones(added, x.dtype), x)[1]
+
+    return loop
+
+
+def multiplied(function, *arguments):
+    """The shapes of what the products of a step multiply."""
+    traced = jax.make_jaxpr(lowered(function, *arguments))(*arguments)
+    shapes = []
+    for loop in traced.eqns:
+        if loop.primitive.name == "scan":
+            step = loop.params["jaxpr"].eqns
+            dots = [e for e in step if e.primitive.name == "dot_general"]
+            shapes += [{np.shape(v.aval) for v in dot.invars} for dot in dots]
+    return shapes
+
+
+@pytest.mark.parametrize("how", PRODUCTS)
+@pytest.mark.parametrize(
+    ("added", "columns", "rows", "stored"),
+    [
+        (40, 43, False, 48),  # filled up
+        (40, 48, False, 48),  # whole registers
+        (90, 20, True, 20),  # few numbers, of many each
+        (24, 100, False, 104 if LANES == 8 else 112),
+    ],
+)
+def test_how_a_matrix_is_stored(how, added, columns, rows, stored):
+    multiply, axis = PRODUCTS[how]
+    w = matrix(added, columns, axis)
+    x = jax.random.normal(jax.random.key(1), (STEPS, added), "float32") / 4
+    loop = recurrence(multiply, added, columns)
+    (shapes,) = multiplied(loop, w, x)
+    expected = (stored, added) if rows else (added, stored)
+    assert expected in shapes
+    check(loop, w, x, tolerance=1e-4)
+    note = "1 matrix stored as a vector is multiplied fastest"
+    if how != "h @ W.T":  # a matrix of its own already
+        assert (note in str(explain(loop)(w, x))) == (w.shape != expected)
+
+
+def test_numbers_of_64_bits_fill_half_as_many_columns():
+    with jax.enable_x64(True):
+        w, x = matrix(40, 43, 0, "float64"), jnp.ones((STEPS, 40), "float64")
+        loop = recurrence(PRODUCTS["h @ W"][0], 40, 43)
+        (shapes,) = multiplied(loop, w, x)
+        assert (40, 44 if LANES == 8 else 48) in shapes
+        assert_close(optimize(loop)(w, x), loop(w, x))
+
+
+LEFT = {
+    "few steps": (43, "float32", 3, ()),
+    "several rows": (43, "float32", STEPS, (4,)),
+    "half precision": (43, "bfloat16", STEPS, ()),
+    "one column more": (49 if LANES == 16 else 41, "float32", STEPS, ()),
+}
+
+
+@pytest.mark.parametrize("why", LEFT)
+def test_what_is_left_as_it_is(why):
+    columns, dtype, steps, rows = LEFT[why]
+    w, x = matrix(40, columns, 0, dtype), jnp.ones((steps, *rows, 40), dtype)
+
+    def loop(w, x):
+        step = lambda h, row: (jnp.abs(h @ w)[..., :40] + row, None)
+        return jax.lax.scan(step, jnp.ones((*rows, 40), dtype), x)[0]
+
+    (shapes,) = multiplied(loop, w, x)
+    assert (40, columns) in shapes
+
+
+def test_a_matrix_that_changes_is_left():
+    w, x = matrix(40, 43, 0), jnp.ones((STEPS, 40), "float32")
+
+    def loop(w, x):
+        step = lambda s, row: ((jnp.tanh(s[0] @ s[1])[:40] + row, s[1] * 0.99), None)
+        return jax.lax.scan(step, (jnp.ones(40, "float32"), w), x)[0]
+
+    (shapes,) = multiplied(loop, w, x)
+    assert (40, 43) in shapes
+    check(loop, w, x, tolerance=1e-4)
+
+
+def test_one_matrix_for_all_that_multiply_by_it():
+    w, x = matrix(40, 43, 0), jnp.ones((STEPS, 40), "float32")
+
+    def loop(w, x):
+        def step(h, row):
+            g = jnp.tanh(h @ w)[:40] + row
+            return jnp.tanh(g @ w)[:40], g
+
+        return jax.lax.scan(step, jnp.ones(40, "float32"), x)[1]
+
+    assert "1 matrix stored" in str(explain(loop)(w, x))
+    check(loop, w, x, tolerance=1e-4)
+
+
+def test_columns_that_nobody_reads_hold_no_nan():
+    """Infinities meet zeros there; neither results nor derivatives see that."""
+    w, x = matrix(40, 43, 0), jnp.ones((STEPS, 40), "float32").at[100, 7].set(jnp.inf)
+    loop = recurrence(PRODUCTS["h @ W"][0], 40, 43)
+    np.testing.assert_array_equal(
+        np.isnan(optimize(loop)(w, x)), np.isnan(np.asarray(loop(w, x)))
+    )
+    of_end = lambda f: jax.grad(lambda w: f(w, x)[-1].sum())
+    np.testing.assert_array_equal(
+        np.isnan(optimize(of_end(loop))(w)), np.isnan(np.asarray(of_end(loop)(w)))
+    )
+
+
+LAYOUTS = {
+    # layout now, numbers added up, lanes, steps: layout that is faster
+    "whole": ((False, 64), 64, 8, 500, None),
+    "filled up": ((False, 60), 64, 8, 500, (False, 64)),
+    "one more": ((False, 65), 64, 8, 500, None),
+    "many more of a small one": ((False, 9), 12, 8, 500, None),
+    "few more of a small one": ((False, 14), 14, 8, 500, (False, 16)),
+    "narrow": ((False, 16), 64, 8, 500, (True, 16)),
+    "narrow as it is": ((True, 16), 64, 8, 500, None),
+    "wide": ((True, 100), 64, 8, 500, (False, 104)),
+    "square, by rows": ((True, 64), 64, 8, 500, (False, 64)),
+    "between": ((True, 48), 64, 8, 500, None),
+    "few steps": ((False, 60), 64, 8, 10, None),
+    "tiny": ((False, 5), 5, 8, 500, None),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_which_layout_is_faster(name):
+    now, added, lanes, steps, expected = LAYOUTS[name]
+    found = faster_layout(Layout(*now), added, lanes, steps)
+    assert found == (expected and Layout(*expected))
