@@ -83,6 +83,23 @@ def test_make_jaxpr_keeps_manual_axes_of_types():
     assert seen[0] == {"d"}
 
 
+def test_types_of_other_shapes_keep_manual_axes():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+    seen = []
+
+    def own(x):
+        atom = jax.make_jaxpr(jnp.sin)(jax.typeof(x)).jaxpr.invars[0]
+        for shape in ((3, 4), ()):
+            seen.append((variable_like(atom, shape).aval, jax.typeof(jnp.sum(x))))
+        return x
+
+    jax.shard_map(own, mesh=mesh, in_specs=P("d"), out_specs=P("d"))(X)
+    (matrix, _), (number, expected) = seen
+    assert matrix.shape == (3, 4)
+    assert matrix.manual_axis_type.varying == {"d"}
+    assert number == expected
+
+
 def test_make_jaxpr_keeps_shardings_of_types():
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):

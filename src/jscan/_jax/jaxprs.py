@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import ShapedArray, eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jscan._base.types import Leaf
 from jscan._jax.marks import is_plain
@@ -102,9 +103,20 @@ def mesh_of(avals: Iterable[Any]) -> Any:
 
 
 def variable_like(atom: Atom, shape: Sequence[int] | None = None) -> Any:
-    """A new variable of the operand's type, of the same or another shape."""
+    """A new variable of the operand's type, of the same or another shape.
+
+    It varies over the same manual axes of a mesh.
+    """
     aval = atom.aval
-    return Var(aval if shape is None else ShapedArray(tuple(shape), aval.dtype))
+    if shape is not None:
+        placed = {}
+        if mesh := mesh_of([aval]):
+            placed["sharding"] = NamedSharding(
+                mesh, PartitionSpec(*[None] * len(shape))
+            )
+            placed["manual_axis_type"] = aval.manual_axis_type
+        aval = ShapedArray(tuple(shape), aval.dtype, **placed)
+    return Var(aval)
 
 
 def number_of_bytes(atom: Atom) -> int:

@@ -1,9 +1,13 @@
 """small_dots, layouts: constant matrices as vectors are multiplied by them fastest."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jscan import explain, optimize
 from jscan._jax.names import JAX_VERSION
@@ -42,7 +46,7 @@ def recurrence(multiply, added, columns):
             new = jnp.tanh(multiply(w, h))
             return jnp.resize(new, added) + row, new
 
-        return jax.lax.scan(step, jnp.ones(added, x.dtype), x)[1]
+        return jax.lax.scan(step, x[0] * 0 + 1, x)[1]
 
     return loop
 
@@ -174,3 +178,86 @@ def test_which_layout_is_faster(name):
     now, added, lanes, steps, expected = LAYOUTS[name]
     found = faster_layout(Layout(*now), added, lanes, steps)
     assert found == (expected and Layout(*expected))
+
+
+def _mesh(kind):
+    names, axes = ("d",), (kind,)
+    return jax.make_mesh((2,), names, axis_types=axes, devices=jax.devices()[:2])
+
+
+@pytest.fixture
+def rows():
+    """A layer, and two rows of everything, one for each of two devices."""
+    w = matrix(40, 43, 0)
+    xs = jax.random.normal(jax.random.key(2), (2, STEPS, 40), "float32") / 4
+    loop = recurrence(PRODUCTS["h @ W"][0], 40, 43)
+    value = lambda w, x: (loop(w, x) ** 2).sum()
+    if jax.device_count() < 2:
+        pytest.skip("two devices are needed")
+    return value, w, xs
+
+
+def test_within_shard_map_each_device_stores_its_own(rows):
+    """The vector varies over the devices, the matrix does not; nor does its slope."""
+    value, w, xs = rows
+
+    def parts(optimized):
+        def part(w, x):
+            one = lambda w: jax.lax.psum(optimized(value)(w, x[0]), "d")
+            return jax.value_and_grad(one)(w)
+
+        specs = dict(in_specs=(P(), P("d")), out_specs=P())
+        return jax.jit(jax.shard_map(part, mesh=_mesh(AxisType.Auto), **specs))
+
+    assert_close(parts(optimize)(w, xs), parts(lambda f: f)(w, xs), 1e-4)
+    text = parts(optimize).lower(w, xs).as_text()
+    assert "tensor<40x48xf32>" in text
+
+
+def _two_lags(w, x):
+    def step(s, row):
+        h, p = s
+        return (jnp.tanh(h @ w[:, :40] + p @ w[:, 3:] + row), h), h
+
+    return jax.lax.scan(step, (x[0], x[1]), x)[1]
+
+
+def _gates(w, x):
+    def step(h, row):
+        z = jax.nn.sigmoid(h @ w[:, :40] + row)
+        h = z * h + (1 - z) * jnp.tanh((h * row) @ w[:, 3:])
+        return h, h
+
+    return jax.lax.scan(step, x[0], x)[1]
+
+
+@pytest.mark.parametrize("network", [_two_lags, _gates])
+def test_after_other_rules_within_shard_map(network):
+    """What was put together or transposed before varies over devices as it did."""
+    w = matrix(40, 43, 0)
+    xs = jax.random.normal(jax.random.key(2), (2, STEPS, 40), "float32") / 4
+
+    def slope(optimized):
+        def part(w, x):
+            value = optimized(jax.grad(lambda w: (network(w, x[0]) ** 2).sum()))
+            return jax.lax.pmean(value(w), "d")
+
+        specs = dict(in_specs=(P(), P("d")), out_specs=P())
+        return jax.jit(jax.shard_map(part, mesh=_mesh(AxisType.Auto), **specs))
+
+    assert_close(slope(optimize)(w, xs), slope(lambda f: f)(w, xs), 1e-3)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_on_a_mesh_it_is_left(rows, kind):
+    """Columns that are split over devices do not become others."""
+    _, w, xs = rows
+    mesh = _mesh(kind)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(xs[0], NamedSharding(mesh, P()))
+        placed = jax.device_put(w[:, :42], NamedSharding(mesh, P(None, "d")))
+        step = lambda w, h, row: (jnp.tanh(h @ w).sum() * h + row, None)
+        loop = lambda w, x: jax.lax.scan(partial(step, w), x[0], x)[0]
+        text = jax.jit(optimize(loop)).lower(placed, x).as_text()
+        assert "tensor<40x42xf32>" in text
+        assert "tensor<40x48xf32>" not in text

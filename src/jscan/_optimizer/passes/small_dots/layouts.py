@@ -47,6 +47,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not registers:
         return loop
     stored: dict[Any, Any] = {}
+    values: dict[Any, jax.Array] = {}
     new: dict[int, list[Any]] = {}
     for equation in loop.equations:
         product = _product(equation, loop)
@@ -57,14 +58,12 @@ def run(loop: Loop, context: Context) -> Loop:
         if best is not None:
             key = product.matrix, product.axis, best
             if key not in stored:
-                stored[key] = variable_like(product.matrix, _shape(product, best))
+                value = _laid_out(loop.constants[product.matrix], product.axis, best)
+                stored[key] = variable_like(value)  # it may vary over devices
+                values[stored[key]] = value
             new[id(equation)] = _written(equation, product, best, stored[key])
     if not new:
         return loop
-    values = {
-        v: _laid_out(loop.constants[matrix], axis, best)
-        for (matrix, axis, best), v in stored.items()
-    }
     loop = replace(loop.exchanged(new), constants={**loop.constants, **values})
     return loop.fired(
         f"{counted(len(stored), 'matrix')} stored as a vector is multiplied fastest"
@@ -92,12 +91,6 @@ def _product(equation: Any, loop: Loop) -> _Product | None:
         and found.vector.aval.dtype == found.matrix.aval.dtype == dtype
     )
     return found if fits else None
-
-
-def _shape(product: _Product, layout: Layout) -> tuple[int, int]:
-    if layout.by_rows:
-        return layout.columns, product.added
-    return product.added, layout.columns
 
 
 def _laid_out(matrix: jax.Array, axis: int, layout: Layout) -> jax.Array:
