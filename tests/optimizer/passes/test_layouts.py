@@ -1,6 +1,7 @@
 """small_dots, layouts: constant matrices as vectors are multiplied by them fastest."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -206,7 +207,7 @@ def test_within_shard_map_each_device_stores_its_own(rows):
             one = lambda w: jax.lax.psum(optimized(value)(w, x[0]), "d")
             return jax.value_and_grad(one)(w)
 
-        specs = dict(in_specs=(P(), P("d")), out_specs=P())
+        specs: Any = dict(in_specs=(P(), P("d")), out_specs=P())
         return jax.jit(jax.shard_map(part, mesh=_mesh(AxisType.Auto), **specs))
 
     assert_close(parts(optimize)(w, xs), parts(lambda f: f)(w, xs), 1e-4)
@@ -242,7 +243,7 @@ def test_after_other_rules_within_shard_map(network):
             value = optimized(jax.grad(lambda w: (network(w, x[0]) ** 2).sum()))
             return jax.lax.pmean(value(w), "d")
 
-        specs = dict(in_specs=(P(), P("d")), out_specs=P())
+        specs: Any = dict(in_specs=(P(), P("d")), out_specs=P())
         return jax.jit(jax.shard_map(part, mesh=_mesh(AxisType.Auto), **specs))
 
     assert_close(slope(optimize)(w, xs), slope(lambda f: f)(w, xs), 1e-3)
