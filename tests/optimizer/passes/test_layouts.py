@@ -130,6 +130,14 @@ def test_a_matrix_that_changes_is_left():
     check(loop, w, x, tolerance=1e-4)
 
 
+def test_the_memory_budget_has_a_say():
+    w, x = matrix(40, 43, 0), jnp.ones((STEPS, 40), "float32")
+    loop = recurrence(PRODUCTS["h @ W"][0], 40, 43)
+    note = "1 matrix stored"
+    assert note in str(explain(loop, memory_budget=40 * 48 * 4)(w, x))
+    assert note not in str(explain(loop, memory_budget=40 * 48 * 4 - 1)(w, x))
+
+
 def test_one_matrix_for_all_that_multiply_by_it():
     w, x = matrix(40, 43, 0), jnp.ones((STEPS, 40), "float32")
 

@@ -53,9 +53,10 @@ def run(loop: Loop, context: Context) -> Loop:
         product = _product(equation, loop)
         if product is None:
             continue
-        lanes = registers // product.matrix.aval.dtype.itemsize
+        size = product.matrix.aval.dtype.itemsize
+        lanes = registers // size
         best = faster_layout(product.layout, product.added, lanes, loop.length)
-        if best is not None:
+        if best and product.added * best.columns * size <= context.budget:
             key = product.matrix, product.axis, best
             if key not in stored:
                 value = _laid_out(loop.constants[product.matrix], product.axis, best)
