@@ -179,6 +179,7 @@ LAYOUTS = {
     "between": ((True, 48), 64, 8, 500, None),
     "few steps": ((False, 60), 64, 8, 10, None),
     "tiny": ((False, 5), 5, 8, 500, None),
+    "a single number": ((False, 1), 200, 8, 500, None),
 }
 
 

@@ -45,7 +45,7 @@ def faster_layout(now: Layout, added: int, lanes: int, length: int) -> Layout | 
         length: Steps of the loop.
     """
     columns = now.columns
-    if added * columns < _TINY:
+    if columns == 1 or added * columns < _TINY:
         return None
     more = -columns % lanes
     is_small = added * columns < _SMALL

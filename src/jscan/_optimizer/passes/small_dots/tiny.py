@@ -8,8 +8,6 @@ What is tiny, and for which kinds of products, differs by device (`costs/machine
 The rule runs at lowering, when no derivative will follow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

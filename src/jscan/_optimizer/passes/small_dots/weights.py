@@ -2,8 +2,8 @@
 
 * A product with a transposed constant matrix (every backward loop has one) reads the
   matrix transposed once, before the loop: XLA does not hoist the transpose.
-  In a short loop that gains less than it takes, and a vector is multiplied by long
-  rows as fast as they lie.
+  In a short loop that gains less than it takes; what is best for the long rows that a
+  single vector is multiplied by, `layouts.py` finds.
 * Products that share their left operand become one, with the matrices side by side:
   ``h @ A`` and ``h @ B`` are columns of ``h @ [A B]``.
 * A sum of products becomes one product of what they read, side by side, with the
