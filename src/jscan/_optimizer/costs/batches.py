@@ -7,6 +7,7 @@ from typing import Any
 from jscan._jax.operations import (
     RANDOM,
     REDUCTIONS,
+    TRANSCENDENTAL,
     dot_sizes,
     is_elementwise,
     is_expensive,
@@ -21,14 +22,21 @@ from jscan._optimizer.costs.functions import (
 from jscan._optimizer.costs.savings import (
     ADDED_ELEMENT,
     MATRIX_CALL,
+    REDUCED,
+    REDUCED_ROW,
     STREAMED_ELEMENT,
     Savings,
     elements_of,
+    reduced_in_rows,
 )
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 _ROUND = 1.5
 _WRITTEN_OUT = 0.3  # of a multiplication that is done in such a step
+_LONG_SUM = 0.4  # the same with a vector, where many rows are added up
+# Of a step that is no function, and of each group of operations that it calls.
+_ITERATION, _KERNEL = 200.0, 30.0
+_SURELY = 1.3  # times the bytes up to which it may be one
 _CALL = 60.0  # of an operation that is a call of its own in a step that calls
 _THREADED_BYTES = 2**19  # of a result that is divided whatever is done to it
 # What the compiler writes out in many operations, or gains by a second core alone.
@@ -48,6 +56,10 @@ class BatchCosts(Savings):
     Attributes:
         batch_start: Nanoseconds that work done for all steps at once has to save
             before it is worth it; 0 if all expensive work is.
+        whole_start: The same of all that a loop does, on one core: the loop takes some
+            time to start itself.
+        whole_products: Multiplications of a vector by a matrix from which they start
+            as other batches do.
         threads_start: Nanoseconds that a batch costs besides if the compiler divides
             it among threads, and nothing else in the program wakes them: the loop is
             one function of machine code.
@@ -65,6 +77,8 @@ class BatchCosts(Savings):
     """
 
     batch_start: int = 0
+    whole_start: int = 0
+    whole_products: int = 0
     threads_start: int = 0
     threaded_elements: int = 0
     threaded_work: int = 0
@@ -86,28 +100,36 @@ class BatchCosts(Savings):
         extra: float = 0,
         *,
         step: Sequence[Any] = (),
+        calls: int = 0,
         held: int = 0,
         new: int = 0,
     ) -> str | None:
         """Why equations save too little over all steps to leave the loop, if so.
 
-        They are part of `step`, of which each saves `extra` nanoseconds besides. The
-        loop holds rows of `held` bytes anyway, and would hold `new` more.
+        They are part of `step`, of which each saves `extra` nanoseconds besides, or all
+        of it, which makes so many `calls`. The loop holds rows of `held` bytes anyway,
+        and would hold `new` more.
         """
         if not self.batch_start:
             return None
         equations = list(equations)
         worth = list(filter(is_expensive, equations))
-        if not worth:
+        if not worth and not calls:
             return "it is cheap, and another pass over memory is not"
-        saved = length * (extra + sum(map(self.saved_nanoseconds, equations)))
+        saved = extra + sum(map(self.saved_nanoseconds, equations))
+        saved += calls and _ITERATION + _KERNEL * calls
+        saved = length * (saved + self._saved_behind_functions(equations))
         cost = self.batch_start + self._faults(held, held + new)
         if not self.is_function(step or equations):
             saved += length * _CALL * sum(map(_is_reduction, equations))
         else:  # where no product is a call
-            saved -= length * sum(map(_called_too_much, equations))
+            tiny = self.are_tiny(step or equations)
+            excess = (self._called_too_much(e, tiny) for e in equations)
+            saved -= length * sum(excess)
             if self._wakes_threads(equations, length, is_map=not step):
                 cost += self.threads_start
+            elif not step and self._is_short(equations, length):
+                cost -= self.batch_start - self.whole_start
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
@@ -132,6 +154,22 @@ class BatchCosts(Savings):
             0 < self.function_bytes <= step.bytes and step.stored >= self.pooled_calls
         )
 
+    def _calls(self, step: Moved) -> int:
+        """Calls of a step that surely is no function of machine code."""
+        surely = step.bytes >= _SURELY * self.function_bytes > 0
+        surely = surely or self._is_pooled(step)
+        return step.stored if surely else 0
+
+    def _saved_behind_functions(self, equations: Sequence[Any]) -> float:
+        """What reductions save besides where they reduce rows of functions."""
+        functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
+        if not any(elements_of(e.outvars) >= REDUCED_ROW for e in functions):
+            return 0.0
+        reductions = filter(_is_reduction, equations)
+        several = (e for e in reductions if elements_of(e.outvars) > 1)
+        reduced = sum(map(reduced_in_rows, several))
+        return max(0.0, self.reduced_element - REDUCED) * reduced
+
     def stores(self, rows: Iterable[Any]) -> float:
         """About what one step takes to store a row of each, to be read once more."""
         return 2 * STREAMED_ELEMENT * elements_of(rows)
@@ -140,6 +178,33 @@ class BatchCosts(Savings):
         """Whether the compiler makes one function of a step."""
         is_small = read_by_products(equations) <= self.product_bytes
         return is_small and not has_opaque(equations)
+
+    def _called_too_much(self, equation: Any, tiny: bool) -> float:
+        """What a product does not take where it is no call.
+
+        One with a vector is none where all of a step are written as sums.
+        """
+        if equation.primitive.name != "dot_general":
+            return 0.0
+        sizes = dot_sizes(equation)
+        if sizes.contracted == 1:
+            return 0.0
+        if sizes.is_of_vector:
+            if not tiny or max(sizes.rows, sizes.columns) == 1:
+                return 0.0
+            takes = _LONG_SUM if sizes.contracted > self.longest_sum else 0.0
+            saved = self.saved_nanoseconds(equation)
+            return max(0.0, saved - takes * sizes.multiplications)
+        return max(0.0, MATRIX_CALL - _WRITTEN_OUT * sizes.multiplications)
+
+    def _is_short(self, equations: Iterable[Any], length: int) -> bool:
+        """Whether a batch of all that a loop does is surely done by one core."""
+        products = (e for e in equations if e.primitive.name == "dot_general")
+        multiplied = sum(dot_sizes(product).multiplications for product in products)
+        functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
+        most = max((elements_of(e.outvars) for e in functions), default=0)
+        few = 2 * length * most < 3 * self.threaded_elements
+        return few and length * multiplied < self.whole_products
 
     def _wakes_threads(
         self, equations: Sequence[Any], length: int, is_map: bool
@@ -186,22 +251,18 @@ class BatchCosts(Savings):
         are summed over all steps.
         """
         extra = max(_ROUND, self.freed(equations, (), rows))
+        calls = 0
+        if summed or any(map(_is_reduction, equations)):  # else it is one call
+            calls = self._calls(moved(equations, set(rows)))
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             products = [e for e in equations if e.primitive.name == "dot_general"]
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in products)
-        return self.keeps_in_loop(equations, length, extra)
+        return self.keeps_in_loop(equations, length, extra, calls=calls)
 
 
 def _is_reduction(equation: Any) -> bool:
     return equation.primitive.name in REDUCTIONS
-
-
-def _called_too_much(equation: Any) -> float:
-    """What a product of matrices does not take where it is no call."""
-    if equation.primitive.name != "dot_general" or dot_sizes(equation).is_of_vector:
-        return 0.0
-    return max(0.0, MATRIX_CALL - _WRITTEN_OUT * dot_sizes(equation).multiplications)
 
 
 def _is_inner(product: Any) -> bool:

@@ -17,9 +17,12 @@ from jscan._jax.operations import (
     RANDOM,
     REDUCTIONS,
     TRANSCENDENTAL,
+    dot_sizes,
     is_elementwise,
     is_expensive,
 )
+
+_IN_PLACE = ("scatter", "dynamic_update_slice")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,15 @@ def moved(equations: Iterable[Any], outside: Iterable[Any]) -> Moved:
     """
     reads: Counter[Any] = Counter()
     made, kept = set(), set(filter(is_variable, outside))
+    pieces = 0
     for equation in equations:
         operands = unique_variables(equation.invars)
+        if equation.primitive.name in ("dynamic_slice", "gather"):
+            operands = unique_variables(equation.invars[1:])
+            pieces += number_of_bytes(equation.outvars[0])
+        elif equation.primitive.name.startswith(_IN_PLACE):
+            pieces += sum(map(number_of_bytes, equation.invars[1:]))
+            continue
         reads.update(operands)
         made.update(equation.outvars)
         if not _is_fused(equation):
@@ -52,7 +62,8 @@ def moved(equations: Iterable[Any], outside: Iterable[Any]) -> Moved:
                 kept.update(operands)
     stored = {v for v in made if reads[v] != 1 or v in kept}
     times = {v: reads[v] + (v in made) for v in {*reads, *stored} - (made - stored)}
-    return Moved(sum(n * number_of_bytes(v) for v, n in times.items()), len(stored))
+    size = pieces + sum(n * number_of_bytes(v) for v, n in times.items())
+    return Moved(size, len(stored))
 
 
 def read_by_products(equations: Iterable[Any]) -> int:
@@ -70,5 +81,7 @@ def has_opaque(equations: Iterable[Any]) -> bool:
 
 def _is_fused(equation: Any) -> bool:
     name = equation.primitive.name
+    if name == "dot_general" and dot_sizes(equation).contracted == 1:
+        return True
     known = name in MOVES_DATA or name in RANDOM or name in TRANSCENDENTAL
     return known or is_elementwise(equation)

@@ -7,6 +7,8 @@ from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 
 _CPU = Machine(
     batch_start=12_000,
+    whole_start=2_000,
+    whole_products=3 * 2**14,
     # Waking a thread takes 30 to 65 microseconds where its core slept.
     threads_start=31_000,
     threaded_elements=800,
@@ -24,6 +26,7 @@ _CPU = Machine(
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     vector_call=25.0 if JAX_VERSION < (0, 11) else -20.0,
     vector_added=1.3 if JAX_VERSION < (0, 11) else 0.6,
+    inner_call=(60, 75.0) if JAX_VERSION < (0, 11) else (0, 0.0),
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
     # A softmax of 64 numbers takes 360 to 450 ns longer, 50 to 80 by JAX 0.12.
@@ -61,6 +64,7 @@ _CPU = Machine(
         shortest=64,
         # The steps that are left over run by themselves, which takes up to 1 us.
         with_rest=200,
+        rest_arrays=6,
         factor=4,
         numbers=400,
         rows=32,

@@ -20,15 +20,8 @@ class ProductCosts(BatchCosts):
     """How the products of a step are written, and which are summed behind the loop.
 
     Attributes:
-        smallest_side: Rows, and numbers added up for each, from which a matrix times a
-            vector that is written as a sum becomes a product; 0 if never.
-        small_dot: Multiplications up to which a product is written as a sum.
-        small_sum: The same for a product that adds several terms, without batch axes.
-        small_columns: The same for a vector times a matrix whose rows are added up.
-        longest_sum: How many such rows there may be if each has more than eight.
-        small_rows: The same for one whose rows are each added up to a number.
-        fused_dot: Multiplications up to which such a sum may be fused with what reads
-            it, which may do it several times.
+        fused_dot: Multiplications up to which a product that is written as a sum may be
+            fused with what reads it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
         merged_rows: Rows up to which such products are.
         carried_dot: Multiplications of a product with a state from which it is put
@@ -54,12 +47,6 @@ class ProductCosts(BatchCosts):
             in; 0 if that does not matter.
     """
 
-    smallest_side: int = 0
-    small_dot: int = 0
-    small_sum: int = 0
-    small_columns: int = 0
-    longest_sum: int = 0
-    small_rows: int = 0
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0

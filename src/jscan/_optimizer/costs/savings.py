@@ -15,6 +15,7 @@ from jscan._jax.operations import (
 )
 from jscan._optimizer.costs.layouts import NARROW
 from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
+from jscan._optimizer.costs.tiny import TinyProducts
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.3
@@ -22,7 +23,9 @@ STREAMED_ELEMENT = 0.14
 MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
-_REDUCED_ROW = 32  # elements from which a row takes longer to reduce in a loop
+# Elements from which a row takes longer to reduce in a loop, and how much at most if
+# none of them is a function.
+REDUCED_ROW, REDUCED = 32, 0.5
 _VECTOR_ROW = 16  # elements from which a row counts as wide
 _VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), 32)
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
@@ -36,11 +39,13 @@ _TRANSCENDENTALS = {
     "tan": (0.0, 0.5),
     "cbrt": (0.0, 0.0),
     "atan2": (0.0, 4.0),
-    "log1p": (8.0, 0.9),
+    "log1p": (14.0, 0.9),
     "erf_inv": (2.0, 0.8),
     "digamma": (4.0, 3.0),
 }
-_INNER_ELEMENT = 0.35
+# The sum of products of two rows, by each number above so many, and as the row does not
+# fill the registers of eight whole.
+_INNER_ELEMENT, _INNER_ROW, _INNER_REST = 0.35, 16, -8.0
 # A vector times a matrix, that the loop has in its best layout (`layouts.py`): a
 # multiplication, a row if it lies in rows, and a number of a result to store and read.
 _VECTOR_DOT, _VECTOR_RESULT, _STORED_NUMBER = 0.02, 0.2, -0.35
@@ -56,7 +61,7 @@ _VECTOR_DRAW = 128  # random numbers from which more of them save no more
 
 
 @dataclass(frozen=True)
-class Savings:
+class Savings(TinyProducts):
     """Nanoseconds that operations of a step take longer than in one batch of all steps.
 
     Attributes:
@@ -66,14 +71,18 @@ class Savings:
         vector_call: Nanoseconds that a vector times a matrix takes longer; less than
             0 if to read its row takes longer.
         vector_added: The same for each number that is added up.
+        inner_call: Numbers from which the sum of products of two rows is a call, and
+            the nanoseconds that it takes longer then.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
-        reduced_element: The same for an element of a wide row that is reduced.
+        reduced_element: The same for an element of a wide row that is reduced behind a
+            function.
         speeds: What was measured on the machine at hand.
     """
 
     whole_dot: tuple[int, int] = (0, 0)
     vector_call: float = 25.0
     vector_added: float = 1.3
+    inner_call: tuple[int, float] = (0, 0.0)
     drawn_number: float = 0.0
     reduced_element: float = 0.0
     speeds: Speeds = AS_SHIPPED
@@ -101,8 +110,9 @@ class Savings:
         if name in RANDOM:
             return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
         if name in REDUCTIONS:
-            reduced = elements_of(equation.invars)
-            return self.reduced_element * reduced if reduced >= _REDUCED_ROW else 0
+            # A sum along rows of a matrix is written as vectors are.
+            most = self.reduced_element if elements == 1 else REDUCED
+            return min(most, self.reduced_element) * reduced_in_rows(equation)
         if name == "sort" or not is_expensive(equation):
             return 0
         # An inner loop saves as much at each of its steps.
@@ -125,13 +135,26 @@ class Savings:
     def _saved_by_vector(self, sizes: DotSizes) -> float:
         columns = max(sizes.rows, sizes.columns)
         if columns == 1:
-            return _INNER_ELEMENT * sizes.contracted
+            return self._saved_by_inner(sizes.contracted)
         if columns <= NARROW * sizes.contracted:
             each = _VECTOR_RESULT * columns
         else:
             each = self.vector_added * sizes.contracted + _STORED_NUMBER * columns
         each += _VECTOR_DOT * sizes.multiplications
         return max(0.0, self.vector_call + each)
+
+    def _saved_by_inner(self, numbers: int) -> float:
+        least, called = self.inner_call
+        saved = _INNER_ELEMENT * (numbers - _INNER_ROW)
+        saved += _INNER_REST if numbers % 8 > 2 else 0
+        return saved + (called if least <= numbers else 0)
+
+
+def reduced_in_rows(reduction: Any) -> int:
+    """The elements that it reduces, if rows of them are long."""
+    elements = elements_of(reduction.invars)
+    is_long = elements >= REDUCED_ROW * elements_of(reduction.outvars)
+    return elements if is_long else 0
 
 
 def elements_of(variables: Iterable[Any]) -> int:

@@ -16,6 +16,7 @@ from jscan._jax.operations import (
     is_elementwise,
 )
 
+_SCALAR = (5, 6, 7, 3, 2)  # steps an iteration of single numbers that pay as well
 _MANY = 7  # operations from which arrays gain as numbers do
 
 
@@ -28,6 +29,7 @@ class StepSize:
         work: Its equations, but for those that pick a number of a constant array.
         touched: Bytes of all operands and results.
         rows: Sequences and stacks it reads or writes a row of.
+        states: What it hands to the next.
         scalar: Whether all of it is single numbers.
     """
 
@@ -35,6 +37,7 @@ class StepSize:
     work: Sequence[Any]
     touched: int
     rows: int
+    states: int
     scalar: bool
 
 
@@ -49,6 +52,8 @@ class NativeLoops:
     Attributes:
         shortest: Steps from which a loop is worth it.
         with_rest: The same if iterations of several steps leave some over.
+        rest_arrays: Rows and states of a step up to which that pays: steps that are
+            left are many operations, and several threads run more than eight at once.
         factor: Steps an iteration.
         numbers: Bytes that a step on single numbers may touch.
         rows: Rows that such an iteration may read and write.
@@ -61,6 +66,7 @@ class NativeLoops:
 
     shortest: int
     with_rest: int
+    rest_arrays: int
     factor: int
     numbers: int
     rows: int
@@ -89,13 +95,28 @@ class NativeLoops:
             return 1, f"a step reads and writes {rows} rows, {many}"
         smallest = step.scalar and step.touched <= self.high_numbers
         many = smallest and rows * self.high_factor <= self.rows
-        rest, least = step.length % self.factor, self.with_rest
-        if rest and step.length < least:
-            left = f"iterations of {self.factor} leave {rest} of {step.length} steps"
-            return 1, f"{left}, it pays from {least} on"
-        many = many and (rest > 0 or step.length % self.high_factor == 0)
         factor = self.high_factor if many else self.factor
+        rest = step.length % factor
+        few = rows + step.states <= self.rest_arrays and step.length >= self.with_rest
+        if rest and not few:
+            left = f"iterations of {factor} leave {rest} of {step.length} steps"
+            factor = self._whole(step, factor)
+            if factor == 1:
+                return 1, f"{left}, which several threads would run"
         return factor, f"a step touches {step.touched} bytes: {factor} per iteration"
+
+    def _whole(self, step: StepSize, most: int) -> int:
+        """Steps an iteration that leave none over, near the most; 1 if there are none.
+
+        Two or three elements of an array at once are no vector.
+        """
+        factors = (most, self.factor, *_SCALAR) if step.scalar else (most, self.factor)
+        room = self.numbers * self.factor, self.rows
+        for factor in factors:
+            fits = factor * step.touched <= room[0] and factor * step.rows <= room[1]
+            if step.length % factor == 0 and (fits or factor <= self.factor):
+                return factor
+        return 1
 
 
 @dataclass(frozen=True)

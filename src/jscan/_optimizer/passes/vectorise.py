@@ -8,29 +8,23 @@ from dataclasses import replace
 
 from jscan._jax.equations import free_variables
 from jscan._jax.jaxprs import stack_bytes
-from jscan._optimizer.analysis.dependence import batchable
+from jscan._optimizer.analysis.at_once import tied
 from jscan._optimizer.analysis.size import intermediates
 from jscan._optimizer.costs.machine import EXCHANGED
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Loop, has_effects
+from jscan._optimizer.record.loop import Loop
 
 
 def run(loop: Loop, context: Context) -> Loop:
     """Move the whole step behind the loop, if nothing ties the steps together."""
     if loop.carries or not loop.equations:
         return loop
-    if has_effects(loop):
-        return loop.refused("a step has an effect, whose order must not change")
-    blocker = next((e for e in loop.equations if not batchable(e, loop.length)), None)
-    if blocker is not None:
-        name = blocker.primitive.name
-        return loop.refused(
-            f"{name} in the step: batched, it might compute what no step computes"
-        )
+    if why := tied(loop):
+        return loop.refused(why)
     read = {*free_variables(loop.equations)} & loop.sequences.keys()
     rows = [*read, *loop.wanted_rows()]
     why = context.machine.keeps_map_in_loop(loop.equations, rows, loop.length)
-    if why is not None and not context.splits_time:
+    if why is not None and not (context.splits_time or loop.vanishes):
         return loop.refused(f"the steps stay a loop: {why}")
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)
     chunk = None

@@ -125,6 +125,7 @@ class Loop:
             `hoist.constants` notes them, `hoist.return_pieces` may do them in the step.
         joined: Variables whose rows may be stored as parts of those of others.
         recomputes: A step computes again what `jax.checkpoint` did not store.
+        vanishes: All its steps pay as a batch, since its sums were taken out.
         chunk: How many steps work behind the loop does at once, if not all.
         memo: What was found out about copies of this loop: see `Dependence`.
     """
@@ -145,6 +146,7 @@ class Loop:
     pieces: Mapping[Any, Any] = field(default_factory=dict)
     joined: Mapping[Any, Piece] = field(default_factory=dict)
     recomputes: bool = False
+    vanishes: bool = False
     chunk: int | None = None
     notes: tuple[Note, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -283,11 +285,6 @@ def without_work(loop: Loop) -> Loop:
     return replace(
         loop, constants={}, sequences={}, carries=(), equations=(), results={}
     )
-
-
-def has_effects(loop: Loop) -> bool:
-    """Whether a step prints, calls back, or reads or writes a reference."""
-    return any(equation.effects for equation in loop.equations)
 
 
 def strong(carry: Carry) -> Any:

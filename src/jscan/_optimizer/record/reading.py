@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from jscan._jax.jaxprs import Atom, is_variable
 from jscan._jax.scans import read_scan
+from jscan._jax.stacks import in_slices
 from jscan._optimizer.record.inlining import (
     inline_calls,
     is_call_with_rule,
@@ -83,6 +84,8 @@ def _read_step(body: Any) -> _Step:
     if recomputes:
         every = lambda e: opens(e) or is_recomputation(e)
         equations, more = inline_calls(equations, every)
+
+    equations = [e for old in equations for e in in_slices(old)]
 
     def current(atom: Atom) -> Atom:
         atom = names.get(atom, atom) if is_variable(atom) else atom

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jscan._jax.equations import free_variables, needed, new_equation
 from jscan._jax.jaxprs import Atom, stack_bytes, variable_like
 from jscan._jax.names import primitives
+from jscan._optimizer.analysis.at_once import tied
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.linearity import (
     ADDED_UP,
@@ -82,7 +83,9 @@ class Planner:
         return tuple(terms)
 
     def pays_as_map(self) -> bool:
-        """Whether the loop would pay as a batch, were its sums not carried."""
+        """Whether the loop would run as a batch, were its sums not carried."""
+        if tied(self.loop):
+            return False
         read = {*free_variables(self.loop.equations)} & self.loop.sequences.keys()
         rows = [*read, *self.loop.wanted_rows()]
         machine, length = self.context.machine, self.loop.length

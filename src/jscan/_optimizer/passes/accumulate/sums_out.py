@@ -61,7 +61,11 @@ def run(loop: Loop, context: Context) -> Loop:
                 f"the sum {accumulator.type} stays: storing its terms costs more than "
                 "adding them in the loop"
             )
-    return _take_out(loop, chosen) if chosen else replace(before, notes=loop.notes)
+    if not chosen:
+        return replace(before, notes=loop.notes)
+    # What was weighed is a loop of which nothing is left.
+    vanishes = len(chosen) == len(loop.carries) and planner.pays_as_map()
+    return replace(_take_out(loop, chosen), vanishes=vanishes)
 
 
 def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:

@@ -17,11 +17,12 @@ from jscan._jax.equations import splice, unique_variables
 from jscan._jax.jaxprs import Literal, Var, is_variable
 from jscan._jax.scans import is_scan
 from jscan._jax.written import expanded
+from jscan._optimizer.analysis.at_once import has_effects
 from jscan._optimizer.analysis.index import Flat, loop_in
 from jscan._optimizer.passes.across_loops.absorbed_rows import absorb
 from jscan._optimizer.passes.across_loops.recompute_search import Again, Search
 from jscan._optimizer.record.context import Context
-from jscan._optimizer.record.loop import Loop, Note, has_effects
+from jscan._optimizer.record.loop import Loop, Note
 from jscan._optimizer.writing.loops import emit
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jscan._jax.jaxprs import stack_bytes, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.slices import of_rows
+from jscan._optimizer.analysis.at_once import has_effects
 from jscan._optimizer.record.cleanup import drop_unused, without_carries
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import (
@@ -27,7 +28,6 @@ from jscan._optimizer.record.loop import (
     Result,
     Stack,
     final_variables,
-    has_effects,
     strong,
 )
 

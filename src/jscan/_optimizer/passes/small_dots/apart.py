@@ -22,10 +22,9 @@ from jscan._jax.operations import (
 )
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.costs.machine import Machine
+from jscan._optimizer.costs.tiny import AT_ONCE
 from jscan._optimizer.record.loop import Loop
 
-AT_ONCE = 8
-"""Columns that are one vector instruction wherever they stand."""
 _NUMBER_BY_NUMBER = frozenset({"erf", "erfc", "sin", "cos"})
 _FARTHEST = 32  # equations that are looked at behind a product
 

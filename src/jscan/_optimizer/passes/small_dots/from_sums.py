@@ -21,6 +21,7 @@ from jscan._jax.jaxprs import Atom, is_variable
 from jscan._jax.names import primitives
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.analysis.sum_trees import Sums
+from jscan._optimizer.costs.tiny import AS_EXACT
 from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
@@ -109,9 +110,7 @@ def _product(
         x, y = (a.reshape([n for n in a.shape if n != 1]) for a in (x, y))
         inner = [tuple(map(one.axes.index, added)) for one in (left, right)]
         how = (inner[0], inner[1]), ((), ())
-        # As exact as the sum that it replaces, on every device.
-        exact = jax.lax.Precision.HIGHEST
-        total = jax.lax.dot_general(x, y, how, precision=exact)
+        total = jax.lax.dot_general(x, y, how, precision=AS_EXACT)
         return total.transpose(order).reshape(equation.outvars[0].aval.shape)
 
     return splice(value, [left.array, right.array], equation)

@@ -20,19 +20,17 @@ from jscan._jax.jaxprs import avals_of, trace
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
 from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.passes.small_dots.apart import AT_ONCE, apart
+from jscan._optimizer.costs.tiny import matrix_of
+from jscan._optimizer.passes.small_dots.apart import apart
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
-
-_WIDEST = 32
-"""Columns that are kept in registers all together."""
 
 
 def run(loop: Loop, context: Context) -> Loop:
     """Write the tiny products left in the loop as sums."""
     machine = context.machine
     products = [e for e in loop.equations if e.primitive is primitives.dot_general_p]
-    tiny = [e for e in products if machine.small_dot and _is_tiny(e, machine)]
+    tiny = [e for e in products if machine.is_tiny(e)]
     stay = apart(tiny, loop, machine)
     tiny = [e for e in tiny if id(e) not in stay]
     if len(tiny) < len(products):
@@ -47,49 +45,12 @@ def run(loop: Loop, context: Context) -> Loop:
     )
 
 
-def _is_tiny(equation: Any, machine: Machine) -> bool:
-    sizes = dot_sizes(equation)
-    left, right = equation.invars
-    dtype = equation.outvars[0].aval.dtype
-    return (
-        0 < sizes.multiplications <= _largest(equation, machine)
-        and left.aval.dtype == right.aval.dtype == dtype
-        and dtype in (jnp.float32, jnp.float64)
-    )
-
-
-def _largest(equation: Any, machine: Machine) -> int:
-    """The multiplications up to which a product of its kind is tiny."""
-    sizes = dot_sizes(equation)
-    if not sizes.is_of_vector:
-        summed = sizes.batch == 1 and sizes.contracted > 1
-        return machine.small_sum if summed else machine.small_dot
-    matrix, axes = _matrix(equation)
-    is_product = matrix.aval.ndim == 2 and max(sizes.rows, sizes.columns) > 1
-    if not is_product or sizes.contracted == 1:
-        return 0
-    # Rows of numbers are added up at once; the numbers of a row one by one.
-    if axes != (0,):
-        return machine.small_rows
-    columns = matrix.aval.shape[1]
-    few = 2 < columns <= AT_ONCE
-    long = sizes.contracted > machine.longest_sum and not few
-    return 0 if long or columns > _WIDEST else machine.small_columns
-
-
-def _matrix(equation: Any) -> tuple[Any, tuple[int, ...]]:
-    """The larger operand of a product, and the axes of it that are added up."""
-    axes, _ = equation.params["dimension_numbers"]
-    pairs = zip(equation.invars, map(tuple, axes), strict=True)
-    return max(pairs, key=lambda pair: pair[0].aval.size)
-
-
 def _written_out(equation: Any, machine: Machine, sums: dict[Any, Any]) -> list[Any]:
     """A product as a sum; `sums` has those of its kind that were traced."""
     of_vector = dot_sizes(equation).is_of_vector
     function = _added_up(equation) if of_vector else _summed(equation, machine)
     operands = list(equation.invars)
-    if of_vector and _matrix(equation)[0] is operands[1]:
+    if of_vector and matrix_of(equation)[0] is operands[1]:
         operands.reverse()
     types = avals_of(equation.invars)
     kind = (*types, str(equation.params["dimension_numbers"]))
@@ -123,7 +84,7 @@ def _summed(equation: Any, machine: Machine) -> Callable[..., jax.Array]:
 
 def _added_up(equation: Any) -> Callable[..., jax.Array]:
     """A matrix times a vector: the sum of its rows, or columns, times a number each."""
-    _, (axis,) = _matrix(equation)
+    _, (axis,) = matrix_of(equation)
     shape = equation.outvars[0].aval.shape
 
     def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
