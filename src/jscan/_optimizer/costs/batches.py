@@ -35,7 +35,7 @@ _ROUND = 1.5
 _WRITTEN_OUT = 0.3  # of a multiplication that is done in such a step
 _LONG_SUM = 0.4  # the same with a vector, where many rows are added up
 # Of a step that is no function, and of each group of operations that it calls.
-_ITERATION, _KERNEL = 200.0, 30.0
+_ITERATION, _KERNEL = 50.0, 30.0
 _SURELY = 1.3  # times the bytes up to which it may be one
 _CALL = 60.0  # of an operation that is a call of its own in a step that calls
 _THREADED_BYTES = 2**19  # of a result that is divided whatever is done to it

@@ -52,8 +52,8 @@ def moved(equations: Iterable[Any], outside: Iterable[Any]) -> Moved:
             operands = unique_variables(equation.invars[1:])
             pieces += number_of_bytes(equation.outvars[0])
         elif equation.primitive.name.startswith(_IN_PLACE):
-            pieces += sum(map(number_of_bytes, equation.invars[1:]))
-            continue
+            operands = unique_variables(equation.invars[1:])
+            pieces -= number_of_bytes(equation.outvars[0])
         reads.update(operands)
         made.update(equation.outvars)
         if not _is_fused(equation):

@@ -7,7 +7,7 @@ from jscan._optimizer.costs.unrolling import Launches, NativeLoops
 
 _CPU = Machine(
     batch_start=12_000,
-    whole_start=2_000,
+    whole_start=2_400,
     whole_products=3 * 2**14,
     # Waking a thread takes 30 to 65 microseconds where its core slept.
     threads_start=31_000,

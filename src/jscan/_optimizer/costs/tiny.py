@@ -52,7 +52,8 @@ class TinyProducts:
         """
         equations = list(equations)
         products = [e for e in equations if e.primitive.name == "dot_general"]
-        wide = any(max(e.outvars[0].aval.shape, default=0) > AT_ONCE for e in products)
+        sizes = (max(e.outvars[0].aval.shape, default=0) for e in products)
+        wide = any(size >= 2 * AT_ONCE for size in sizes)
         functions = any(e.primitive.name in TRANSCENDENTAL for e in equations)
         return all(map(self.is_tiny, products)) and not (wide and functions)
 
