@@ -291,12 +291,31 @@ def test_beside_a_larger_product_one_with_a_vector_stays():
 def test_steps_that_are_left_over_cost_more_than_short_loops_gain():
     """They run by themselves: a factor that leaves none, or a long loop."""
     numbers = functools.partial(unroll_of, recurrence, X[0] * 0.5)
-    expected = (80, 8), (84, 4), (85, 5), (91, 7), (83, 1), (199, 1), (201, 3), (211, 8)
+    expected = (80, 8), (84, 4), (85, 5), (91, 7), (83, 1), (199, 1), (201, 8), (204, 8)
     for steps, factor in expected:
         assert numbers(jnp.ones(steps)) == [factor], steps
-    left = "iterations of 8 leave 3 of 83 steps, it pays from 200 on"
+    left = "iterations of 8 leave 3 of 83 steps, which several threads would run"
     assert left in reasons(recurrence, X[0], jnp.ones(83), name="unroll")
-    check(recurrence, X[0] * 0.5, jnp.ones(84))
+    for steps in (84, 85, 91):
+        check(recurrence, X[0] * 0.5, jnp.ones(steps))
+
+
+def test_steps_of_many_arrays_leave_none_over():
+    """A thread is woken for more than eight operations beside each other."""
+
+    def loop(w, ys):
+        def step(state, y):
+            a, b, total = state
+            off = y - w[0] * a - w[1] * b
+            return (y, off, total + off**2), (off, a * b, a + b, off - a)
+
+        return jax.lax.scan(step, (w[0], w[1], w[2]), ys)
+
+    w = jnp.array([0.3, -0.2, 0.1], jnp.float32)
+    for steps, factor in ((300, 4), (301, 7), (303, 3), (307, 1)):
+        ys = jnp.linspace(-1.0, 1.0, steps, dtype=jnp.float32)
+        assert unroll_of(loop, w, ys) == [factor], steps
+    check(loop, w, jnp.linspace(-1.0, 1.0, 301, dtype=jnp.float32))
 
 
 def test_short_arrays_are_repeated_where_much_is_done_with_them():

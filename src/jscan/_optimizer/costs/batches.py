@@ -248,7 +248,7 @@ class BatchCosts(Savings):
         """Why a loop without state does not pay as one batch, if so.
 
         A step reads or hands out a row of each of `rows`. With `summed`, its products
-        are summed over all steps.
+        are summed over all steps; those of a number and a row are added as fast there.
         """
         extra = max(_ROUND, self.freed(equations, (), rows))
         calls = 0
@@ -256,13 +256,19 @@ class BatchCosts(Savings):
             calls = self._calls(moved(equations, set(rows)))
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
-            products = [e for e in equations if e.primitive.name == "dot_general"]
-            extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in products)
+            outer = (e for e in equations if _is_outer(e))
+            extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
         return self.keeps_in_loop(equations, length, extra, calls=calls)
 
 
 def _is_reduction(equation: Any) -> bool:
     return equation.primitive.name in REDUCTIONS
+
+
+def _is_outer(equation: Any) -> bool:
+    """Whether it is a product that is no row."""
+    is_product = equation.primitive.name == "dot_general"
+    return is_product and not dot_sizes(equation).is_of_vector
 
 
 def _is_inner(product: Any) -> bool:
