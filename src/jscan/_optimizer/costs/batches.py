@@ -14,6 +14,7 @@ from jscan._jax.operations import (
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.functions import (
+    IN_PLACE,
     Moved,
     has_opaque,
     moved,
@@ -199,6 +200,8 @@ class BatchCosts(Savings):
 
     def _is_short(self, equations: Iterable[Any], length: int) -> bool:
         """Whether a batch of all that a loop does is surely done by one core."""
+        if any(e.primitive.name in RANDOM for e in equations):
+            return False
         products = (e for e in equations if e.primitive.name == "dot_general")
         multiplied = sum(dot_sizes(product).multiplications for product in products)
         functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
@@ -251,9 +254,10 @@ class BatchCosts(Savings):
         are summed over all steps; those of a number and a row are added as fast there.
         """
         extra = max(_ROUND, self.freed(equations, (), rows))
-        calls = 0
-        if summed or any(map(_is_reduction, equations)):  # else it is one call
-            calls = self._calls(moved(equations, set(rows)))
+        # What writes a row into zeros is done in place where its sum is carried.
+        writes = any(e.primitive.name.startswith(IN_PLACE) for e in equations)
+        counts = summed and not writes
+        calls = self._calls(moved(equations, set(rows))) if counts else 0
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             outer = (e for e in equations if _is_outer(e))

@@ -22,7 +22,8 @@ from jscan._jax.operations import (
     is_expensive,
 )
 
-_IN_PLACE = ("scatter", "dynamic_update_slice")
+_PIECES = "dynamic_slice", "gather"
+IN_PLACE = ("scatter", "dynamic_update_slice")
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ def moved(equations: Iterable[Any], outside: Iterable[Any]) -> Moved:
     pieces = 0
     for equation in equations:
         operands = unique_variables(equation.invars)
-        if equation.primitive.name in ("dynamic_slice", "gather"):
+        name = equation.primitive.name
+        if name.startswith((*_PIECES, *IN_PLACE)) and equation.invars[0] not in made:
+            # Of a whole array that is there a piece is read, or written.
             operands = unique_variables(equation.invars[1:])
-            pieces += number_of_bytes(equation.outvars[0])
-        elif equation.primitive.name.startswith(_IN_PLACE):
-            operands = unique_variables(equation.invars[1:])
-            pieces -= number_of_bytes(equation.outvars[0])
+            size = number_of_bytes(equation.outvars[0])
+            pieces += size if name in _PIECES else -size
         reads.update(operands)
         made.update(equation.outvars)
         if not _is_fused(equation):

@@ -71,8 +71,7 @@ class TinyProducts:
             return 0
         # Rows of numbers are added up at once; the numbers of a row one by one.
         if axes != (0,):
-            least = min(sizes.contracted, max(sizes.rows, sizes.columns))
-            again = was_a_sum(product) and least < self.smallest_side
+            again = was_a_sum(product) and sizes.contracted < self.smallest_side
             return sizes.multiplications if again else self.small_rows
         columns = matrix.aval.shape[1]
         few = 2 < columns <= AT_ONCE
