@@ -59,6 +59,8 @@ class BatchCosts(Savings):
             before it is worth it; 0 if all expensive work is.
         whole_start: The same of all that a loop does, on one core: the loop takes some
             time to start itself.
+        stored_start: The same if it hands out rows besides, so that a product is read
+            several times.
         whole_products: Multiplications of a vector by a matrix from which they start
             as other batches do.
         threads_start: Nanoseconds that a batch costs besides if the compiler divides
@@ -79,6 +81,7 @@ class BatchCosts(Savings):
 
     batch_start: int = 0
     whole_start: int = 0
+    stored_start: int = 0
     whole_products: int = 0
     threads_start: int = 0
     threaded_elements: int = 0
@@ -102,13 +105,15 @@ class BatchCosts(Savings):
         *,
         step: Sequence[Any] = (),
         calls: int = 0,
+        start: int = 0,
         held: int = 0,
         new: int = 0,
     ) -> str | None:
         """Why equations save too little over all steps to leave the loop, if so.
 
         They are part of `step`, of which each saves `extra` nanoseconds besides, or all
-        of it, which makes so many `calls`. The loop holds rows of `held` bytes anyway,
+        of it, which makes so many `calls` and, if it is short, starts in so many
+        nanoseconds. The loop holds rows of `held` bytes anyway,
         and would hold `new` more.
         """
         if not self.batch_start:
@@ -129,8 +134,8 @@ class BatchCosts(Savings):
             saved -= length * sum(excess)
             if self._wakes_threads(equations, length, is_map=not step):
                 cost += self.threads_start
-            elif not step and self._is_short(equations, length):
-                cost -= self.batch_start - self.whole_start
+            elif start and self._is_short(equations, length):
+                cost -= self.batch_start - start
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
@@ -247,12 +252,15 @@ class BatchCosts(Savings):
         rows: Sequence[Any],
         length: int,
         summed: bool = False,
+        stored: bool = False,
     ) -> str | None:
         """Why a loop without state does not pay as one batch, if so.
 
         A step reads or hands out a row of each of `rows`. With `summed`, its products
         are summed over all steps; those of a number and a row are added as fast there.
+        With `stored` it hands out rows, too.
         """
+        equations = list(_once(equations))
         extra = max(_ROUND, self.freed(equations, (), rows))
         # What writes a row into zeros is done in place where its sum is carried.
         writes = any(e.primitive.name.startswith(IN_PLACE) for e in equations)
@@ -262,11 +270,19 @@ class BatchCosts(Savings):
         if summed:
             outer = (e for e in equations if _is_outer(e))
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
-        return self.keeps_in_loop(equations, length, extra, calls=calls)
+        start = self.stored_start if stored else self.whole_start
+        return self.keeps_in_loop(equations, length, extra, calls=calls, start=start)
 
 
 def _is_reduction(equation: Any) -> bool:
     return equation.primitive.name in REDUCTIONS
+
+
+def _once(equations: Iterable[Any]) -> Iterable[Any]:
+    """The equations without products that the compiler finds to be the same."""
+    is_product = lambda e: e.primitive.name == "dot_general"
+    key = lambda e: (*map(id, e.invars), str(e.params)) if is_product(e) else id(e)
+    return {key(e): e for e in equations}.values()
 
 
 def _is_outer(equation: Any) -> bool:

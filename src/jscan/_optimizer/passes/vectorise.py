@@ -22,8 +22,8 @@ def run(loop: Loop, context: Context) -> Loop:
     if why := tied(loop):
         return loop.refused(why)
     read = {*free_variables(loop.equations)} & loop.sequences.keys()
-    rows = [*read, *loop.wanted_rows()]
-    why = context.machine.keeps_map_in_loop(loop.equations, rows, loop.length)
+    keeps = context.machine.keeps_map_in_loop
+    why = keeps(loop.equations, [*read, *loop.wanted_rows()], loop.length)
     if why is not None and not (context.splits_time or loop.vanishes):
         return loop.refused(f"the steps stay a loop: {why}")
     step_bytes = stack_bytes(intermediates(loop, loop.equations), 1)

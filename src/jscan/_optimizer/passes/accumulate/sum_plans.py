@@ -87,10 +87,10 @@ class Planner:
         if tied(self.loop):
             return False
         read = {*free_variables(self.loop.equations)} & self.loop.sequences.keys()
-        rows = [*read, *self.loop.wanted_rows()]
-        machine, length = self.context.machine, self.loop.length
-        equations = self.loop.equations
-        return not machine.keeps_map_in_loop(equations, rows, length, summed=True)
+        wanted = self.loop.wanted_rows()
+        keeps = self.context.machine.keeps_map_in_loop
+        rows, how = [*read, *wanted], dict(summed=True, stored=bool(wanted))
+        return not keeps(self.loop.equations, rows, self.loop.length, **how)
 
     def plan_of_all(self, atoms: Iterable[Atom]) -> Plan | None:
         """How to sum several operands; `None` if one of them takes too much memory."""
