@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jscan import optimize
 from jscan._jax.equations import program
+from jscan._jax.names import eval_jaxpr
 from jscan._jax.stacks import in_slices
 from support.comparing import assert_close
 from support.optimizer.loops import check, operations
@@ -58,4 +59,4 @@ def test_both_are_slices_and_concatenations():
     assert not names & {"stack", "unstack"}
     assert {"slice", "concatenate"} <= names
     same = program(jaxpr.invars, jaxpr.outvars, equations)
-    assert_close(jax.core.eval_jaxpr(same, [], x, y), list(apart_and_together(x, y)))
+    assert_close(eval_jaxpr(same, [], x, y), list(apart_and_together(x, y)))
