@@ -144,7 +144,7 @@ def egarch(draw: Sizes) -> Case:
         return h, -0.5 * (h + r**2 * jnp.exp(-h))
 
     returns = draw.normal(draw.steps(), n)
-    return Case(step, 0.1 * draw.normal(3, n), jnp.zeros(n), returns)
+    return Case(step, 0.1 * jnp.abs(draw.normal(3, n)), jnp.zeros(n), returns)
 
 
 @family("volatility/correlations that move")
