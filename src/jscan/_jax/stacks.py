@@ -1,7 +1,7 @@
-"""`stack` and `unstack` of JAX 0.12, in the words that JAX lowers them to.
+"""`stack`, and `unstack` of JAX 0.12, in the words that JAX lowers them to.
 
-JAX before has no such primitives: ``x, y = pair`` reads two slices there. Who looks
-for slices and concatenations finds them in either.
+JAX before has no `unstack`: ``x, y = pair`` reads two slices there. Who looks for
+slices and concatenations finds them in either.
 """
 
 from typing import Any

@@ -7,6 +7,9 @@ import pytest
 
 from jscan import optimize
 from jscan._jax.names import JAX_VERSION
+from jscan._optimizer.analysis.index import flattened
+from jscan._optimizer.costs.leanings import leaning
+from jscan._optimizer.costs.machines import machine_for
 from support.optimizer.loops import check, loop_lengths, operations, reasons
 
 pytestmark = [
@@ -45,12 +48,10 @@ def test_no_rows_are_stored_for_sums_alone(steps):
     """Sums leave with all that a step does, or stay with it."""
     gradient = jax.grad(poisson)
     args = normal(60) / 60, (normal(steps, 60), normal(steps))
-    text = str(jax.make_jaxpr(optimize(gradient))(*args))
     _, inside = operations(optimize(gradient), *args)
-    backward = [name for name in inside if name == "dot_general"]
-    assert loop_lengths(optimize(gradient), *args) == [steps], text
-    assert len(backward) == 2  # each with its addition: (x[t], g[t]) twice
-    assert "add_any" in inside
+    assert loop_lengths(optimize(gradient), *args) == [steps]
+    assert inside.count("dot_general") == 2  # a number and a row each, and
+    assert "add_any" in inside  # they are added up where they are made
     check(poisson, *args)
 
 
@@ -96,3 +97,47 @@ def test_a_product_that_was_a_sum_is_one_again_where_it_stays():
     _, inside = operations(optimize(gradient), *args)
     assert "dot_general" not in inside
     check(outer, *args)
+
+
+@pytest.mark.parametrize(("rows", "stays"), [(20, False), (4096, True)])
+def test_exact_products_of_the_user_are_sums_where_they_are_small(rows, stays):
+    """`precision="highest"` says what those bear that were sums, too."""
+
+    def loop(w, h):
+        step = lambda h, _: (jnp.dot(w, h, precision="highest")[:16] * 0.9, None)
+        return jax.lax.scan(step, h, length=70)[0]
+
+    args = normal(rows, 16) / 16, normal(16)
+    _, inside = operations(optimize(loop), *args)
+    assert ("dot_general" in inside) == stays
+    check(loop, *args)
+
+
+MACHINES = {
+    "as shipped": lambda costs: costs,
+    "slower": lambda costs: costs.with_starts(8),
+    "faster": lambda costs: costs.with_starts(0.1),
+    "cautious": lambda costs: leaning(costs, "cautious"),
+    "eager": lambda costs: leaning(costs, "eager"),
+}
+
+
+@pytest.mark.parametrize(
+    ("which", "steps", "leaves"),
+    [
+        ("as shipped", 150, True),
+        ("as shipped", 50, False),
+        ("slower", 150, False),
+        ("faster", 50, True),
+        ("cautious", 150, False),
+        ("eager", 50, True),
+    ],
+)
+def test_short_sums_follow_the_machine(which, steps, leaves):
+    """One that starts batches faster or slower, and plans that lean to a side."""
+    step = jax.make_jaxpr(lambda w, x, sign: jax.nn.log_sigmoid(sign * (x @ w)))
+    traced = step(normal(26), normal(26), jnp.float32(1))
+    equations = flattened(traced.jaxpr).equations
+    machine = MACHINES[which](machine_for("cpu"))
+    why = machine.keeps_map_in_loop(equations, [], steps, summed=True)
+    assert (why is None) == leaves

@@ -112,9 +112,9 @@ class BatchCosts(Savings):
         """Why equations save too little over all steps to leave the loop, if so.
 
         They are part of `step`, of which each saves `extra` nanoseconds besides, or all
-        of it, which makes so many `calls` and, if it is short, starts in so many
-        nanoseconds. The loop holds rows of `held` bytes anyway,
-        and would hold `new` more.
+        of it, which makes so many `calls` and, if it is short, has a `start` of so many
+        nanoseconds. The loop holds rows of `held` bytes anyway, and would hold `new`
+        more.
         """
         if not self.batch_start:
             return None
@@ -281,8 +281,8 @@ def _is_reduction(equation: Any) -> bool:
 def _once(equations: Iterable[Any]) -> Iterable[Any]:
     """The equations without products that the compiler finds to be the same."""
     is_product = lambda e: e.primitive.name == "dot_general"
-    key = lambda e: (*map(id, e.invars), str(e.params)) if is_product(e) else id(e)
-    return {key(e): e for e in equations}.values()
+    how = lambda e: (*map(id, e.invars), e.params["dimension_numbers"])
+    return {how(e) if is_product(e) else id(e): e for e in equations}.values()
 
 
 def _is_outer(equation: Any) -> bool:

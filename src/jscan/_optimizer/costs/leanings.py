@@ -11,9 +11,7 @@ def leaning(machine: Machine, which: str) -> Machine:
     """The costs of a device, as if what a rule weighs were clearly worth it, or not."""
     if which == "eager":
         return replace(
-            machine,
-            batch_start=min(machine.batch_start, 1),  # 0 would move cheap work, too
-            threads_start=0,
+            machine.with_starts(0),
             whole_dot=_NONE.whole_dot,
             vector_call=max(machine.vector_call, 0.0),
             full_rows=_NONE.full_rows,
@@ -24,9 +22,7 @@ def leaning(machine: Machine, which: str) -> Machine:
         )
     if which == "cautious":
         return replace(
-            machine,
-            batch_start=8 * machine.batch_start,
-            threads_start=8 * machine.threads_start,
+            machine.with_starts(8),
             joined_bytes=0,
             small_dot=machine.small_dot // 4,
             small_sum=machine.small_sum // 4,

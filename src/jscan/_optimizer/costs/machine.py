@@ -6,7 +6,7 @@ stand with their rule.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
@@ -58,6 +58,19 @@ class Machine(ProductCosts):
     associates: bool = False
     cut_rows: int = 0
     whole_rows: int = 0
+
+    def with_starts(self, factor: float) -> "Machine":
+        """The same, where it takes so many times as long to start a batch.
+
+        Where that is counted it stays counted: costs of 0 would move cheap work, too.
+        """
+        return replace(
+            self,
+            batch_start=max(min(self.batch_start, 1), round(factor * self.batch_start)),
+            whole_start=round(factor * self.whole_start),
+            stored_start=round(factor * self.stored_start),
+            threads_start=round(factor * self.threads_start),
+        )
 
     def keeps_apart(
         self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]

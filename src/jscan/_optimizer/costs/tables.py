@@ -101,6 +101,4 @@ def machine_by(platform: str, key: str) -> Machine:
     machine, speeds = machine_for(platform), _chosen.get(key, _SHIPPED)[1]
     if speeds is None or backend_of(platform) != backend_of():
         return machine
-    start = max(min(machine.batch_start, 1), round(speeds.start * machine.batch_start))
-    threads = round(speeds.start * machine.threads_start)
-    return replace(machine, batch_start=start, threads_start=threads, speeds=speeds)
+    return replace(machine.with_starts(speeds.start), speeds=speeds)

@@ -72,7 +72,7 @@ class TinyProducts:
         # Rows of numbers are added up at once; the numbers of a row one by one.
         if axes != (0,):
             again = was_a_sum(product) and sizes.contracted < self.smallest_side
-            return sizes.multiplications if again else self.small_rows
+            return self.small_columns if again else self.small_rows
         columns = matrix.aval.shape[1]
         few = 2 < columns <= AT_ONCE
         long = sizes.contracted > self.longest_sum and not few

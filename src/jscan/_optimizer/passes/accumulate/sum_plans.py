@@ -5,6 +5,7 @@ loop instead. `sums_out.py` chooses among plans; `writing/time_sums.py` carries 
 out.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,6 +83,7 @@ class Planner:
             return None
         return tuple(terms)
 
+    @functools.cached_property
     def pays_as_map(self) -> bool:
         """Whether the loop would run as a batch, were its sums not carried."""
         if tied(self.loop):

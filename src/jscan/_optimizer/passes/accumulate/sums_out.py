@@ -64,7 +64,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if not chosen:
         return replace(before, notes=loop.notes)
     # What was weighed is a loop of which nothing is left.
-    vanishes = len(chosen) == len(loop.carries) and planner.pays_as_map()
+    vanishes = len(chosen) == len(loop.carries) and planner.pays_as_map
     return replace(_take_out(loop, chosen), vanishes=vanishes)
 
 
@@ -81,7 +81,7 @@ def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
             chosen.append(accumulator)
             stacks = more
     # With nothing else carried, taking the sums out removes the loop itself.
-    only_sums = len(found) == len(planner.loop.carries) and planner.pays_as_map()
+    only_sums = len(found) == len(planner.loop.carries) and planner.pays_as_map
     planner.free = stacks  # what is stored for one sum is at hand for the others
     level = planner.dependence.level
     for accumulator in (a for a in found if a not in chosen):
