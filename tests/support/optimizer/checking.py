@@ -119,7 +119,6 @@ class Setup:
 _KEEN = {
     "smallest_side": 2,
     "smallest_outer_product": 1,
-    "inner_product": (1, 10**9),
     "products_a_row": 0,
     "chunk_bytes": 200,
     "joined_bytes": 10**9,

@@ -1,6 +1,6 @@
 """The cost model, work for all steps at once: when does it pay to leave the loop?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,33 +13,23 @@ from jscan._jax.operations import (
     is_expensive,
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
-from jscan._optimizer.costs.functions import (
-    IN_PLACE,
-    Moved,
-    has_opaque,
-    moved,
-    read_by_products,
-)
+from jscan._optimizer.costs.functions import CALLED, IN_PLACE, StepCosts, moved
+from jscan._optimizer.costs.reductions import elements_of
 from jscan._optimizer.costs.savings import (
     ADDED_ELEMENT,
     MATRIX_CALL,
-    REDUCED,
-    REDUCED_ROW,
     STREAMED_ELEMENT,
-    Savings,
-    elements_of,
-    reduced_in_rows,
 )
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 _ROUND = 1.5
 _WRITTEN_OUT = 0.3  # of a multiplication that is done in such a step
 _LONG_SUM = 0.4  # the same with a vector, where many rows are added up
-# Of a step that is no function, and of each group of operations that it calls.
-_ITERATION, _KERNEL = 50.0, 30.0
-_SURELY = 1.3  # times the bytes up to which it may be one
+# Of a step that is no function, besides its calls.
+_ITERATION = 50.0
 _CALL = 60.0  # of an operation that is a call of its own in a step that calls
 _THREADED_BYTES = 2**19  # of a result that is divided whatever is done to it
+_LIGHT = 10  # times as many elements of another function are, unless it is alone
 # What the compiler writes out in many operations, or gains by a second core alone.
 _HEAVY = frozenset(
     {
@@ -51,7 +41,7 @@ _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
 @dataclass(frozen=True)
-class BatchCosts(Savings):
+class BatchCosts(StepCosts):
     """Whether work leaves a loop to be done for all steps at once.
 
     Attributes:
@@ -70,13 +60,6 @@ class BatchCosts(Savings):
             times as many of others.
         threaded_work: How many of those there have to be, if none is a reduction: with
             fewer, memory is what takes the time.
-        called_step: Nanoseconds of a step that is not one function of machine code, but
-            calls for its operations; 0 if steps are never one function.
-        product_bytes: Bytes that the products of a step may read for it to be one.
-        function_bytes: Bytes that its operations, as they are fused, have to move for
-            it to be none, whatever the products; 0 if they may be any.
-        pooled_calls: Results of such operations from which a step that is none takes as
-            long as `called_step`.
     """
 
     batch_start: int = 0
@@ -86,10 +69,6 @@ class BatchCosts(Savings):
     threads_start: int = 0
     threaded_elements: int = 0
     threaded_work: int = 0
-    called_step: float = 0.0
-    product_bytes: int = 0
-    function_bytes: int = 0
-    pooled_calls: int = 0
 
     def gains_batched(self, equation: Any) -> bool:
         """Whether an equation runs faster for all steps at once, however long."""
@@ -122,9 +101,9 @@ class BatchCosts(Savings):
         worth = list(filter(is_expensive, equations))
         if not worth and not calls:
             return "it is cheap, and another pass over memory is not"
-        saved = extra + sum(map(self.saved_nanoseconds, equations))
-        saved += calls and _ITERATION + _KERNEL * calls
-        saved = length * (saved + self._saved_behind_functions(equations))
+        saved = extra + self.saved_by_reductions(equations)
+        saved += sum(map(self.saved_nanoseconds, equations))
+        saved = length * (saved + (calls and _ITERATION + CALLED * calls))
         cost = self.batch_start + self._faults(held, held + new)
         if not self.is_function(step or equations):
             saved += length * _CALL * sum(map(_is_reduction, equations))
@@ -141,49 +120,19 @@ class BatchCosts(Savings):
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
-    def freed(
-        self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any] = ()
-    ) -> float:
-        """About what one step saves besides if it becomes one function of machine code.
+    def less_beside(self, equations: Iterable[Any], handed: Collection[Any]) -> float:
+        """What functions save less in a loop that stays, but for rows of `handed`.
 
-        Given are its equations as they are, those that stay, and what others read.
+        Those it has written by themselves anyway.
         """
-        outside = set(outside)
-        called = read_by_products(before) > self.product_bytes
-        if not called and self._is_pooled(moved(before, outside)):
-            called = not self._is_pooled(moved(after, outside))
-        called = called and not has_opaque(before) and self.is_function(after)
-        return self.called_step if called else 0.0
-
-    def _is_pooled(self, step: Moved) -> bool:
-        return (
-            0 < self.function_bytes <= step.bytes and step.stored >= self.pooled_calls
-        )
-
-    def _calls(self, step: Moved) -> int:
-        """Calls of a step that surely is no function of machine code."""
-        surely = step.bytes >= _SURELY * self.function_bytes > 0
-        surely = surely or self._is_pooled(step)
-        return step.stored if surely else 0
-
-    def _saved_behind_functions(self, equations: Sequence[Any]) -> float:
-        """What reductions save besides where they reduce rows of functions."""
         functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
-        if not any(elements_of(e.outvars) >= REDUCED_ROW for e in functions):
-            return 0.0
-        reductions = filter(_is_reduction, equations)
-        several = (e for e in reductions if elements_of(e.outvars) > 1)
-        reduced = sum(map(reduced_in_rows, several))
-        return max(0.0, self.reduced_element - REDUCED) * reduced
+        within = [e for e in functions if e.outvars[0] not in handed]
+        saved = self.saved_nanoseconds
+        return sum(saved(e) - saved(e, beside=True) for e in within)
 
     def stores(self, rows: Iterable[Any]) -> float:
         """About what one step takes to store a row of each, to be read once more."""
         return 2 * STREAMED_ELEMENT * elements_of(rows)
-
-    def is_function(self, equations: Sequence[Any]) -> bool:
-        """Whether the compiler makes one function of a step."""
-        is_small = read_by_products(equations) <= self.product_bytes
-        return is_small and not has_opaque(equations)
 
     def _called_too_much(self, equation: Any, tiny: bool) -> float:
         """What a product does not take where it is no call.
@@ -235,6 +184,9 @@ class BatchCosts(Savings):
         )
         adds_up = any(map(_is_reduction, equations))
         much = adds_up or len(arithmetic) >= self.threaded_work
+        functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
+        light = max((elements_of(e.outvars) for e in functions), default=0)
+        heavy |= len(arithmetic) > 1 and length * light >= _LIGHT * some
         return heavy or (much and most >= 3 * some) or 4 * most >= _THREADED_BYTES
 
     def _faults(self, *sizes: int) -> float:
@@ -265,7 +217,7 @@ class BatchCosts(Savings):
         # What writes a row into zeros is done in place where its sum is carried.
         writes = any(e.primitive.name.startswith(IN_PLACE) for e in equations)
         counts = summed and not writes
-        calls = self._calls(moved(equations, set(rows))) if counts else 0
+        calls = self.calls(moved(equations, set(rows))) if counts else 0
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             outer = (e for e in equations if _is_outer(e))

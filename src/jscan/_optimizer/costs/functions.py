@@ -6,8 +6,8 @@ threads. What counts are the bytes of operands and results of those groups.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jscan._jax.equations import unique_variables
@@ -21,6 +21,7 @@ from jscan._jax.operations import (
     is_elementwise,
     is_expensive,
 )
+from jscan._optimizer.costs.savings import Savings
 
 _PIECES = "dynamic_slice", "gather"
 IN_PLACE = ("scatter", "dynamic_update_slice")
@@ -86,3 +87,73 @@ def _is_fused(equation: Any) -> bool:
         return True
     known = name in MOVES_DATA or name in RANDOM or name in TRANSCENDENTAL
     return known or is_elementwise(equation)
+
+
+CALLED = 30.0
+"""Nanoseconds of each group of operations that a step calls."""
+_SURELY = 1.3  # times the bytes up to which it may be a function
+
+
+@dataclass(frozen=True)
+class StepCosts(Savings):
+    """What it costs that a step is no function.
+
+    Attributes:
+        called_step: Nanoseconds of a step that is not one function of machine code, but
+            calls for its operations; 0 if steps are never one function.
+        product_bytes: Bytes that the products of a step may read for it to be one.
+        function_bytes: Bytes that its operations, as they are fused, have to move for
+            it to be none, whatever the products; 0 if they may be any.
+        pooled_calls: Results of such operations from which a step that is none takes as
+            long as `called_step`.
+    """
+
+    called_step: float = 0.0
+    product_bytes: int = 0
+    function_bytes: int = 0
+    pooled_calls: int = 0
+
+    def freed(
+        self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any] = ()
+    ) -> float:
+        """About what one step saves besides if it becomes one function of machine code.
+
+        Given are its equations as they are, those that stay, and what others read.
+        """
+        outside = set(outside)
+        was, then = moved(before, outside), moved(after, outside)
+        called = read_by_products(before) > self.product_bytes
+        called = called or self._is_pooled(was)
+        called = called and not self._is_pooled(then)
+        called = called and not has_opaque(before) and self.is_function(after)
+        return self.called_step if called else 0.0
+
+    def relieved(
+        self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any]
+    ) -> float:
+        """About what one step saves besides by the calls that it no longer makes.
+
+        Given are the same, of one that surely is no function of machine code.
+        """
+        outside = set(outside)
+        was, then = moved(before, outside), moved(after, outside)
+        surely = replace(then, stored=then.stored + 1)
+        if self._is_pooled(was) and not self._is_pooled(surely):
+            return self.called_step
+        return CALLED * max(0, self.calls(was) - then.stored)
+
+    def _is_pooled(self, step: Moved) -> bool:
+        return (
+            0 < self.function_bytes <= step.bytes and step.stored >= self.pooled_calls
+        )
+
+    def calls(self, step: Moved) -> int:
+        """Calls of a step that surely is no function of machine code."""
+        surely = step.bytes >= _SURELY * self.function_bytes > 0
+        surely = surely or self._is_pooled(step)
+        return step.stored if surely else 0
+
+    def is_function(self, equations: Sequence[Any]) -> bool:
+        """Whether the compiler makes one function of a step."""
+        is_small = read_by_products(equations) <= self.product_bytes
+        return is_small and not has_opaque(equations)

@@ -9,7 +9,6 @@ from jscan._optimizer.costs.batches import BatchCosts
 from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
-_INNER_PRODUCT = 500.0
 _PRODUCT_OF_MANY = 4.0
 # Of what it takes to wake threads: to divide a sum among them, asleep and awake.
 _WAKES, _AWAKE = 0.5, 0.35
@@ -37,9 +36,6 @@ class ProductCosts(BatchCosts):
         transposed_inner: Numbers added up for each number of such a product, if it is
             the only one, up to which it gains, where there are more results than that.
         smallest_outer_product: Elements from which a sum of outer products leaves.
-        inner_product: Elements, from and to, of two arrays whose inner product, summed
-            over time, leaves; between them the compiler makes the sum in the loop one
-            operation, and others do the work again that it reads.
         products_a_row: Products, parts of one sum, that are worth storing one row.
         full_rows: Rows a step from which a product in the loop is as fast as one of
             all steps, so that storing its operands is not worth it; 0 if never.
@@ -58,7 +54,6 @@ class ProductCosts(BatchCosts):
     transposed_vector: int = 0
     transposed_inner: int = 0
     smallest_outer_product: int = 0
-    inner_product: tuple[int, int] = (0, -1)
     products_a_row: int = 4
     full_rows: int = 0
     register_bytes: int = 0
@@ -101,12 +96,6 @@ class ProductCosts(BatchCosts):
         Added in place they cost one row a step, where a scatter starts threads.
         """
         return not self.batch_start
-
-    def takes_out_inner_product(self, product: Any, length: int) -> bool:
-        """Whether the sum over all elements of a product pays as one of all steps."""
-        least, most = self.inner_product
-        inside = least <= product.outvars[0].aval.size <= most
-        return inside and length * _INNER_PRODUCT >= self.batch_start
 
     def takes_out_products(self, count: int, new: int, length: int) -> bool:
         """Whether so many products in one sum pay for storing `new` more rows."""

@@ -1,6 +1,5 @@
 """The cost model, operations: what one step saves that does not do them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,8 @@ from jscan._jax.operations import (
     is_expensive,
 )
 from jscan._optimizer.costs.layouts import NARROW
+from jscan._optimizer.costs.reductions import Reductions, elements_of
 from jscan._optimizer.costs.speeds import AS_SHIPPED, Speeds
-from jscan._optimizer.costs.tiny import TinyProducts
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 ADDED_ELEMENT = 0.3
@@ -23,11 +22,10 @@ STREAMED_ELEMENT = 0.14
 MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
-# Elements from which a row takes longer to reduce in a loop, and how much at most if
-# none of them is a function.
-REDUCED_ROW, REDUCED = 32, 0.5
 _VECTOR_ROW = 16  # elements from which a row counts as wide
-_VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), 32)
+# The same of an exponential, alone and beside other work: what is written out number by
+# number is not vectorised, and less is where a number takes more.
+_VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), (40, 24))
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
 # compiler uses vector instructions in a loop for wide rows only, and for some functions
 # nowhere: these gain by the second core, of which half is counted.
@@ -61,7 +59,7 @@ _VECTOR_DRAW = 128  # random numbers from which more of them save no more
 
 
 @dataclass(frozen=True)
-class Savings(TinyProducts):
+class Savings(Reductions):
     """Nanoseconds that operations of a step take longer than in one batch of all steps.
 
     Attributes:
@@ -74,8 +72,6 @@ class Savings(TinyProducts):
         inner_call: Numbers from which the sum of products of two rows is a call, and
             the nanoseconds that it takes longer then.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
-        reduced_element: The same for an element of a wide row that is reduced behind a
-            function.
         speeds: What was measured on the machine at hand.
     """
 
@@ -84,14 +80,16 @@ class Savings(TinyProducts):
     vector_added: float = 1.3
     inner_call: tuple[int, float] = (0, 0.0)
     drawn_number: float = 0.0
-    reduced_element: float = 0.0
     speeds: Speeds = AS_SHIPPED
 
-    def saved_nanoseconds(self, equation: Any) -> float:
-        """About what one step saves if the equation is done for all steps at once."""
-        return self.speeds.of(equation.primitive.name) * self._saved(equation)
+    def saved_nanoseconds(self, equation: Any, *, beside: bool = False) -> float:
+        """About what one step saves if the equation is done for all steps at once.
 
-    def _saved(self, equation: Any) -> float:
+        A function may be part of what else a step does, which reads its row then.
+        """
+        return self.speeds.of(equation.primitive.name) * self._saved(equation, beside)
+
+    def _saved(self, equation: Any, beside: bool) -> float:
         name = equation.primitive.name
         elements = elements_of(equation.outvars)
         if name in INDEXED or name.startswith("scatter"):
@@ -101,18 +99,16 @@ class Savings(TinyProducts):
         if name in TRANSCENDENTAL:
             narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
             narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
-            return elements * (
-                narrow if elements < _VECTOR_ROWS.get(name, _VECTOR_ROW) else wide
-            )
+            least = _VECTOR_ROWS.get(name, (_VECTOR_ROW, _VECTOR_ROW))
+            wide -= 2 * STREAMED_ELEMENT * beside
+            return elements * (narrow if elements < least[beside] else max(0.0, wide))
         if name == "conv_general_dilated" and _is_of_one_row(equation):
             touched = (*equation.invars, *equation.outvars)
             return _CONVOLVED_ELEMENT * elements_of(touched)
         if name in RANDOM:
             return _DRAW + self.drawn_number * min(elements, _VECTOR_DRAW)
         if name in REDUCTIONS:
-            # A sum along rows of a matrix is written as vectors are.
-            most = self.reduced_element if elements == 1 else REDUCED
-            return min(most, self.reduced_element) * reduced_in_rows(equation)
+            return self.saved_by_reduction(equation)
         if name == "sort" or not is_expensive(equation):
             return 0
         # An inner loop saves as much at each of its steps.
@@ -148,18 +144,6 @@ class Savings(TinyProducts):
         saved = _INNER_ELEMENT * (numbers - _INNER_ROW)
         saved += _INNER_REST if numbers % 8 > 2 else 0
         return saved + (called if least <= numbers else 0)
-
-
-def reduced_in_rows(reduction: Any) -> int:
-    """The elements that it reduces, if rows of them are long."""
-    elements = elements_of(reduction.invars)
-    is_long = elements >= REDUCED_ROW * elements_of(reduction.outvars)
-    return elements if is_long else 0
-
-
-def elements_of(variables: Iterable[Any]) -> int:
-    """Elements of all variables together."""
-    return sum(variable.aval.size for variable in variables)
 
 
 def _is_of_one_row(convolution: Any) -> bool:

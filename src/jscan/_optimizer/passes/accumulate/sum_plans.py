@@ -114,8 +114,9 @@ class Planner:
             return self._side_by_side(equation)
         product = inner_product(equation, self.dependence)
         if product is not None:
-            pays = machine.takes_out_inner_product(product, length)
-            return self._of_rows(product.invars, product, equation, pays=pays)
+            # To add up a number takes less than to store rows.
+            rows, pays = self._rows(product.invars), self._saves_exchanges
+            return _and(rows, product, equation, pays=pays)
         if name in ADDED_UP or is_linear(equation):
             saves = exchanges or (name == "reduce_sum" and self._saves_exchanges)
             return _and(self.plan_of_all(equation.invars), equation, pays=saves)
@@ -123,7 +124,8 @@ class Planner:
         if name == "dot_general" and len(changing) == 2:
             return self._product(equation)
         if writes_into_zeros(equation, self.dependence):
-            return self._of_rows(changing, equation, pays=machine.takes_out_rows)
+            pays = machine.takes_out_rows or self._saves_exchanges
+            return _and(self._rows(changing), equation, pays=pays)
         if self.dependence.level(atom) is Level.SEQUENCE:
             return self._recompute(atom)
         if self.free.issuperset(changing):
@@ -157,17 +159,27 @@ class Planner:
             return None
         return Plan(pays=True, stacks=new, equations=tuple(work))
 
+    def relieves(self, sums: Sequence[Carry], plans: Sequence[Plan]) -> bool:
+        """Whether products that are small pay together, by calls that a step saves.
+
+        Without some sums it is another step, that stores what their plans read.
+        """
+        new = frozenset[Any]().union(*(plan.stacks for plan in plans)) - self.free
+        work = [e for plan in plans for e in plan.equations]
+        if work and not any(map(self._has_no_matrix, work)):
+            return False  # it would be done for all steps, and not by a product
+        if stack_bytes(list(new), self.loop.length) > self.context.budget:
+            return False
+        loop, machine = self.loop, self.context.machine
+        outside = {c.update for c in loop.carries if c not in sums} | self.stacked | new
+        stays = needed(loop.equations, outside)
+        saved = machine.relieved(loop.equations, stays, self.dependence.read_outside())
+        return 0 < self.start <= loop.length * (saved - machine.stores(new))
+
     def _has_no_matrix(self, equation: Any) -> bool:
         """Whether an equation is a product of two operands that both change."""
         changing = map(self.dependence.changes, equation.invars)
         return equation.primitive.name == "dot_general" and all(changing)
-
-    def _of_rows(
-        self, operands: Sequence[Atom], *equations: Any, pays: bool
-    ) -> Plan | None:
-        """Equations on the rows of operands."""
-        pays = pays or self._saves_exchanges
-        return _and(self._rows(operands), *equations, pays=pays)
 
     def _product(self, equation: Any) -> Plan | None:
         operands = self._rows(equation.invars)

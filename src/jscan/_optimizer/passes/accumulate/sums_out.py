@@ -95,7 +95,10 @@ def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
     rest = [a for a in found if a not in chosen]
     terms = [term for a in rest for term in a.terms]
     plan = planner.plan_of_work([a.carry for a in found], terms)
-    return chosen if plan is None else [*chosen, *(replace(a, plan=plan) for a in rest)]
+    if plan is not None:
+        return [*chosen, *(replace(a, plan=plan) for a in rest)]
+    relieves = planner.relieves([a.carry for a in found], [a.plan for a in rest])
+    return [*chosen, *rest] if relieves else chosen
 
 
 def _take_out(loop: Loop, chosen: list[_Accumulator]) -> Loop:

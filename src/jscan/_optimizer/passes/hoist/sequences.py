@@ -46,10 +46,12 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
         return loop
     names = _names(filter(is_expensive, chosen))
     wanted = _frontier(dependence, chosen)
-    held, new = (stack_bytes(v, length) for v in (loop.stacked(), wanted))
+    handed = loop.stacked()
+    held, new = (stack_bytes(v, length) for v in (handed, wanted))
     step, stays = loop.equations, loop.without(chosen).equations
     extra = machine.freed(step, stays, dependence.read_outside())
     extra -= _read_by_slices(dependence, wanted) * max(0.0, machine.vector_call)
+    extra -= machine.less_beside(chosen, handed)
     why = machine.keeps_in_loop(chosen, length, extra, step=step, held=held, new=new)
     if why is not None:
         return loop.refused(f"{names} on sequences stays: {why}")

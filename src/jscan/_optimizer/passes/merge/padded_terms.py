@@ -37,6 +37,16 @@ class _Part:
     start: int
     end: int
 
+    @property
+    def is_number(self) -> bool:
+        """Whether the array has no other axis."""
+        return self.operand.aval.size == self.end - self.start
+
+    @property
+    def is_block(self) -> bool:
+        """Whether it has several rows of several numbers."""
+        return not self.is_number and self.end - self.start > 1
+
 
 _Layer: TypeAlias = Sequence[_Part]
 
@@ -92,17 +102,29 @@ def _part(term: Any, sums: Sums) -> _Part | None:
 def _layers(parts: Sequence[_Part]) -> list[_Layer]:
     """The parts in as few groups as it takes for no two of one to overlap.
 
-    Parts of one size come together, which are more often one operation.
+    Parts of one size come together, which are more often one operation. Rows with zeros
+    between them, and blocks of rows that are not the whole, take longer to put side by
+    side than to add up.
     """
     layers: list[list[_Part]] = []
     for part in sorted(parts, key=lambda part: (part.end - part.start, part.start)):
         for layer in layers:
-            if all(p.end <= part.start or part.end <= p.start for p in layer):
+            if all(_goes_beside(part, p) for p in layer) and (
+                part.is_number or any(p.end == part.start for p in layer)
+            ):
                 layer.append(part)
                 break
         else:
             layers.append([part])
+    if len(layers) > 1:
+        apart = [layer for layer in layers if any(part.is_block for part in layer)]
+        layers = [layer for layer in layers if layer not in apart]
+        layers += [[part] for layer in apart for part in layer]
     return [sorted(layer, key=lambda part: part.start) for layer in layers]
+
+
+def _goes_beside(part: _Part, other: _Part) -> bool:
+    return other.end <= part.start or part.end <= other.start
 
 
 def _written(

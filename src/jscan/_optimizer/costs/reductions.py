@@ -1,0 +1,67 @@
+"""The cost model, reductions: what rows cost that a step reduces, less all at once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jscan._jax.operations import REDUCTIONS, TRANSCENDENTAL
+from jscan._optimizer.costs.tiny import TinyProducts
+
+# Elements from which a row takes longer to reduce in a loop, and nanoseconds for each
+# where many rows are reduced and none of them is a function.
+_ROW, _ELEMENT = 32, 0.5
+
+
+@dataclass(frozen=True)
+class Reductions(TinyProducts):
+    """Nanoseconds that a step takes longer to reduce its rows.
+
+    Attributes:
+        reduced_element: For each element of rows of functions that are reduced along
+            several rows at once.
+        reduced_sum: Numbers from which one sum is slower, by how much, and by how much
+            for each number.
+        reduced_most: For each number of which a step finds the largest.
+        several_reduced: If it reduces several rows.
+    """
+
+    reduced_element: float = 0.0
+    reduced_sum: tuple[int, float, float] = (0, 0.0, 0.0)
+    reduced_most: float = 0.0
+    several_reduced: float = 0.0
+
+    def saved_by_reduction(self, reduction: Any) -> float:
+        """What one of them saves."""
+        numbers = _reduced_in_rows(reduction)
+        if elements_of(reduction.outvars) > 1:
+            # A sum along rows of a matrix is written as vectors are.
+            return min(_ELEMENT, self.reduced_element) * numbers
+        if reduction.primitive.name != "reduce_sum":
+            return self.reduced_most * numbers
+        least, once, each = self.reduced_sum
+        return once + each * numbers if numbers >= max(least, 1) else 0.0
+
+    def saved_by_reductions(self, equations: Sequence[Any]) -> float:
+        """What they save besides, by what they read and as there are several."""
+        reductions = [e for e in equations if e.primitive.name in REDUCTIONS]
+        rows = [e for e in reductions if elements_of(e.outvars) == 1]
+        several = sum(_reduced_in_rows(e) > 0 for e in rows) > 1
+        saved = self.several_reduced if several else 0.0
+        functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
+        if not any(elements_of(e.outvars) >= _ROW for e in functions):
+            return saved
+        matrices = (e for e in reductions if elements_of(e.outvars) > 1)
+        reduced = sum(map(_reduced_in_rows, matrices))
+        return saved + max(0.0, self.reduced_element - _ELEMENT) * reduced
+
+
+def elements_of(variables: Iterable[Any]) -> int:
+    """Elements of all variables together."""
+    return sum(variable.aval.size for variable in variables)
+
+
+def _reduced_in_rows(reduction: Any) -> int:
+    """The elements that it reduces, if rows of them are long."""
+    elements = elements_of(reduction.invars)
+    is_long = elements >= _ROW * elements_of(reduction.outvars)
+    return elements if is_long else 0

@@ -1,0 +1,115 @@
+"""What rows of functions, their sums and small sums of products cost, on a CPU."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jscan import optimize
+from jscan._jax.names import JAX_VERSION
+from support.comparing import assert_close
+from support.optimizer.loops import loop_lengths, operations
+
+pytestmark = [
+    pytest.mark.usefixtures("measured_costs"),
+    pytest.mark.skipif(
+        jax.default_backend() != "cpu", reason="the costs of a CPU are tested"
+    ),
+]
+OLDEST = JAX_VERSION < (0, 11)
+
+
+def rows(steps, wide):
+    return jax.random.normal(jax.random.key(steps + wide), (steps, wide), "float32")
+
+
+@pytest.mark.parametrize(
+    ("steps", "wide", "leave"),
+    [(600, 25, False), (10_000, 25, False), (20_000, 8, True)],
+)
+def test_functions_leave_a_loop_that_stays_where_it_does_not_vectorise_them(
+    steps, wide, leave
+):
+    """In the loop they are vectorised from 24 numbers on; rows would be stored."""
+
+    def exponentials(keys):
+        step = lambda state, key: (0.9 * state + jnp.exp(key), None)
+        return jax.lax.scan(step, jnp.zeros(wide, "float32"), keys)[0]
+
+    outside, inside = operations(optimize(exponentials), rows(steps, wide))
+    assert ("exp" in outside, "exp" in inside) == (leave, not leave)
+    x = rows(50, wide)
+    assert_close(optimize(exponentials)(x), exponentials(x))
+
+
+FUNCTIONS = {
+    "exp": lambda row: jnp.exp(row).sum(),
+    "tanh": lambda row: jnp.tanh(row).sum(),
+    "logsumexp": jax.nn.logsumexp,
+    "softmax": jax.nn.softmax,
+    "normed": lambda row: (row - row.mean()) * jax.lax.rsqrt(row.var() + 1e-5),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "wide", "leaves"),
+    [
+        ("exp", 500, 128, False),
+        ("exp", 2000, 64, OLDEST),
+        ("exp", 2000, 48, False),
+        ("tanh", 500, 128, False),
+        ("logsumexp", 500, 48, OLDEST),
+        ("softmax", 2000, 64, True),
+        ("normed", 500, 40, OLDEST),
+    ],
+)
+def test_sums_of_functions_leave_where_they_are_slow(name, steps, wide, leaves):
+    """One sum is fast in a loop; a softmax is several, which JAX 0.10 calls."""
+
+    def mapped(x):
+        step = lambda _, row: (None, FUNCTIONS[name](1.5 * row))
+        return jax.lax.scan(step, None, x)[1]
+
+    x = rows(steps, wide)
+    assert loop_lengths(optimize(mapped), x) == ([] if leaves else [steps])
+    assert_close(optimize(mapped)(x), mapped(x), 1e-5)
+
+
+def selective(weights, x):
+    """A state of 7 x 5 numbers, whose three products with weights are tiny."""
+
+    def step(state, row):
+        a, b, c = (row @ w for w in weights)
+        state = state * jnp.exp(-jax.nn.softplus(a))[:, None] + jnp.outer(row, b)
+        return state, state @ c
+
+    return jax.lax.scan(step, jnp.zeros((7, 5), "float32"), x)[1]
+
+
+def test_small_sums_leave_a_step_that_makes_too_many_calls():
+    """By JAX 0.10: each is too small to gain, all together are half of the step."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    sizes = (7, 7), (7, 5), (7, 5)
+    weights = [
+        jax.random.normal(k, s, "float32") / 3 for k, s in zip(keys, sizes, strict=True)
+    ]
+    gradient = jax.grad(lambda w, x: (selective(w, x) ** 2).sum())
+    x = rows(738, 7)
+    sums = lambda f: operations(f, weights, x)[1].count("transpose")
+    assert sums(gradient) >= 2
+    assert (sums(optimize(gradient)) == 0) is OLDEST
+    assert_close(optimize(gradient)(weights, x), gradient(weights, x), 1e-4)
+
+
+def test_an_inner_product_is_added_up_in_the_loop():
+    """A number a step: rows that it could be made of take longer to store."""
+
+    def cooled(rate, x):
+        step = lambda h, row: ((h := h + rate * (jnp.roll(h, 1) - h) + row), None)
+        return jax.lax.scan(step, jnp.zeros(x.shape[1:], "float32"), x)[0]
+
+    gradient = jax.grad(lambda rate, x: (cooled(rate, x) ** 2).sum())
+    rate, x = jnp.float32(0.3), rows(400, 128)
+    outside, inside = operations(optimize(gradient), rate, x)
+    assert "dot_general" not in outside
+    assert inside.count("reduce_sum") == 1
+    assert_close(optimize(gradient)(rate, x), gradient(rate, x), 1e-4)
