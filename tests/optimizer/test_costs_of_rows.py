@@ -41,6 +41,24 @@ def test_functions_leave_a_loop_that_stays_where_it_does_not_vectorise_them(
     assert_close(optimize(exponentials)(x), exponentials(x))
 
 
+@pytest.mark.parametrize("is_handed_out", [False, True])
+def test_rows_that_are_read_and_handed_out_leave_earlier(is_handed_out):
+    """They are worked out for each: 0.5 and 1.0 ms for two sines of 50 numbers."""
+
+    def waves(x):
+        def step(state, row):
+            wave = jnp.sin(row)
+            state = 0.9 * state + wave
+            return state, (state, wave) if is_handed_out else state
+
+        return jax.lax.scan(step, jnp.zeros(50, "float32"), x)[1]
+
+    x = rows(600, 50)
+    _, inside = operations(optimize(waves), x)
+    assert ("sin" in inside) is not is_handed_out
+    assert_close(optimize(waves)(x), waves(x), 1e-5)
+
+
 FUNCTIONS = {
     "exp": lambda row: jnp.exp(row).sum(),
     "tanh": lambda row: jnp.tanh(row).sum(),

@@ -15,11 +15,7 @@ from jscan._jax.operations import (
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.functions import CALLED, IN_PLACE, StepCosts, moved
 from jscan._optimizer.costs.reductions import elements_of
-from jscan._optimizer.costs.savings import (
-    ADDED_ELEMENT,
-    MATRIX_CALL,
-    STREAMED_ELEMENT,
-)
+from jscan._optimizer.costs.savings import ADDED_ELEMENT, MATRIX_CALL, STREAMED_ELEMENT
 
 # Nanoseconds one step saves, in the loop less batched, measured on a CPU.
 _ROUND = 1.5
@@ -120,15 +116,23 @@ class BatchCosts(StepCosts):
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
-    def less_beside(self, equations: Iterable[Any], handed: Collection[Any]) -> float:
-        """What functions save less in a loop that stays, but for rows of `handed`.
+    def saved_beside(
+        self, equations: Iterable[Any], handed: Collection[Any], read: Collection[Any]
+    ) -> float:
+        """What functions save more, or less, in a loop that stays than in a map.
 
-        Those it has written by themselves anyway.
+        Rows of `handed` it hands out: those that it has `read`, too, are worked out for
+        that again.
         """
-        functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
-        within = [e for e in functions if e.outvars[0] not in handed]
-        saved = self.saved_nanoseconds
-        return sum(saved(e) - saved(e, beside=True) for e in within)
+        saved = 0.0
+        for function in (e for e in equations if e.primitive.name in TRANSCENDENTAL):
+            (made,) = function.outvars
+            if made in handed:
+                saved += self.saved_again(function) if made in read else 0.0
+            else:
+                saved += self.saved_nanoseconds(function, beside=True)
+                saved -= self.saved_nanoseconds(function)
+        return saved
 
     def stores(self, rows: Iterable[Any]) -> float:
         """About what one step takes to store a row of each, to be read once more."""

@@ -23,8 +23,8 @@ MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
 _VECTOR_ROW = 16  # elements from which a row counts as wide
-# The same of an exponential, alone and beside other work: what is written out number by
-# number is not vectorised, and less is where a number takes more.
+# The same of an exponential, alone and beside other work. Few numbers are written out one
+# by one, and the fewer the more is done to each.
 _VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), (40, 24))
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
 # compiler uses vector instructions in a loop for wide rows only, and for some functions
@@ -41,6 +41,9 @@ _TRANSCENDENTALS = {
     "erf_inv": (2.0, 0.8),
     "digamma": (4.0, 3.0),
 }
+# What is saved besides if the loop hands its row out, for which it is worked out again:
+# narrow and wide, and where no vector instruction does it.
+_AGAIN, _AGAIN_ONE_BY_ONE = (1.0, 0.3), 5.0
 # The sum of products of two rows, by each number above so many, and as the row does not
 # fill the registers of eight whole.
 _INNER_ELEMENT, _INNER_ROW, _INNER_REST = 0.35, 16, -8.0
@@ -88,6 +91,14 @@ class Savings(Reductions):
         A function may be part of what else a step does, which reads its row then.
         """
         return self.speeds.of(equation.primitive.name) * self._saved(equation, beside)
+
+    def saved_again(self, function: Any) -> float:
+        """What a transcendental function saves besides if a step hands its row out."""
+        elements, name = elements_of(function.outvars), function.primitive.name
+        if name in ("sin", "cos"):
+            return _AGAIN_ONE_BY_ONE * elements
+        alone, _ = _VECTOR_ROWS.get(name, (_VECTOR_ROW, _VECTOR_ROW))
+        return _AGAIN[elements >= alone] * elements
 
     def _saved(self, equation: Any, beside: bool) -> float:
         name = equation.primitive.name

@@ -51,7 +51,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     step, stays = loop.equations, loop.without(chosen).equations
     extra = machine.freed(step, stays, dependence.read_outside())
     extra -= _read_by_slices(dependence, wanted) * max(0.0, machine.vector_call)
-    extra -= machine.less_beside(chosen, handed)
+    extra += machine.saved_beside(chosen, handed, free_variables(stays))
     why = machine.keeps_in_loop(chosen, length, extra, step=step, held=held, new=new)
     if why is not None:
         return loop.refused(f"{names} on sequences stays: {why}")
