@@ -23,8 +23,8 @@ MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
 _VECTOR_ROW = 16  # elements from which a row counts as wide
-# The same of an exponential, alone and beside other work. Few numbers are written out one
-# by one, and the fewer the more is done to each.
+# The same of an exponential, alone and beside other work. Few numbers are written out
+# one by one, and the fewer the more is done to each.
 _VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), (40, 24))
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
 # compiler uses vector instructions in a loop for wide rows only, and for some functions
