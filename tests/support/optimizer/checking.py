@@ -96,7 +96,8 @@ class Setup:
     def applied(self) -> Iterator[None]:
         """The cost model as keen as asked for."""
         with contextlib.ExitStack() as patches:
-            changes = {**(_KEEN if self.keen else {}), **(_JOINS if self.joins else {})}
+            changes: dict[str, Any] = dict(_KEEN if self.keen else {})
+            changes |= _JOINS if self.joins else {}
             machine = SHIPPED[self.machine]
             if not self.shipped:
                 changes["batch_start"] = 0  # every batch pays

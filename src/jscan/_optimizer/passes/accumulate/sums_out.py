@@ -97,7 +97,8 @@ def _choose(planner: Planner, found: list[_Accumulator]) -> list[_Accumulator]:
     plan = planner.plan_of_work([a.carry for a in found], terms)
     if plan is not None:
         return [*chosen, *(replace(a, plan=plan) for a in rest)]
-    relieves = planner.relieves([a.carry for a in found], [a.plan for a in rest])
+    leaves = [a.carry for a in found]
+    relieves = rest and planner.relieves(leaves, [a.plan for a in rest])
     return [*chosen, *rest] if relieves else chosen
 
 
