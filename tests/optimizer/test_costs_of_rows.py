@@ -118,6 +118,21 @@ def test_small_sums_leave_a_step_that_makes_too_many_calls():
     assert_close(optimize(gradient)(weights, x), gradient(weights, x), 1e-4)
 
 
+def test_small_sums_beside_a_state_that_becomes_a_constant():
+    """What a carry becomes may be no variable."""
+
+    def summed(x):
+        def step(carry, row):
+            first, total = carry
+            return (jnp.float32(0), total + jnp.outer(row, row) * first), None
+
+        return jax.lax.scan(step, (jnp.float32(1), jnp.zeros((7, 7), "float32")), x)[0]
+
+    x = rows(300, 7)
+    assert loop_lengths(optimize(summed), x) == [300]
+    assert_close(optimize(summed)(x), summed(x))
+
+
 def test_an_inner_product_is_added_up_in_the_loop():
     """A number a step: rows that it could be made of take longer to store."""
 

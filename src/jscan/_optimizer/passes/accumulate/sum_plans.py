@@ -171,8 +171,8 @@ class Planner:
         if stack_bytes(list(new), self.loop.length) > self.context.budget:
             return False
         loop, machine = self.loop, self.context.machine
-        outside = {c.update for c in loop.carries if c not in sums} | self.stacked | new
-        stays = needed(loop.equations, outside)
+        updates = [c.update for c in loop.carries if c not in sums]
+        stays = needed(loop.equations, [*updates, *self.stacked, *new])
         saved = machine.relieved(loop.equations, stays, self.dependence.read_outside())
         return 0 < self.start <= loop.length * (saved - machine.stores(new))
 
