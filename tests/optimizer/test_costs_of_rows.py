@@ -43,7 +43,7 @@ def test_functions_leave_a_loop_that_stays_where_it_does_not_vectorise_them(
 
 @pytest.mark.parametrize("is_handed_out", [False, True])
 def test_rows_that_are_read_and_handed_out_leave_earlier(is_handed_out):
-    """They are worked out for each: 0.5 and 1.0 ms for two sines of 50 numbers."""
+    """They are worked out for each: 0.55 ms a sine of 50 numbers, 0.29 ms at once."""
 
     def waves(x):
         def step(state, row):

@@ -133,7 +133,7 @@ class StepCosts(Savings):
     ) -> float:
         """About what one step saves besides by the calls that it no longer makes.
 
-        Given are the same, of one that surely is no function of machine code.
+        Given are the same; what stays of it may be no function either.
         """
         outside = set(outside)
         was, then = moved(before, outside), moved(after, outside)
