@@ -5,7 +5,14 @@ loops on the record (`Loop`) of one after the other; rules for derivatives on a 
 that may be differentiated yet.
 """
 
-from jscan._optimizer.passes import associate, regroup, sink, unroll, vectorise
+from jscan._optimizer.passes import (
+    associate,
+    reductions,
+    regroup,
+    sink,
+    unroll,
+    vectorise,
+)
 from jscan._optimizer.passes.accumulate import in_place, linear, sums_out
 from jscan._optimizer.passes.across_loops import (
     padded_chunks,
@@ -189,6 +196,12 @@ LOOP_RULES = (
         "hoist.whole_rows",
         whole_rows.run,
         "after all that looks at what is computed of rows",
+    ),
+    Rule(
+        "reductions",
+        reductions.run,
+        "after all that moves them, or asks whether rows are read by slices",
+        mixes=True,
     ),
     Rule("unroll", unroll.run, "last: it depends on the size of the final step"),
 )

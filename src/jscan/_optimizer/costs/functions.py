@@ -6,7 +6,7 @@ threads. What counts are the bytes of operands and results of those groups.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,10 +40,13 @@ class Moved:
     stored: int
 
 
-def moved(equations: Iterable[Any], outside: Iterable[Any]) -> Moved:
+def moved(
+    equations: Iterable[Any], outside: Iterable[Any], fused: Collection[int] = ()
+) -> Moved:
     """The same of these equations, of whose results some are read outside.
 
-    What one operation reads, and what is not the operand of a call, is not stored.
+    What one operation reads, and what is not the operand of a call, is not stored. Of
+    what is `fused`, given by `id`, nothing is.
     """
     reads: Counter[Any] = Counter()
     made, kept = set(), set(filter(is_variable, outside))
@@ -58,7 +61,7 @@ def moved(equations: Iterable[Any], outside: Iterable[Any]) -> Moved:
             pieces += size if name in _PIECES else -size
         reads.update(operands)
         made.update(equation.outvars)
-        if not _is_fused(equation):
+        if id(equation) not in fused and not _is_fused(equation):
             kept.update(equation.outvars)
             if equation.primitive.name not in REDUCTIONS:
                 kept.update(operands)
@@ -92,6 +95,8 @@ def _is_fused(equation: Any) -> bool:
 CALLED = 30.0
 """Nanoseconds of each group of operations that a step calls."""
 _SURELY = 1.3  # times the bytes up to which it may be a function
+# With what products are handed it moves more; where sums are done they outweigh that.
+_HANDED, _SUMMED = 1.15, 1.25
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,14 @@ class StepCosts(Savings):
         surely = step.bytes >= _SURELY * self.function_bytes > 0
         surely = surely or self._is_pooled(step)
         return step.stored if surely else 0
+
+    def becomes_one(
+        self, step: Sequence[Any], products: Iterable[Any], outside: Collection[Any]
+    ) -> bool:
+        """Whether a step is one function only with these products as sums."""
+        was = moved(step, outside)
+        then = moved(step, outside, fused=set(map(id, products)))
+        return _SUMMED * then.bytes < self.function_bytes <= _HANDED * was.bytes
 
     def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""

@@ -28,6 +28,7 @@ _CPU = Machine(
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     vector_call=25.0 if JAX_VERSION < (0, 11) else -20.0,
     vector_added=1.3 if JAX_VERSION < (0, 11) else 0.6,
+    rows_call=(40, 75.0, 0.2) if JAX_VERSION < (0, 11) else (40, 0.0, 0.5),
     inner_call=(60, 75.0) if JAX_VERSION < (0, 11) else (0, 0.0),
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
@@ -36,7 +37,13 @@ _CPU = Machine(
     reduced_element=1.5 if JAX_VERSION < (0, 11) else 0.5,
     reduced_sum=(60, 45.0, 0.05) if JAX_VERSION < (0, 11) else (1, 0.0, 0.05),
     reduced_most=0.8 if JAX_VERSION < (0, 11) else 0.45,
-    several_reduced=350.0 if JAX_VERSION < (0, 11) else 0.0,
+    several_reduced=350.0 if JAX_VERSION < (0, 11) else 1.0,
+    several_sliced=(150.0, 100.0) if JAX_VERSION < (0, 11) else (60.0, 0.0),
+    # Sums of 64 to 1000 numbers 1.3 to 5 times as fast, softmaxes and layer norms, too.
+    # JAX 0.10's compiler calls for each of several.
+    long_row=40 if JAX_VERSION < (0, 11) else 64,
+    long_functions=40 if JAX_VERSION < (0, 11) else 96,
+    long_rows=64,
     # Sums of 24 x 24 products take as long as the product, of 48 x 48 2 to 6 times.
     smallest_side=32,
     small_dot=1024,
@@ -46,6 +53,8 @@ _CPU = Machine(
     # With more rows of more than eight numbers 0.35 to 0.9 times as fast.
     longest_sum=32,
     small_rows=144,
+    # Of 16 to 32 numbers 0.5 to 0.7 times as fast, of 8 1.1 times.
+    filling=0 if JAX_VERSION < (0, 11) else 12,
     fused_dot=512,
     merged_dot=128 * 512,
     merged_rows=8,

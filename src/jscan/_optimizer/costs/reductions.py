@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.operations import REDUCTIONS, TRANSCENDENTAL
-from jscan._optimizer.costs.tiny import TinyProducts
+from jscan._optimizer.costs.slices import SlicedRows
 
 # Elements from which a row takes longer to reduce in a loop, and nanoseconds for each
 # where many rows are reduced and none of them is a function.
 _ROW, _ELEMENT = 32, 0.5
+# Numbers of rows, that are reduced in slices, below which several cost so much more.
+_FEW, _MANY = 80, 150
 
 
 @dataclass(frozen=True)
-class Reductions(TinyProducts):
+class Reductions(SlicedRows):
     """Nanoseconds that a step takes longer to reduce its rows.
 
     Attributes:
@@ -23,17 +25,23 @@ class Reductions(TinyProducts):
             for each number.
         reduced_most: For each number of which a step finds the largest.
         several_reduced: If it reduces several rows.
+        several_sliced: The same if it does so in slices: of less than 80 numbers, and
+            of less than 150.
     """
 
     reduced_element: float = 0.0
     reduced_sum: tuple[int, float, float] = (0, 0.0, 0.0)
     reduced_most: float = 0.0
     several_reduced: float = 0.0
+    several_sliced: tuple[float, float] = (0.0, 0.0)
 
     def saved_by_reduction(self, reduction: Any) -> float:
         """What one of them saves."""
         numbers = _reduced_in_rows(reduction)
-        if elements_of(reduction.outvars) > 1:
+        is_row = elements_of(reduction.outvars) == 1
+        if is_row and self.slice_of(reduction):
+            return 0.0  # in slices the loop is as fast
+        if not is_row:
             # A sum along rows of a matrix is written as vectors are.
             return min(_ELEMENT, self.reduced_element) * numbers
         if reduction.primitive.name != "reduce_sum":
@@ -45,8 +53,12 @@ class Reductions(TinyProducts):
         """What they save besides, by what they read and as there are several."""
         reductions = [e for e in equations if e.primitive.name in REDUCTIONS]
         rows = [e for e in reductions if elements_of(e.outvars) == 1]
-        several = sum(_reduced_in_rows(e) > 0 for e in rows) > 1
-        saved = self.several_reduced if several else 0.0
+        several = [_reduced_in_rows(e) for e in rows if _reduced_in_rows(e)]
+        saved = self.several_reduced if len(several) > 1 else 0.0
+        if saved and any(map(self.slice_of, rows)):
+            few, many = self.several_sliced
+            most = max(several)
+            saved = few if most < _FEW else many if most < _MANY else 0.0
         functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
         if not any(elements_of(e.outvars) >= _ROW for e in functions):
             return saved

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jscan._jax.operations import TRANSCENDENTAL, dot_sizes
+from jscan._jax.operations import TRANSCENDENTAL, DotSizes, dot_sizes
 
 AT_ONCE = 8
 """Columns that are one vector instruction wherever they stand."""
@@ -26,6 +26,8 @@ class TinyProducts:
         small_columns: The same for a vector times a matrix whose rows are added up.
         longest_sum: How many such rows there may be if each has more than eight.
         small_rows: The same for one whose rows are each added up to a number.
+        filling: Numbers that are added up from which a product with sixteen columns is
+            faster than a sum that `tanh` reads; 0 if never.
     """
 
     smallest_side: int = 0
@@ -34,6 +36,7 @@ class TinyProducts:
     small_columns: int = 0
     longest_sum: int = 0
     small_rows: int = 0
+    filling: int = 0
 
     def is_tiny(self, product: Any) -> bool:
         """Whether a product may be written as a sum."""
@@ -44,6 +47,11 @@ class TinyProducts:
             and left.aval.dtype == right.aval.dtype == dtype
             and dtype in (jnp.float32, jnp.float64)
         )
+
+    def fills_a_register(self, sizes: DotSizes) -> bool:
+        """Whether the columns of such a product are one vector instruction."""
+        columns = max(sizes.rows, sizes.columns)
+        return columns == 2 * AT_ONCE and 0 < self.filling <= sizes.contracted
 
     def are_tiny(self, equations: Iterable[Any]) -> bool:
         """Whether all products among them are: a step that calls one calls them all.

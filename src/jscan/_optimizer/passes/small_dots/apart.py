@@ -33,6 +33,9 @@ def apart(products: Sequence[Any], loop: Loop, machine: Machine) -> set[int]:
     """The `id` of the products with vectors that pay as they are."""
     dependence = Dependence(loop)
     vectors = [e for e in products if dot_sizes(e).is_of_vector]
+    becomes_one = machine.becomes_one(
+        loop.equations, products, dependence.read_outside()
+    )
     readers = [_readers(product, dependence) for product in vectors]
     linear = Counter(i for one in readers for i in one.linear)
     behind = Counter(i for one in readers for i in one.functions_of_it)
@@ -40,9 +43,12 @@ def apart(products: Sequence[Any], loop: Loop, machine: Machine) -> set[int]:
     for one in readers:
         added = any(linear[i] > 1 for i in one.linear)
         meets = any(behind[i] > (i in one.functions_of_it) for i in one.everything)
-        makes_one = added and bool(machine.function_bytes)
+        makes_one = added and becomes_one
         alone = len(readers) == 1
-        if _is_apart(one, meets and not added, makes_one, alone):
+        fills = machine.fills_a_register(dot_sizes(one.product))
+        if (fills and "tanh" in one.beside) or _is_apart(
+            one, meets and not added, makes_one, alone
+        ):
             found.add(id(one.product))
     return found
 

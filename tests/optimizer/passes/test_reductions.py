@@ -1,0 +1,254 @@
+"""reductions: a long row is reduced slice by slice, and gives what it gave before."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jscan import explain, optimize
+from jscan._jax.names import JAX_VERSION
+from support.comparing import assert_close
+from support.optimizer.loops import check, lowered
+
+pytestmark = [
+    pytest.mark.usefixtures("measured_costs"),
+    pytest.mark.skipif(
+        jax.default_backend() != "cpu", reason="the costs of a CPU are tested"
+    ),
+]
+OLDEST = JAX_VERSION < (0, 11)
+STEPS = 12
+
+
+def rows(*shape):
+    return jax.random.normal(jax.random.key(sum(shape)), (STEPS, *shape), "float32")
+
+
+def with_softmax(h, xs):
+    """An attention over the numbers of a row."""
+
+    def step(h, x):
+        parts = jax.nn.softmax(x * h)
+        return 0.5 * h + parts, (parts * x).sum()
+
+    return jax.lax.scan(step, h, xs)[1]
+
+
+def with_logsumexp(h, xs):
+    def step(total, x):
+        return 0.5 * total + jax.nn.logsumexp(x * total), total
+
+    return jax.lax.scan(step, h.sum() / h.size, xs)[1]
+
+
+def with_layer_norm(h, xs):
+    def step(h, x):
+        row = 0.5 * h + x
+        scale = jax.lax.rsqrt(row.var() + 1e-5)
+        return (row - row.mean()) * scale, scale
+
+    return jax.lax.scan(step, h, xs)
+
+
+def with_a_norm(h, xs):
+    """A step of gradient descent whose length is at most one."""
+
+    def step(h, x):
+        slope = h - x
+        length = jnp.sqrt((slope * slope).sum() + 1e-6)
+        return h - 0.5 * slope * jnp.minimum(1.0, 1 / length), length
+
+    return jax.lax.scan(step, h, xs)
+
+
+def with_extremes(h, xs):
+    def step(h, x):
+        row = 0.5 * h + x
+        return row - row.min() + row.max(), row.max() - row.min()
+
+    return jax.lax.scan(step, h, xs)[1]
+
+
+def with_rows(h, xs):
+    """Three rows, each less its mean."""
+
+    def step(h, x):
+        h = 0.9 * h + x[None] * jnp.arange(1.0, 4.0, dtype=x.dtype)[:, None]
+        return h - h.mean(1, keepdims=True), h[:, 0]
+
+    return jax.lax.scan(step, jnp.stack([h, -h, 2 * h]), xs)[1]
+
+
+def with_a_row_of_one(h, xs):
+    """A state of one row, as cells with a batch of one have it."""
+
+    def step(h, x):
+        h = 0.5 * h + x
+        return h, jnp.abs(h).sum()
+
+    return jax.lax.scan(step, h[None], xs[:, None])[1]
+
+
+LOOPS = {
+    "softmax": with_softmax,
+    "logsumexp": with_logsumexp,
+    "layer norm": with_layer_norm,
+    "norm": with_a_norm,
+    "extremes": with_extremes,
+    "rows": with_rows,
+    "a row of one": with_a_row_of_one,
+}
+
+
+def reduced(function, *arguments):
+    """The shapes of what the steps of a loop reduce, and of its slices."""
+    traced = jax.make_jaxpr(lowered(function, *arguments))(*arguments)
+    shapes = {"reduce": [], "slice": []}
+    for loop in traced.eqns:
+        if loop.primitive.name == "scan":
+            for equation in loop.params["jaxpr"].eqns:
+                kind = equation.primitive.name.partition("_")[0]
+                of = equation.outvars if kind == "slice" else equation.invars
+                shapes.get(kind, []).append(of[0].aval.shape)
+    return shapes
+
+
+@pytest.mark.parametrize("wide", [96, 100, 131, 700])
+@pytest.mark.parametrize("name", LOOPS)
+def test_no_long_row_is_reduced_whole(name, wide):
+    function, xs = LOOPS[name], rows(wide)
+    found = reduced(function, xs[0], xs)
+    assert found["reduce"]
+    assert all(shape[-1] <= 32 for shape in found["reduce"])
+    slices = [shape[-1] for shape in found["slice"]]
+    assert len(slices) >= wide // 32
+    assert "many numbers at a time" in str(explain(function)(xs[0], xs))
+    check(function, xs[0], xs, tolerance=2e-4)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_other_derivatives_agree(name):
+    """Forward mode, second order and remat, the optimizer inside and outside."""
+    function, xs = LOOPS[name], rows(100)
+
+    def loss(scale):
+        leaves = jax.tree.leaves(jax.checkpoint(function)(scale * xs[0], xs))
+        return sum((leaf**2).mean() for leaf in leaves)
+
+    at = jnp.asarray(0.9)
+    plain = jax.hessian(loss)(at)
+    assert_close(jax.hessian(optimize(loss))(at), plain, 1e-3)
+    assert_close(jax.jit(optimize(jax.hessian(loss)))(at), plain, 1e-3)
+    slope = jax.jvp(loss, (at,), (jnp.ones(()),))
+    assert_close(jax.jvp(optimize(loss), (at,), (jnp.ones(()),)), slope, 1e-4)
+
+
+def test_a_numpy_loop_says_the_same():
+    h, xs = np.asarray(rows(131)[0]), np.asarray(rows(131))
+    expected, state = [], h.astype(np.float64)
+    for x in xs.astype(np.float64):
+        row = 0.5 * state + x
+        expected.append((row.var() + 1e-5) ** -0.5)
+        state = (row - row.mean()) * expected[-1]
+    last, scales = optimize(with_layer_norm)(h, xs)
+    np.testing.assert_allclose(scales, expected, 1e-5)
+    np.testing.assert_allclose(last, state, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_not_finite_stays_so(dtype):
+    """A NaN in any place of a row is its largest number; infinities meet no zeros."""
+    with jax.enable_x64(dtype == "float64"):
+        xs = jnp.asarray(np.random.default_rng(0).normal(size=(40, 131)), dtype)
+        xs = xs.at[np.arange(5, 15), np.arange(0, 130, 13)].set(jnp.nan)
+        xs = xs.at[20, 3].set(jnp.inf).at[21, 130].set(-jnp.inf)
+
+        def function(xs):
+            step = lambda c, x: (c, (x.sum(), x.max(), x.min(), jnp.exp(x).sum()))
+            return jax.lax.scan(lambda c, x: step(c + x[0], x), xs[0, 1], xs)[1]
+
+        function = lambda xs, f=function: f(xs)
+        fast = jax.jit(lowered(function, xs))(xs)
+        for new, old in zip(fast, np_reduced(np.asarray(xs)), strict=True):
+            np.testing.assert_allclose(new, old, 1e-4)
+
+
+def np_reduced(xs):
+    return xs.sum(1), xs.max(1), xs.min(1), np.exp(xs).sum(1)
+
+
+def _summed(of, wide, dtype="float32", high=()):
+    """A loop with one sum, of what `of` makes of a row, over its last axis."""
+
+    def function(xs):
+        def step(total, x):
+            return total - of(x).sum(-1, dtype=dtype), None
+
+        return jax.lax.scan(step, jnp.zeros(high, dtype), xs)[0]
+
+    return function, jnp.ones((STEPS, *high, wide), dtype)
+
+
+STAY = {
+    "a short row": (jnp.abs, 32, "float32", ()),
+    "squares": (lambda x: x * x, 80, "float32", ()),
+    "whole numbers": (jnp.abs, 100, "int32", ()),
+    "too many": (jnp.abs, 128, "float32", (100,)),
+    "rows of functions": (jnp.exp, 100, "float32", (4,)),
+    "short rows": (jnp.abs, 60, "float32", (4,)),
+}
+
+
+@pytest.mark.parametrize("why", STAY)
+def test_what_stays_whole(why):
+    of, wide, dtype, high = STAY[why]
+    function, xs = _summed(of, wide, dtype, high)
+    found = reduced(function, xs)
+    assert not found["slice"]
+    assert "at a time" not in str(explain(function)(xs))
+
+
+def test_columns_are_added_up_whole():
+    """The compiler adds many columns up at once."""
+    step = lambda total, x: (0.5 * total + jnp.abs(x).sum(0), None)
+    function = lambda xs: jax.lax.scan(step, jnp.zeros(8, "float32"), xs)[0]
+    assert not reduced(function, rows(100, 8))["slice"]
+
+
+@pytest.mark.parametrize("wide", [64, 80])
+def test_functions_that_are_vectorised_are_added_up_whole(wide):
+    """By JAX 0.12 from 48 to 80 of them are; their largest is found in slices."""
+    function, xs = with_logsumexp, rows(wide)
+    found = reduced(function, xs[0], xs)
+    whole = found["reduce"].count((wide,))
+    assert whole == (0 if OLDEST else 1)
+    check(function, xs[0], xs, tolerance=2e-4)
+
+
+def test_of_devices_that_hold_parts_of_a_row_nothing_is_asked():
+    """A slice would be on one of them; within `shard_map` each has rows of its own."""
+    if jax.device_count() < 2:
+        pytest.skip("two devices are needed")
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=auto, devices=jax.devices()[:2])
+    xs = rows(128)
+    parts = jax.device_put(xs, NamedSharding(mesh, P(None, "d")))
+    run = jax.jit(optimize(with_layer_norm))
+    first = jax.device_put(xs[0], NamedSharding(mesh, P("d")))
+    assert_close(run(first, parts), with_layer_norm(xs[0], xs), 1e-4)
+    assert "tensor<16xf32>" not in run.lower(first, parts).as_text()
+    both = jax.device_put(jnp.stack([xs, 2 * xs], 1), NamedSharding(mesh, P(None, "d")))
+
+    def of_each(f):
+        own = lambda xs: jax.lax.psum(f(xs[0, 0], xs[:, 0])[0], "d")
+        specs: Any = dict(in_specs=P(None, "d"), out_specs=P())
+        return jax.jit(jax.shard_map(own, mesh=mesh, **specs))
+
+    plain, fast = of_each(with_layer_norm), of_each(optimize(with_layer_norm))
+    assert_close(fast(both), plain(both), 1e-4)
+    assert "tensor<16xf32>" in fast.lower(both).as_text()
