@@ -9,7 +9,7 @@ A sum is rounded otherwise by it, mostly less.
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -41,7 +41,7 @@ def run(loop: Loop, context: Context) -> Loop:
 def _in_slices(equation: Any, size: int) -> list[Any]:
     """A reduction of rows, of which it takes slices of this size."""
     join, reduced = _JOINED[equation.primitive.name]
-    axes, axis = equation.params["axes"], long_axis(equation)
+    axes, axis = equation.params["axes"], cast(int, long_axis(equation))
 
     def reduction(row: jax.Array) -> jax.Array:
         cut = lambda start, end: jax.lax.slice_in_dim(row, start, end, axis=axis)
