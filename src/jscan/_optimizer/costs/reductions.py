@@ -10,8 +10,7 @@ from jscan._optimizer.costs.slices import SlicedRows
 # Elements from which a row takes longer to reduce in a loop, and nanoseconds for each
 # where many rows are reduced and none of them is a function.
 _ROW, _ELEMENT = 32, 0.5
-# Numbers of rows, that are reduced in slices, below which several cost so much more.
-_FEW, _MANY = 80, 150
+_FEW = 80  # numbers of rows, reduced in slices, below which several cost more
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Reductions(SlicedRows):
         reduced_most: For each number of which a step finds the largest.
         several_reduced: If it reduces several rows.
         several_sliced: The same if it does so in slices: of less than 80 numbers, and
-            of less than 150.
+            of more.
     """
 
     reduced_element: float = 0.0
@@ -38,15 +37,14 @@ class Reductions(SlicedRows):
     def saved_by_reduction(self, reduction: Any) -> float:
         """What one of them saves."""
         numbers = _reduced_in_rows(reduction)
-        is_row = elements_of(reduction.outvars) == 1
-        if is_row and self.slice_of(reduction):
-            return 0.0  # in slices the loop is as fast
-        if not is_row:
+        if elements_of(reduction.outvars) > 1:
             # A sum along rows of a matrix is written as vectors are.
             return min(_ELEMENT, self.reduced_element) * numbers
+        is_sliced = self.slice_of(reduction) > 0
         if reduction.primitive.name != "reduce_sum":
-            return self.reduced_most * numbers
+            return 0.0 if is_sliced else self.reduced_most * numbers
         least, once, each = self.reduced_sum
+        once = 0.0 if is_sliced else once
         return once + each * numbers if numbers >= max(least, 1) else 0.0
 
     def saved_by_reductions(self, equations: Sequence[Any]) -> float:
@@ -58,7 +56,7 @@ class Reductions(SlicedRows):
         if saved and any(map(self.slice_of, rows)):
             few, many = self.several_sliced
             most = max(several)
-            saved = few if most < _FEW else many if most < _MANY else 0.0
+            saved = few if most < _FEW else many
         functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
         if not any(elements_of(e.outvars) >= _ROW for e in functions):
             return saved

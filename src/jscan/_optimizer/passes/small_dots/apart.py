@@ -45,7 +45,7 @@ def apart(products: Sequence[Any], loop: Loop, machine: Machine) -> set[int]:
         meets = any(behind[i] > (i in one.functions_of_it) for i in one.everything)
         makes_one = added and becomes_one
         alone = len(readers) == 1
-        fills = machine.fills_a_register(dot_sizes(one.product))
+        fills = not alone and machine.fills_a_register(dot_sizes(one.product))
         if (fills and "tanh" in one.beside) or _is_apart(
             one, meets and not added, makes_one, alone
         ):
