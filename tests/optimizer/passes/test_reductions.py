@@ -1,5 +1,6 @@
 """reductions: a long row is reduced slice by slice, and gives what it gave before."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -252,3 +253,39 @@ def test_of_devices_that_hold_parts_of_a_row_nothing_is_asked():
     plain, fast = of_each(with_layer_norm), of_each(optimize(with_layer_norm))
     assert_close(fast(both), plain(both), 1e-4)
     assert "tensor<16xf32>" in fast.lower(both).as_text()
+
+
+SHAPES = [(100,), (1, 100), (3, 100), (2, 3, 100), (100, 1), (2, 100, 1), (100, 4)]
+KINDS = ["sum", "max", "min", "prod", "mean"]
+
+
+def test_every_axis_of_every_shape_agrees_with_numpy():
+    """Of rows, columns and whole arrays in one step some are sliced, others not."""
+    some = {shape: np.random.default_rng(9).normal(1.0, 0.1, shape) for shape in SHAPES}
+    some = {shape: array.astype("float32") for shape, array in some.items()}
+    cases = [
+        (shape, axes, kind)
+        for shape in SHAPES
+        for count in range(1, len(shape) + 1)
+        for axes in itertools.combinations(range(len(shape)), count)
+        for kind in KINDS
+    ]
+
+    def function(scales):
+        def step(carry, scale):
+            results = [
+                getattr(jnp, kind)(scale * some[shape], axis=axes)
+                for shape, axes, kind in cases
+            ]
+            return carry + 1, results
+
+        return jax.lax.scan(step, 0, scales)[1]
+
+    scales = jnp.linspace(0.9, 1.1, 6, dtype="float32")
+    assert reduced(function, scales)["slice"]
+    for (shape, axes, kind), rows in zip(
+        cases, optimize(function)(scales), strict=True
+    ):
+        given = np.asarray(scales).reshape(-1, *[1] * len(shape)) * some[shape]
+        expected = getattr(np, kind)(given, axis=tuple(a + 1 for a in axes))
+        np.testing.assert_allclose(rows, expected, 2e-5)
