@@ -174,7 +174,8 @@ class Planner:
         updates = [c.update for c in loop.carries if c not in sums]
         stays = needed(loop.equations, [*updates, *self.stacked, *new])
         saved = machine.relieved(loop.equations, stays, self.dependence.read_outside())
-        return 0 < self.start <= loop.length * (saved - machine.stores(new))
+        saved = loop.length * (saved - machine.stores(new))
+        return self.start > 0 and machine.relieving_start <= saved
 
     def _has_no_matrix(self, equation: Any) -> bool:
         """Whether an equation is a product of two operands that both change."""

@@ -116,7 +116,7 @@ def _merge_products(loop: Loop, machine: Machine) -> Loop:
     for group in groups.values():
         sizes = list(map(dot_sizes, group))
         whole = replace(sizes[0], columns=sum(size.columns for size in sizes))
-        if len(group) > 1 and machine.merges(whole):
+        if len(group) > 1 and machine.merges(whole, loop.length):
             loop = _merged(loop, group)
     return loop
 
