@@ -281,9 +281,16 @@ def test_sums_over_time_read_the_narrow_operand_first():
 def test_large_products_merge_whatever_their_rows():
     """From the size on at which the compiler uses threads; small ones up to 8 rows."""
     machine = machine_for("cpu")
-    assert machine.merges(DotSizes(1, 8, 64, 256))
-    assert not machine.merges(DotSizes(1, 12, 16, 48))
-    assert not machine.merges(DotSizes(1, 2, 256, 768))
-    assert machine.merges(DotSizes(1, 2, 256, 1024))
-    assert machine.merges(DotSizes(1, 64, 256, 1024))
-    assert not machine_for("tpu").merges(DotSizes(1, 64, 256, 1024))
+    assert machine.merges(DotSizes(1, 8, 64, 256), 500)
+    assert not machine.merges(DotSizes(1, 12, 16, 48), 500)
+    assert not machine.merges(DotSizes(1, 2, 256, 768), 500)
+    assert machine.merges(DotSizes(1, 2, 256, 1024), 500)
+    assert machine.merges(DotSizes(1, 64, 256, 1024), 500)
+    assert not machine_for("tpu").merges(DotSizes(1, 64, 256, 1024), 500)
+
+
+def test_short_loops_put_no_matrices_side_by_side_for_one_row():
+    machine, whole = machine_for("cpu"), DotSizes(1, 1, 17, 34)
+    assert machine.merges(whole, 64)
+    assert not machine.merges(whole, 63)
+    assert machine.merges(DotSizes(1, 8, 17, 34), 38)

@@ -94,6 +94,7 @@ def _is_fused(equation: Any) -> bool:
 
 CALLED = 30.0
 """Nanoseconds of each group of operations that a step calls."""
+_LITTLE_MORE = 1.15  # times the same, and what is less may be one function all the same
 _SURELY = 1.3  # times the bytes up to which it may be a function
 # With what products are handed it moves more; where sums are done they outweigh that.
 _HANDED, _SUMMED = 1.15, 1.25
@@ -128,7 +129,8 @@ class StepCosts(Savings):
         outside = set(outside)
         was, then = moved(before, outside), moved(after, outside)
         called = read_by_products(before) > self.product_bytes
-        called = called or self._is_pooled(was)
+        surely = replace(was, bytes=round(was.bytes / _LITTLE_MORE))
+        called = called or self._is_pooled(surely)
         called = called and not self._is_pooled(then)
         called = called and not has_opaque(before) and self.is_function(after)
         return self.called_step if called else 0.0
