@@ -15,6 +15,7 @@ from support.optimizer.loops import (
     operations,
     stacked_shapes,
 )
+from support.optimizer.machines import SHIPPED
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 WEIGHTS = tuple(jax.random.normal(key, (16, 16), "float32") / 4 for key in KEYS[:4])
@@ -290,7 +291,7 @@ def test_large_products_merge_whatever_their_rows():
 
 
 def test_short_loops_put_no_matrices_side_by_side_for_one_row():
-    machine, whole = machine_for("cpu"), DotSizes(1, 1, 17, 34)
+    machine, whole = SHIPPED["cpu"], DotSizes(1, 1, 17, 34)
     assert machine.merges(whole, 64)
     assert not machine.merges(whole, 63)
     assert machine.merges(DotSizes(1, 8, 17, 34), 38)
