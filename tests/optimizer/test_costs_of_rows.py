@@ -163,7 +163,7 @@ def test_an_inner_product_is_added_up_in_the_loop():
 def test_tiny_products_that_tanh_reads_are_sums_where_that_is_faster(
     numbers, units, sums
 ):
-    """Of 24 numbers and 9 units they took 1.2 times as long, of 16 units 1.8 times."""
+    """Of 24 numbers sums took 1.45 times as long with 9 units, 1.4 times with 16."""
 
     def network(w, u, xs):
         step = lambda h, x: (jnp.tanh(x @ w + h @ u), None)
