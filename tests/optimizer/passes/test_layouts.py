@@ -178,6 +178,8 @@ LAYOUTS = {
     "square, by rows": ((True, 64), 64, 8, 500, (False, 64)),
     "between": ((True, 48), 64, 8, 500, None),
     "few steps": ((False, 60), 64, 8, 10, None),
+    "few steps of a small one": ((False, 9), 9, 16, 40, None),
+    "more steps of a small one": ((False, 9), 9, 16, 60, (False, 16)),
     "tiny": ((False, 5), 5, 8, 500, None),
     "a single number": ((False, 1), 200, 8, 500, None),
 }

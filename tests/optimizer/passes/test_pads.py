@@ -8,7 +8,7 @@ import pytest
 import jscan
 from jscan import explain, optimize
 from support.comparing import assert_close
-from support.optimizer.loops import check, operations
+from support.optimizer.loops import check, check_other_derivatives, operations
 
 T, WIDE = 30, 6
 X = jax.random.normal(jax.random.key(0), (T, WIDE))
@@ -90,12 +90,7 @@ def test_other_derivatives_agree(name):
     def loss(scale):
         return (function(scale * first, X) ** 2).mean()
 
-    at = jnp.asarray(0.9)
-    plain = jax.hessian(loss)(at)
-    assert_close(jax.hessian(optimize(loss))(at), plain, 1e-3)
-    assert_close(jax.jit(optimize(jax.hessian(loss)))(at), plain, 1e-3)
-    slope = jax.jvp(loss, (at,), (jnp.ones(()),))
-    assert_close(jax.jvp(optimize(loss), (at,), (jnp.ones(()),)), slope, 1e-4)
+    check_other_derivatives(loss)
 
 
 def test_one_operation_on_many_numbers_is_done_once():

@@ -11,7 +11,8 @@ import pytest
 from jscan import explain, optimize
 from jscan._jax.names import JAX_VERSION
 from support.comparing import assert_close
-from support.optimizer.loops import check, lowered
+from support.optimizer.loops import check, check_other_derivatives, lowered
+from support.optimizer.machines import SHIPPED
 
 pytestmark = [
     pytest.mark.usefixtures("measured_costs"),
@@ -138,12 +139,7 @@ def test_other_derivatives_agree(name):
         leaves = jax.tree.leaves(jax.checkpoint(function)(scale * xs[0], xs))
         return sum((leaf**2).mean() for leaf in leaves)
 
-    at = jnp.asarray(0.9)
-    plain = jax.hessian(loss)(at)
-    assert_close(jax.hessian(optimize(loss))(at), plain, 1e-3)
-    assert_close(jax.jit(optimize(jax.hessian(loss)))(at), plain, 1e-3)
-    slope = jax.jvp(loss, (at,), (jnp.ones(()),))
-    assert_close(jax.jvp(optimize(loss), (at,), (jnp.ones(()),)), slope, 1e-4)
+    check_other_derivatives(loss)
 
 
 def test_a_numpy_loop_says_the_same():
@@ -167,11 +163,14 @@ def test_what_is_not_finite_stays_so(dtype):
         xs = xs.at[20, 3].set(jnp.inf).at[21, 130].set(-jnp.inf)
 
         def function(xs):
-            step = lambda c, x: (c, (x.sum(), x.max(), x.min(), jnp.exp(x).sum()))
-            return jax.lax.scan(lambda c, x: step(c + x[0], x), xs[0, 1], xs)[1]
+            step = lambda c, x: (
+                x[0] + c,
+                (x.sum(), x.max(), x.min(), jnp.exp(x).sum()),
+            )
+            return jax.lax.scan(step, xs[0, 1], xs)[1]
 
-        function = lambda xs, f=function: f(xs)
-        fast = jax.jit(lowered(function, xs))(xs)
+        assert len(reduced(function, xs)["slice"]) >= 4 * 8
+        fast = jax.jit(optimize(function))(xs)
         for new, old in zip(fast, np_reduced(np.asarray(xs)), strict=True):
             np.testing.assert_allclose(new, old, 1e-4)
 
@@ -209,6 +208,23 @@ def test_what_stays_whole(why):
     found = reduced(function, xs)
     assert not found["slice"]
     assert "at a time" not in str(explain(function)(xs))
+
+
+def test_what_cannot_be_joined_is_left_and_costs_what_it_did():
+    """The place of the largest number, and a product, beside a sum that is sliced."""
+
+    def function(xs):
+        step = lambda c, x: (0.5 * c + jnp.abs(x).sum(), (jnp.argmax(x), x.prod()))
+        return jax.lax.scan(step, jnp.zeros((), xs.dtype), xs)
+
+    xs = rows(100)
+    assert len(reduced(function, xs)["slice"]) == 7  # of the sum alone
+    assert_close(optimize(function)(xs), function(xs), 1e-5)
+    step = jax.make_jaxpr(lambda x: (jnp.argmax(x), x.prod()))(xs[0]).eqns
+    found = [e for e in step if e.primitive.name in ("argmax", "reduce_prod")]
+    assert len(found) == 2
+    assert not any(map(SHIPPED["cpu"].slice_of, found))
+    assert all(SHIPPED["cpu"].saved_by_reduction(e) > 0 for e in found)
 
 
 def test_columns_are_added_up_whole():

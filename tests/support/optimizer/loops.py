@@ -160,6 +160,16 @@ def check(fun: Function, *args: Any, tolerance: float = 2e-5, **options: Any) ->
     assert_close(batched, (twice(expected[0]),) * 2, tolerance)
 
 
+def check_other_derivatives(loss: Function, at: float = 0.9) -> None:
+    """Forward mode and second order of a number's function, inside and outside."""
+    scale = jnp.asarray(at)
+    plain = jax.hessian(loss)(scale)
+    assert_close(jax.hessian(optimize(loss))(scale), plain, 1e-3)
+    assert_close(jax.jit(optimize(jax.hessian(loss)))(scale), plain, 1e-3)
+    slope = jax.jvp(loss, (scale,), (jnp.ones(()),))
+    assert_close(jax.jvp(optimize(loss), (scale,), (jnp.ones(()),)), slope, 1e-4)
+
+
 def lowered(fun: Function, *args: Any, **options: Any) -> Function:
     """`fun` as rewritten when no derivative can follow; a list of flat results."""
     closed = jax.make_jaxpr(fun)(*args)

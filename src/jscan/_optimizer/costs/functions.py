@@ -94,10 +94,11 @@ def _is_fused(equation: Any) -> bool:
 
 CALLED = 30.0
 """Nanoseconds of each group of operations that a step calls."""
-_LITTLE_MORE = 1.15  # times the same, and what is less may be one function all the same
-_SURELY = 1.3  # times the bytes up to which it may be a function
-# With what products are handed it moves more; where sums are done they outweigh that.
-_HANDED, _SUMMED = 1.15, 1.25
+# Times the bytes from which a step is none: a little above them it may be one still,
+# and surely is none from so many more.
+_A_LITTLE, _SURELY = 1.15, 1.3
+# What a step moves is known up to this part, with products that are calls, and as sums.
+_AS_CALLS, _AS_SUMS = 1.15, 1.25
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,7 @@ class StepCosts(Savings):
         outside = set(outside)
         was, then = moved(before, outside), moved(after, outside)
         called = read_by_products(before) > self.product_bytes
-        surely = replace(was, bytes=round(was.bytes / _LITTLE_MORE))
-        called = called or self._is_pooled(surely)
+        called = called or self._is_pooled(was, _A_LITTLE)
         called = called and not self._is_pooled(then)
         called = called and not has_opaque(before) and self.is_function(after)
         return self.called_step if called else 0.0
@@ -149,10 +149,9 @@ class StepCosts(Savings):
             return self.called_step
         return CALLED * max(0, self.calls(was) - then.stored)
 
-    def _is_pooled(self, step: Moved) -> bool:
-        return (
-            0 < self.function_bytes <= step.bytes and step.stored >= self.pooled_calls
-        )
+    def _is_pooled(self, step: Moved, margin: float = 1.0) -> bool:
+        least = margin * self.function_bytes
+        return 0 < least <= step.bytes and step.stored >= self.pooled_calls
 
     def calls(self, step: Moved) -> int:
         """Calls of a step that surely is no function of machine code."""
@@ -166,7 +165,7 @@ class StepCosts(Savings):
         """Whether a step is one function only with these products as sums."""
         was = moved(step, outside)
         then = moved(step, outside, fused=set(map(id, products)))
-        return _SUMMED * then.bytes < self.function_bytes <= _HANDED * was.bytes
+        return _AS_SUMS * then.bytes < self.function_bytes <= _AS_CALLS * was.bytes
 
     def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 # column; of such a number if columns are left over; of each row, and of its number.
 _ADDED, _COLUMN, _LEFT_OVER = 2.0, 0.035, 2.7
 _ROW, _NUMBER = 3.0, 0.045
-_STORED = 1.0  # of an element, before the loop
+# Before the loop: of an element that is stored, and at least of the operation.
+_STORED, _STORING = 1.0, 1000.0
 # Multiplications, up to which columns of zeros have to be few: this part of a register.
 _SMALL, _FEW = 400, 0.45
 _TINY = 64
@@ -57,7 +58,8 @@ def faster_layout(now: Layout, added: int, lanes: int, length: int) -> Layout | 
     if best == now or (now.by_rows and (is_small or columns < added)):
         return None
     saved = _takes(now, added, is_whole) - _takes(best, added, True)
-    return best if saved * length > _STORED * added * best.columns else None
+    storing = max(_STORING, _STORED * added * best.columns)
+    return best if saved * length > storing else None
 
 
 def _takes(layout: Layout, added: int, is_whole: bool) -> float:

@@ -10,9 +10,6 @@ from jscan._optimizer.costs.savings import ADDED_ELEMENT, MULTIPLICATION
 
 # Nanoseconds a product of a step saves if it is summed over time behind the loop.
 _PRODUCT_OF_MANY = 4.0
-# Steps that pay for putting two matrices side by side that a vector is multiplied by:
-# of 38 with 17 numbers the whole loop was 0.8 times as fast.
-_SIDE_BY_SIDE = 64
 # Of what it takes to wake threads: to divide a sum among them, asleep and awake.
 _WAKES, _AWAKE = 0.5, 0.35
 
@@ -26,6 +23,7 @@ class ProductCosts(BatchCosts):
             fused with what reads it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
         merged_rows: Rows up to which such products are.
+        merged_steps: Steps from which those of one row are.
         carried_dot: Multiplications of a product with a state from which it is put
             together with those of other states, that are then carried as one.
         fewest_lags: Numbers times rows of one array, added up, from which they are
@@ -49,6 +47,7 @@ class ProductCosts(BatchCosts):
     fused_dot: int = 0
     merged_dot: int = 0
     merged_rows: int = 0
+    merged_steps: int = 0
     carried_dot: int = 0
     fewest_lags: int = 0
     threaded_dot: int = 0
@@ -78,7 +77,7 @@ class ProductCosts(BatchCosts):
 
     def merges(self, whole: DotSizes, length: int) -> bool:
         """Whether products with one left operand pay as one of this size."""
-        if self.batch_start and whole.rows == 1 and length < _SIDE_BY_SIDE:
+        if whole.rows == 1 and length < self.merged_steps:
             return False
         threaded = self.threaded_dot if whole.rows > 1 else self.threaded_vector
         if 0 < threaded <= whole.multiplications:

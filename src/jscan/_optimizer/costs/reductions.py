@@ -51,18 +51,22 @@ class Reductions(SlicedRows):
         """What they save besides, by what they read and as there are several."""
         reductions = [e for e in equations if e.primitive.name in REDUCTIONS]
         rows = [e for e in reductions if elements_of(e.outvars) == 1]
-        several = [_reduced_in_rows(e) for e in rows if _reduced_in_rows(e)]
-        saved = self.several_reduced if len(several) > 1 else 0.0
-        if saved and any(map(self.slice_of, rows)):
-            few, many = self.several_sliced
-            most = max(several)
-            saved = few if most < _FEW else many
+        saved = self._saved_by_several([e for e in rows if _reduced_in_rows(e)])
         functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
         if not any(elements_of(e.outvars) >= _ROW for e in functions):
             return saved
         matrices = (e for e in reductions if elements_of(e.outvars) > 1)
         reduced = sum(map(_reduced_in_rows, matrices))
         return saved + max(0.0, self.reduced_element - _ELEMENT) * reduced
+
+    def _saved_by_several(self, rows: Sequence[Any]) -> float:
+        """What a step saves that reduces more than one long row."""
+        if len(rows) < 2:
+            return 0.0
+        if not any(map(self.slice_of, rows)):
+            return self.several_reduced
+        few, many = self.several_sliced
+        return few if max(map(_reduced_in_rows, rows)) < _FEW else many
 
 
 def elements_of(variables: Iterable[Any]) -> int:

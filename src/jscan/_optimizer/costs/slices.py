@@ -24,6 +24,9 @@ _LARGEST = 10_000
 # reduces: of fewer the compiler vectorises both together.
 _PRODUCTS, _SQUARES = 64, 96
 
+SLICED = frozenset({"reduce_sum", "reduce_max", "reduce_min"})
+"""The reductions that can be done slice by slice."""
+
 
 @dataclass(frozen=True)
 class SlicedRows(TinyProducts):
@@ -40,12 +43,10 @@ class SlicedRows(TinyProducts):
     long_functions: int = 0
     long_rows: int = 0
 
-    def slices_of(
-        self, reductions: Sequence[Any], step: Sequence[Any]
-    ) -> dict[int, int]:
+    def slices_of(self, step: Sequence[Any]) -> dict[int, int]:
         """How long the slices are, by the `id` of the reductions that gain."""
-        sizes = {id(e): self.slice_of(e) for e in reductions}
-        found = [e for e in reductions if sizes[id(e)]]
+        sizes = {id(e): self.slice_of(e) for e in step}
+        found = [e for e in step if sizes[id(e)]]
         made = {v: equation for equation in step for v in equation.outvars}
         if len(found) == 1:
             found = [e for e in found if _numbers(e) >= _least(e, made)]
@@ -57,6 +58,8 @@ class SlicedRows(TinyProducts):
 
     def slice_of(self, reduction: Any) -> int:
         """The numbers of a slice of its rows; 0 if they stay whole."""
+        if not self.long_row or reduction.primitive.name not in SLICED:
+            return 0
         (operand,) = reduction.invars
         axis, is_one = long_axis(reduction), _is_row(reduction)
         least = self.long_row if is_one else self.long_rows

@@ -29,11 +29,11 @@ _JOINED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 def run(loop: Loop, context: Context) -> Loop:
     """Write the reductions of long rows as those of slices of them."""
-    known = [e for e in loop.equations if e.primitive.name in _JOINED]
-    slices = context.machine.slices_of(known, loop.equations)
+    slices = context.machine.slices_of(loop.equations)
     if not slices:
         return loop
-    new = {id(e): _in_slices(e, slices[id(e)]) for e in known if id(e) in slices}
+    found = [e for e in loop.equations if id(e) in slices]
+    new = {id(e): _in_slices(e, slices[id(e)]) for e in found}
     text = f"{counted(len(new), 'long row')} reduced many numbers at a time"
     return loop.exchanged(new).fired(text)
 
