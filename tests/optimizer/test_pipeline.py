@@ -66,7 +66,8 @@ def test_deterministic():
 
 def test_every_rule_is_named_and_gives_a_reason():
     """The names of the registry are the public ones."""
-    every = [*rules.PROGRAM_RULES, *rules.LOOP_RULES, *rules.DERIVATIVE_RULES]
+    every = [*rules.PROGRAM_RULES, *rules.LOOP_RULES]
+    every += [*rules.DERIVATIVE_RULES, *rules.FINAL_RULES]
     assert all(rule.reason for rule in every)
     assert {rule.family for rule in every} == set(PASS_NAMES)
     assert {rule.name for rule in every} == set(RULE_NAMES)

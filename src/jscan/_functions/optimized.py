@@ -81,13 +81,13 @@ def optimize(
             random streams; put `optimize` around a `jscan.function` for that.
         passes: Names of the passes to run: ``"merge"``, ``"save_memory"``,
             ``"hoist"``, ``"accumulate"``, ``"vectorise"``, ``"sink"``,
-            ``"small_dots"``, ``"reductions"``, ``"unroll"``, ``"associate"``,
-            ``"regroup"``; or ``"default"`` for all but the last two, which round
-            otherwise and run when asked for, as in ``"default+regroup"``: `associate`
-            makes an associative scan of a linear recurrence, on a GPU or split in time
-            over devices much faster; `regroup` multiplies two constants by each other
-            once where a step multiplies by one and then by the other. Of nested calls
-            the outer one counts.
+            ``"small_dots"``, ``"reductions"``, ``"unroll"``, ``"calls"``,
+            ``"associate"``, ``"regroup"``; or ``"default"`` for all but the last two,
+            which round otherwise and run when asked for, as in ``"default+regroup"``:
+            `associate` makes an associative scan of a linear recurrence, on a GPU or
+            split in time over devices much faster; `regroup` multiplies two constants
+            by each other once where a step multiplies by one and then by the other. Of
+            nested calls the outer one counts.
         memory_budget: Bytes one rewrite may add; 32 MiB by default.
         plan: ``"estimate"``, the default: what pays is estimated from the costs of this
             kind of device. Or ``"measure"``: when the program is compiled, each loop is

@@ -21,6 +21,7 @@ from jscan._optimizer.costs.machines import is_measured
 from jscan._optimizer.costs.tables import table_name
 from jscan._optimizer.options import Options
 from jscan._optimizer.planning.timing import Budget
+from jscan._optimizer.program.behind import finished
 from jscan._optimizer.program.session import Record, Session
 from jscan._optimizer.program.walk import rewritten
 from jscan._optimizer.record.context import Context
@@ -84,7 +85,7 @@ def _rewrite(closed_jaxpr: Any, session: Session) -> tuple[Any, str | None]:
             "with axes of the type Auto, or in jax.shard_map, loops are rewritten"
         )
     return attempt(
-        lambda: (rewritten(session, closed_jaxpr), None),
+        lambda: (finished(session, rewritten(session, closed_jaxpr)), None),
         lambda error: (closed_jaxpr, failure(error)),
     )
 

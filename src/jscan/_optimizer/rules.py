@@ -7,6 +7,7 @@ that may be differentiated yet.
 
 from jscan._optimizer.passes import (
     associate,
+    calls,
     reductions,
     regroup,
     sink,
@@ -214,7 +215,15 @@ DERIVATIVE_RULES = (
     ),
 )
 
-_RULES = (*PROGRAM_RULES, *LOOP_RULES, *DERIVATIVE_RULES)
+FINAL_RULES = (
+    Rule(
+        "calls",
+        calls.run,
+        "behind the walk: it counts what loops read as they are written",
+    ),
+)
+
+_RULES = (*PROGRAM_RULES, *LOOP_RULES, *DERIVATIVE_RULES, *FINAL_RULES)
 
 PASS_NAMES = tuple(dict.fromkeys(rule.family for rule in (*LOOP_RULES, *_RULES)))
 """The families of rules, in the order in which they first look at a loop."""

@@ -61,7 +61,7 @@ def moved(
             pieces += size if name in _PIECES else -size
         reads.update(operands)
         made.update(equation.outvars)
-        if id(equation) not in fused and not _is_fused(equation):
+        if id(equation) not in fused and not is_fused(equation):
             kept.update(equation.outvars)
             if equation.primitive.name not in REDUCTIONS:
                 kept.update(operands)
@@ -84,7 +84,8 @@ def has_opaque(equations: Iterable[Any]) -> bool:
     return any(name not in known for name in names)
 
 
-def _is_fused(equation: Any) -> bool:
+def is_fused(equation: Any) -> bool:
+    """Whether the compiler fuses an operation with what reads it."""
     name = equation.primitive.name
     if name == "dot_general" and dot_sizes(equation).contracted == 1:
         return True
@@ -113,12 +114,15 @@ class StepCosts(Savings):
             it to be none, whatever the products; 0 if they may be any.
         pooled_calls: Results of such operations from which a step that is none takes as
             long as `called_step`.
+        ready_calls: Functions of a program that may be ready at once before the
+            executor wakes threads for them; 0 if any number may.
     """
 
     called_step: float = 0.0
     product_bytes: int = 0
     function_bytes: int = 0
     pooled_calls: int = 0
+    ready_calls: int = 0
 
     def freed(
         self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any] = ()

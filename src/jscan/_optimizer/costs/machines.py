@@ -21,6 +21,7 @@ _CPU = Machine(
     product_bytes=2048,
     function_bytes=1024 if JAX_VERSION < (0, 11) else 0,
     pooled_calls=8,
+    ready_calls=8,
     # Fewer rows may make a step one function, as it is by JAX 0.12 anyway: a gradient
     # of 8 numbers less took 0.16 times as long, there 2 times.
     smallest_again=1 if JAX_VERSION < (0, 11) else 2,

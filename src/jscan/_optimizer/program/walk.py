@@ -37,13 +37,14 @@ from jscan._optimizer.analysis.index import Group, flattened, loop_in
 from jscan._optimizer.analysis.placement import is_split_here, whole_in_time
 from jscan._optimizer.passes.across_loops.siblings import join, without_unneeded
 from jscan._optimizer.pipeline import run_loop_rules, run_rules
+from jscan._optimizer.program.behind import settled
 from jscan._optimizer.program.planned import Planned
 from jscan._optimizer.program.session import Session
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop, without_work
 from jscan._optimizer.record.names import called
 from jscan._optimizer.record.verdict import AS_WRITTEN, ESTIMATED
-from jscan._optimizer.rules import PROGRAM_RULES, RECOMPUTED_ROWS
+from jscan._optimizer.rules import PROGRAM_RULES
 from jscan._optimizer.switches import attempt
 from jscan._optimizer.writing.loops import emit
 
@@ -65,30 +66,13 @@ def rewritten(session: Session, jaxpr: Any) -> Any:
         new = trace(function, avals_of(opened.invars))
     body, _ = open_jaxpr(new)
     new = with_body(new, expanded(body.eqns), body.outvars)
-    new = _settled(session, without_dead_code(new))
+    new = settled(session, without_dead_code(new))
     if type(new) is type(jaxpr):
         return new
     new, constants = open_jaxpr(new)
     if constants:
         raise NotUnderstoodError("an inner program captured constants")
     return new
-
-
-def _settled(session: Session, jaxpr: Any) -> Any:
-    """The program with rows made where they are read, of loops as they are now.
-
-    Loops that were merged may share rows that neither of them had alone.
-    """
-    flat = flattened(open_jaxpr(jaxpr)[0])
-    if sum(map(is_scan, flat.equations)) < 2:
-        return jaxpr
-    again = run_rules((RECOMPUTED_ROWS,), flat, session.context)
-    if again.equations == flat.equations:
-        return jaxpr
-    for equation in filter(is_scan, again.equations):
-        for note in again.notes_of(equation):
-            session.noted(equation, note)
-    return without_dead_code(with_body(jaxpr, again.equations, again.outputs))
 
 
 class Walk:
