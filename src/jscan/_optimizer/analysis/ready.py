@@ -7,7 +7,7 @@ fused, each with those it waits for. Those that wait for nothing are done in ord
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from jscan._jax.scans import is_scan, read_scan
 from jscan._optimizer.analysis.index import Flat
 from jscan._optimizer.costs.functions import is_fused
 
+_CAST = "convert_element_type"
 BITCASTS = frozenset({"reshape", "squeeze"})
 """What changes a shape alone, and is no function."""
 
@@ -28,34 +29,48 @@ def most_ready(flat: Flat) -> int:
 
 @dataclass
 class _Functions:
-    """The functions of a program, and for which of them each one waits."""
+    """The functions of a program, and for which of them each one waits.
+
+    Attributes:
+        waits: The names of those, by the name of the function.
+        stored: By variable, the functions for which one waits that reads it stored.
+        fused: The same of one that works it out again, if that is cheap.
+    """
 
     flat: Flat
     waits: dict[Hashable, set[Hashable]] = field(default_factory=dict)
-    behind: dict[Any, frozenset[Hashable]] = field(default_factory=dict)
+    stored: dict[Any, frozenset[Hashable]] = field(default_factory=dict)
+    fused: dict[Any, frozenset[Hashable]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fixed: set[Any] = set()
+        constant: set[Any] = set()
         for equation in self.flat.equations:
             operands = list(filter(is_variable, equation.invars))
             if is_scan(equation):
-                self._loop(equation, fixed)
-            elif not equation.effects and fixed.issuperset(operands):
-                fixed.update(equation.outvars)
+                self._loop(equation)
+                continue
+            if is_filled(equation, constant):
+                constant.update(equation.outvars)
             elif self._is_one(equation):
-                self._function(id(equation), operands, equation.outvars)
+                self._function(equation, operands)
             else:
-                found = frozenset().union(*map(self._made_by, operands))
-                self.behind.update(dict.fromkeys(equation.outvars, found))
+                found = self._made_by(operands, self.fused)
+                self._note(equation.outvars, found, found)
 
-    def _made_by(self, variable: Any) -> frozenset[Hashable]:
-        return self.behind.get(variable, frozenset())
+    def _made_by(self, variables: Iterable[Any], made: Any) -> frozenset[Hashable]:
+        return frozenset().union(*(made.get(v, ()) for v in variables))
 
-    def _function(
-        self, name: Hashable, operands: Sequence[Any], results: Sequence[Any]
-    ) -> None:
-        self.waits[name] = set().union(*map(self._made_by, operands))
-        self.behind.update(dict.fromkeys(results, frozenset({name})))
+    def _note(self, variables: Any, stored: Any, fused: Any) -> None:
+        self.stored.update(dict.fromkeys(variables, stored))
+        self.fused.update(dict.fromkeys(variables, fused))
+
+    def _function(self, equation: Any, operands: Sequence[Any]) -> None:
+        name, is_cheap = id(equation), is_fused(equation)
+        waits = self._made_by(operands, self.fused if is_cheap else self.stored)
+        self.waits[name] = {*waits}
+        again = is_cheap and equation.primitive.name not in TRANSCENDENTAL
+        itself = frozenset({name})
+        self._note(equation.outvars, itself, waits if again else itself)
 
     def _is_one(self, equation: Any) -> bool:
         """Whether an equation is a function that others wait for."""
@@ -80,27 +95,24 @@ class _Functions:
             return behind is None or any(map(self._stores, behind))
         return is_scan(reader) or not is_fused(reader)
 
-    def _loop(self, loop: Any, fixed: set[Any]) -> None:
+    def _loop(self, loop: Any) -> None:
         """A loop copies what it starts from, and fills what it writes to with zeros."""
-        read = read_scan(loop)
+        read, name = read_scan(loop), id(loop)
         start, end = read.num_constants, read.num_constants + read.num_carry
-        waits: set[Hashable] = set()
         self.waits.setdefault("counter", set())
-        waits.add(self._named(("counter", id(loop)), {"counter"}))
+        waits = {self._named(("counter", name), {"counter"})}
         for number, atom in enumerate(loop.invars):
-            variable = is_variable(atom)
-            made = self._made_by(atom) if variable else frozenset()
-            is_state = start <= number < end
-            if variable and atom in fixed and atom.aval.size > 1:
-                waits.add(self._filled(atom, (id(loop), number)) if is_state else "")
-            elif is_state and not made:
-                waits.add(self._named((id(loop), number), set()))
-            waits |= made
+            made = self._made_by([atom], self.stored) if is_variable(atom) else ()
+            waits |= {*made}
+            if start <= number < end and not made:
+                copy = name, number
+                is_array = is_variable(atom) and atom in self.flat.producers
+                new = self._filled(atom, copy) if is_array else self._named(copy, set())
+                waits.add(new)
         for number, row in enumerate(loop.outvars[read.num_carry :]):
-            waits.add(self._filled(row, (id(loop), "row", number)))
-        name = id(loop)
-        self.waits[name] = waits - {""}
-        self.behind.update(dict.fromkeys(loop.outvars, frozenset({name})))
+            waits.add(self._filled(row, (name, "row", number)))
+        self.waits[name] = waits
+        self._note(loop.outvars, frozenset({name}), frozenset({name}))
 
     def _filled(self, array: Any, copy: Hashable) -> Hashable:
         """Zeros: one function makes them, and others copy those."""
@@ -112,6 +124,16 @@ class _Functions:
     def _named(self, name: Hashable, waits: set[Hashable]) -> Hashable:
         self.waits[name] = waits
         return name
+
+
+def is_filled(equation: Any, constant: Collection[Any]) -> bool:
+    """Whether an equation fills an array with one number, or makes such one of others.
+
+    The compiler works those out, or copies them from where it has filled one.
+    """
+    operands = [a for a in equation.invars if is_variable(a)]
+    spreads = equation.primitive.name in (*BITCASTS, "broadcast_in_dim", _CAST)
+    return spreads and all(v in constant for v in operands)
 
 
 def _most(waits: Mapping[Hashable, set[Hashable]]) -> int:

@@ -21,7 +21,7 @@ from jscan._jax.operations import (
 )
 from jscan._jax.scans import is_scan, read_scan
 from jscan._optimizer.analysis.index import Flat
-from jscan._optimizer.analysis.ready import BITCASTS, most_ready
+from jscan._optimizer.analysis.ready import BITCASTS, is_filled, most_ready
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.notes import Note
 
@@ -81,15 +81,15 @@ class _Before:
     @classmethod
     def of(cls, flat: Flat, loops: Sequence[Any]) -> "_Before":
         """Those of a program."""
-        fixed: set[Any] = set()
+        filled: set[Any] = set()
         early: set[Any] = set()
         equations = []
         for equation in flat.equations:
             operands = set(filter(is_variable, equation.invars))
             inputs = {v for v in operands if v not in flat.producers}
-            if not _is_small(equation) or not operands <= inputs | fixed | early:
+            if not _is_small(equation) or not operands <= inputs | filled | early:
                 continue
-            made = fixed if operands <= fixed else early
+            made = filled if is_filled(equation, filled) else early
             made.update(equation.outvars)
             equations.append(equation)
         results, initial = {}, {}

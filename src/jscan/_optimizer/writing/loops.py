@@ -35,6 +35,8 @@ from jscan._optimizer.record.loop import (
 from jscan._optimizer.writing.batches import batched
 from jscan._optimizer.writing.time_sums import TimeSum
 
+_FEW_NUMBERS = 1024
+
 
 def emit(loop: Loop, context: Context) -> dict[Any, Any]:
     """Run the loop and return the value of each result, by outer variable."""
@@ -64,7 +66,8 @@ def _value(result: Result, finals: dict[Any, Any], sums: TimeSum) -> Any:
         case Final(variable):
             return finals[variable]
         case Stack(atom):
-            return sums.rows(atom)
+            rows = sums.rows(atom)
+            return _apart(rows) if atom in sums.loop.constants else rows
         case Total(initial, terms):
             total = functools.reduce(operator.add, map(sums, terms))
             total = jax.lax.convert_element_type(initial, total.dtype) + total
@@ -76,6 +79,16 @@ def _value(result: Result, finals: dict[Any, Any], sums: TimeSum) -> Any:
         case Added(first, function, second):
             total = _value(first, finals, sums)
             return total + function(_value(second, finals, sums))
+
+
+def _apart(rows: Any) -> Any:
+    """Rows of one number, stored, if they are few.
+
+    What is done with them would be done with the number, by functions that the compiler
+    cuts it into and that are all ready at once: for up to a thousand it takes longer.
+    """
+    few = rows.ndim == 1 and rows.size <= _FEW_NUMBERS
+    return jax.lax.optimization_barrier(rows) if few else rows
 
 
 def _run(loop: Loop, context: Context) -> tuple[dict[Any, Any], dict[Any, Any]]:
