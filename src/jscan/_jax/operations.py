@@ -110,6 +110,11 @@ class DotSizes:
         return self.batch * self.rows * self.contracted * self.columns
 
     @property
+    def is_elementwise(self) -> bool:
+        """Whether it scales rows, as ``einsum("i,ij->ij")`` does, and adds none up."""
+        return self.contracted == 1 < self.batch and 1 in (self.rows, self.columns)
+
+    @property
     def is_of_vector(self) -> bool:
         """Whether it has a single row or column."""
         return self.batch == 1 and min(self.rows, self.columns) == 1

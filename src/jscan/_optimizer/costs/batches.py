@@ -33,6 +33,8 @@ _HEAVY = frozenset(
         *("erf_inv", "lgamma", "digamma", "sin", "cos", "asin", "acos", "cbrt"),
     }
 )
+# Of a term that is written and read again, and how many elements stay in the caches.
+_SPILLED, _CACHED = 2.0, 2**18
 _FAULTING_BYTE = 0.4  # of an allocation so large that the system makes it anew
 
 
@@ -224,10 +226,23 @@ class BatchCosts(StepCosts):
         calls = self.calls(moved(equations, set(rows))) if counts else 0
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
+            extra -= _spilled(equations, length)
             outer = (e for e in equations if _is_outer(e))
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
         start = self.stored_start if stored else self.whole_start
         return self.keeps_in_loop(equations, length, extra, calls=calls, start=start)
+
+
+def _spilled(equations: Sequence[Any], length: int) -> float:
+    """What a step takes longer for all steps at once, where terms leave the caches."""
+    terms = (e for e in equations if is_elementwise(e) or _scales(e))
+    most = max((elements_of(e.outvars) for e in terms), default=0)
+    return _SPILLED * most if length * most > _CACHED else 0.0
+
+
+def _scales(equation: Any) -> bool:
+    is_product = equation.primitive.name == "dot_general"
+    return is_product and dot_sizes(equation).is_elementwise
 
 
 def _is_reduction(equation: Any) -> bool:
@@ -243,8 +258,10 @@ def _once(equations: Iterable[Any]) -> Iterable[Any]:
 
 def _is_outer(equation: Any) -> bool:
     """Whether it is a product that is no row."""
-    is_product = equation.primitive.name == "dot_general"
-    return is_product and not dot_sizes(equation).is_of_vector
+    if equation.primitive.name != "dot_general":
+        return False
+    sizes = dot_sizes(equation)
+    return not sizes.is_of_vector and not sizes.is_elementwise
 
 
 def _is_inner(product: Any) -> bool:

@@ -131,6 +131,8 @@ class Savings(Reductions):
         return _OPAQUE * steps + _OPAQUE_ELEMENT * elements
 
     def _saved_by_dot(self, sizes: DotSizes) -> float:
+        if sizes.is_elementwise:
+            return 0
         least, most = self.whole_dot
         wide = sizes.batch == sizes.rows == 1 and sizes.columns > sizes.contracted
         if wide and least < sizes.multiplications <= most:
