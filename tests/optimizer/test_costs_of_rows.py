@@ -183,3 +183,45 @@ def test_a_product_with_few_long_rows_is_a_call_by_the_oldest(steps, leaves):
 
     outside, _ = operations(optimize(summed), rows(61, 4), rows(steps, 61))
     assert ("dot_general" in outside) == leaves
+
+
+def forward(initial, transition, likelihoods):
+    """The normalised filter of a hidden Markov chain, guarded as in dynamax."""
+
+    def step(state, row):
+        total, predicted = state
+        most = row.max()
+        parts = predicted * jnp.exp(row - most)
+        norm = parts.sum()
+        norm = jnp.where(norm == 0, 1.0, norm)
+        parts = jnp.where(parts == 0, 1e-15, parts) / norm
+        return (total + jnp.log(norm) + most, transition.T @ parts), parts
+
+    start = jnp.zeros((), "float32"), initial
+    return jax.lax.scan(step, start, likelihoods)
+
+
+@pytest.mark.parametrize("states", [12, 16, 20])
+def test_a_filter_of_few_states_stays_in_its_loop(states):
+    """It was 0.5 to 0.7 times as fast: the step makes few calls as it is."""
+    chain = jax.nn.softmax(rows(states, states), -1)
+    args = chain[0], chain, rows(300, states)
+    likelihood = lambda *args: forward(*args)[0][0]
+    outside, inside = operations(optimize(likelihood), *args)
+    assert "exp" in inside
+    assert "exp" not in outside
+    assert_close(optimize(forward)(*args), forward(*args), 1e-4)
+
+
+def test_large_terms_that_scale_rows_are_added_up_in_the_loop():
+    """Expected counts of transitions: at once they took 3 times as long by 0.10."""
+
+    def counts(transition, now, then):
+        def step(total, row):
+            return total + jnp.einsum("i,ij,j->ij", row[0], transition, row[1]), None
+
+        return jax.lax.scan(step, jnp.zeros_like(transition), (now, then))[0]
+
+    args = rows(40, 40), rows(999, 40), rows(1000, 40)[1:]
+    assert loop_lengths(optimize(counts), *args) == ([999] if OLDEST else [])
+    assert_close(optimize(counts)(*args), counts(*args), 1e-3)

@@ -188,3 +188,21 @@ def test_it_counts_what_is_ready():
     counts = [ready(lambda p, y, n=n: many_starts(p, y, n), P0, Y) for n in (2, 5, 9)]
     assert counts[0] < counts[1] < counts[2]
     assert counts[2] - counts[1] == 4
+
+
+@pytest.mark.any_jax
+@pytest.mark.parametrize(("steps", "stored"), [(200, True), (2000, False)])
+def test_rows_of_one_number_stay_rows_if_they_are_few(steps, stored):
+    """What is done with them is not done with the number, by functions of its own."""
+
+    def likelihood(p, y):
+        scale = jnp.exp(p)
+        _, (means, scales) = jax.lax.scan(
+            lambda mean, x: (0.5 * mean + x, (mean, scale)), jnp.zeros_like(p), y
+        )
+        return (jax.lax.lgamma(scales) - jnp.square((y - means) / scales)).sum()
+
+    p, y = jnp.float32(0.3), rows(steps)
+    text = jax.jit(optimize(likelihood)).lower(p, y).as_text()
+    assert ("optimization_barrier" in text) is stored
+    check(likelihood, p, y)

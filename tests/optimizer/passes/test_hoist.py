@@ -283,3 +283,30 @@ def test_sequence_work_on_constants_that_were_not_hoisted():
     alone = ["hoist.sequences"]
     assert explain(summed, passes=alone)(w, x).loops[0].fired == ("hoist",)
     check(summed, w, x, passes=alone)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+def test_a_transposed_constant_is_no_new_matrix(side):
+    """The compiler multiplies by it as it lies, up to twice as fast."""
+
+    def turned(w, x):
+        def step(h, x_t):
+            left = w.T @ h if side in ("left", "both") else h
+            right = h @ w.T if side in ("right", "both") else h
+            h = jnp.tanh(left + right + x_t)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros(8), x)[1]
+
+    w, x = W[:, :8], X[:, 0]
+    outside, inside = operations(optimize(turned, passes="hoist"), w, x)
+    assert "transpose" not in (*outside, *inside)
+    check(turned, w, x)
+
+
+def test_a_transposed_constant_that_is_read_otherwise_stays_one():
+    def turned(w, x):
+        step = lambda h, x_t: (jnp.tanh(w.T @ h + w.T[0] + x_t),) * 2
+        return jax.lax.scan(step, jnp.zeros(8), x)[1]
+
+    check(turned, W[:, :8], X[:, 0])

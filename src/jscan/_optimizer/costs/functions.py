@@ -34,10 +34,12 @@ class Moved:
     Attributes:
         bytes: Of all operands and results.
         stored: How many results there are.
+        surely: How many of them are not worked out again by each that reads them.
     """
 
     bytes: int
     stored: int
+    surely: int = 0
 
 
 def moved(
@@ -49,6 +51,7 @@ def moved(
     what is `fused`, given by `id`, nothing is.
     """
     reads: Counter[Any] = Counter()
+    cheap: set[Any] = set()
     made, kept = set(), set(filter(is_variable, outside))
     pieces = 0
     for equation in equations:
@@ -61,6 +64,8 @@ def moved(
             pieces += size if name in _PIECES else -size
         reads.update(operands)
         made.update(equation.outvars)
+        if is_fused(equation) and name not in TRANSCENDENTAL:
+            cheap.update(equation.outvars)
         if id(equation) not in fused and not is_fused(equation):
             kept.update(equation.outvars)
             if equation.primitive.name not in REDUCTIONS:
@@ -68,7 +73,7 @@ def moved(
     stored = {v for v in made if reads[v] != 1 or v in kept}
     times = {v: reads[v] + (v in made) for v in {*reads, *stored} - (made - stored)}
     size = pieces + sum(n * number_of_bytes(v) for v, n in times.items())
-    return Moved(size, len(stored))
+    return Moved(size, len(stored), len((stored - cheap) | (stored & kept)))
 
 
 def read_by_products(equations: Iterable[Any]) -> int:
@@ -134,7 +139,8 @@ class StepCosts(Savings):
         outside = set(outside)
         was, then = moved(before, outside), moved(after, outside)
         called = read_by_products(before) > self.product_bytes
-        called = called or self._is_pooled(was, _A_LITTLE)
+        many = was.surely + 1 >= self.pooled_calls  # about: a step has others besides
+        called = called or (many and self._is_pooled(was, _A_LITTLE))
         called = called and not self._is_pooled(then)
         called = called and not has_opaque(before) and self.is_function(after)
         return self.called_step if called else 0.0

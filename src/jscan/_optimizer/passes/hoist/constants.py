@@ -54,9 +54,10 @@ def _with_turned_products(loop: Loop) -> Loop:
         operands, contracted = list(equation.invars), list(equation.params[_NUMBERS][0])
         for side, atom in enumerate(operands):
             made = dependence.producer(atom)
-            turns = made is not None and made.primitive.name == "transpose"
+            if made is None or made.primitive.name != "transpose":
+                continue
             is_matrix = atom.aval.ndim == 2 and len(contracted[side]) == 1
-            if turns and is_matrix and dependence.level(atom) is Level.CONSTANT:
+            if is_matrix and dependence.level(atom) is Level.CONSTANT:
                 (operands[side],) = made.invars
                 contracted[side] = (1 - contracted[side][0],)
         if operands != equation.invars:
