@@ -306,7 +306,7 @@ def test_a_transposed_constant_is_no_new_matrix(side):
 
 def test_a_transposed_constant_that_is_read_otherwise_stays_one():
     def turned(w, x):
-        step = lambda h, x_t: (jnp.tanh(w.T @ h + w.T[0] + x_t),) * 2
+        step = lambda h, x_t: (h := jnp.tanh(w.T @ h + w.T[0] + x_t), h)
         return jax.lax.scan(step, jnp.zeros(8), x)[1]
 
     check(turned, W[:, :8], X[:, 0])
