@@ -206,3 +206,18 @@ def test_rows_of_one_number_stay_rows_if_they_are_few(steps, stored):
     text = jax.jit(optimize(likelihood)).lower(p, y).as_text()
     assert ("optimization_barrier" in text) is stored
     check(likelihood, p, y)
+
+
+@pytest.mark.any_jax
+def test_a_program_of_wide_numbers_is_lowered_where_they_are_not_set():
+    with jax.enable_x64(True):
+        p, y = (np.asarray(x, "float64") for x in (P0, Y))
+        wide = lambda p, y: many_starts(p, y)[0] * 2
+        traced = jax.jit(optimize(wide)).trace(p, y)
+        wanted = wide(jnp.asarray(p), jnp.asarray(y))
+    with jax.enable_x64(False):
+        compiled = traced.lower().compile()
+    assert CALL.search(compiled.as_text() or "")
+    (got,) = jax.tree.leaves(compiled(p, y))
+    assert got.dtype == "float64"
+    np.testing.assert_allclose(got, wanted, 1e-12, 1e-12)

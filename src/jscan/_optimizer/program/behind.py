@@ -1,10 +1,13 @@
 """What is done to a program behind the walk, when its loops are as they will run."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import jax
+
 from jscan._jax.equations import with_body, without_dead_code
-from jscan._jax.jaxprs import open_jaxpr
+from jscan._jax.jaxprs import holds_wide, open_jaxpr
 from jscan._jax.scans import is_scan
 from jscan._optimizer.analysis.index import Flat, flattened
 from jscan._optimizer.pipeline import run_rules
@@ -26,8 +29,10 @@ def settled(session: Session, jaxpr: Any) -> Any:
 
 def finished(session: Session, jaxpr: Any) -> Any:
     """A whole program, with what depends on all its loops as they are now."""
-    flat = flattened(open_jaxpr(jaxpr)[0])
-    return _by(FINAL_RULES, flat, session, jaxpr)
+    opened, _ = open_jaxpr(jaxpr)
+    # A program may compute with 64 bits where the setting of now says 32.
+    with jax.enable_x64(True) if holds_wide(opened) else nullcontext():
+        return _by(FINAL_RULES, flattened(opened), session, jaxpr)
 
 
 def _by(rules: Sequence[Rule], flat: Flat, session: Session, jaxpr: Any) -> Any:
