@@ -14,6 +14,7 @@ from jscan._jax.equations import (
     program,
     unique_variables,
 )
+from jscan._jax.jaxprs import is_variable
 from jscan._jax.scans import holds_loop
 from jscan._jax.written import run_written
 from jscan._optimizer.analysis.lagged_rows import shifted
@@ -67,7 +68,8 @@ def _value(result: Result, finals: dict[Any, Any], sums: TimeSum) -> Any:
             return finals[variable]
         case Stack(atom):
             rows = sums.rows(atom)
-            return _apart(rows) if atom in sums.loop.constants else rows
+            is_fixed = not is_variable(atom) or atom in sums.loop.constants
+            return _apart(rows) if is_fixed else rows
         case Total(initial, terms):
             total = functools.reduce(operator.add, map(sums, terms))
             total = jax.lax.convert_element_type(initial, total.dtype) + total
