@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import io_callback
 from jax.sharding import PartitionSpec as P
 
 from jscan import explain, optimize
@@ -184,7 +185,7 @@ def test_under_shard_map_and_on_split_arrays():
 
 
 def test_it_counts_what_is_ready():
-    """Two functions for each of the constants, and what a loop needs for itself."""
+    """A function for each of the constants, and what a loop needs for itself."""
     counts = [ready(lambda p, y, n=n: many_starts(p, y, n), P0, Y) for n in (2, 5, 9)]
     assert counts[0] < counts[1] < counts[2]
     assert counts[2] - counts[1] == 4
@@ -221,3 +222,44 @@ def test_a_program_of_wide_numbers_is_lowered_where_they_are_not_set():
     (got,) = jax.tree.leaves(compiled(p, y))
     assert got.dtype == "float64"
     np.testing.assert_allclose(got, wanted, 1e-12, 1e-12)
+
+
+@pytest.mark.any_jax
+def test_effects_keep_their_order():
+    seen = []
+
+    def note(text, value):
+        io_callback(lambda _: seen.append(text), None, value, ordered=True)
+
+    def run(p, y):
+        note("before", p[0])
+        last, found = many_starts(p, y)
+        note("behind", last[0])
+        return found
+
+    assert_close(jax.jit(optimize(run))(P0, Y), many_starts(P0, Y)[1], 1e-4)
+    jax.effects_barrier()
+    assert seen == ["before", "behind"]
+    assert calls_of(run, P0, Y) > 0
+
+
+@pytest.mark.any_jax
+def test_products_before_a_loop_stay_as_they_are():
+    """They may be worth a thread: ten of them are ten functions."""
+
+    def run(p, y):
+        weights = [jnp.full((16, 3), (i + 1) / 100, p.dtype) for i in range(10)]
+        parts = [p @ weight for weight in weights]
+
+        def step(h, x):
+            for part in parts:
+                h = 0.5 * jnp.sin(h) * jnp.tanh(part) + x
+            return h, h.sum()
+
+        return jax.lax.scan(step, jnp.zeros(3, p.dtype), y)
+
+    assert ready(run, P0, Y) > 8
+    text = jax.jit(optimize(run)).lower(P0, Y).as_text()
+    called = re.findall(r"func private @called.*?\n  }", text, re.DOTALL)
+    assert not any("dot_general" in body for body in called)
+    check(run, P0, Y)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jscan import explain, optimize
+from jscan._jax.names import primitives
 from support.comparing import assert_close
 from support.optimizer.loops import check, operations, reasons, row_parts
 
@@ -307,6 +308,21 @@ def test_a_transposed_constant_is_no_new_matrix(side):
 def test_a_transposed_constant_that_is_read_otherwise_stays_one():
     def turned(w, x):
         step = lambda h, x_t: (h := jnp.tanh(w.T @ h + w.T[0] + x_t), h)
+        return jax.lax.scan(step, jnp.zeros(8), x)[1]
+
+    check(turned, W[:, :8], X[:, 0])
+
+
+@pytest.mark.parametrize("permutation", [(0, 1), (1, 0)])
+def test_what_only_looks_transposed_is_multiplied_as_it_is(permutation):
+    """JAX leaves out a transposition that changes nothing, unless it is bound."""
+
+    def turned(w, x):
+        def step(h, x_t):
+            matrix = primitives.transpose_p.bind(w, permutation=permutation)
+            h = jnp.tanh(matrix @ h + x_t)
+            return h, h
+
         return jax.lax.scan(step, jnp.zeros(8), x)[1]
 
     check(turned, W[:, :8], X[:, 0])

@@ -34,7 +34,7 @@ class Moved:
     Attributes:
         bytes: Of all operands and results.
         stored: How many results there are.
-        surely: How many of them are not worked out again by each that reads them.
+        surely: How many of them no reader would rather work out again.
     """
 
     bytes: int
@@ -139,7 +139,9 @@ class StepCosts(Savings):
         outside = set(outside)
         was, then = moved(before, outside), moved(after, outside)
         called = read_by_products(before) > self.product_bytes
-        many = was.surely + 1 >= self.pooled_calls  # about: a step has others besides
+        many = (
+            was.surely + 1 >= self.pooled_calls
+        )  # a step has others besides, its counter's
         called = called or (many and self._is_pooled(was, _A_LITTLE))
         called = called and not self._is_pooled(then)
         called = called and not has_opaque(before) and self.is_function(after)

@@ -56,8 +56,8 @@ def _with_turned_products(loop: Loop) -> Loop:
             made = dependence.producer(atom)
             if made is None or made.primitive.name != "transpose":
                 continue
-            is_matrix = atom.aval.ndim == 2 and len(contracted[side]) == 1
-            if is_matrix and dependence.level(atom) is Level.CONSTANT:
+            turns = made.params["permutation"] == (1, 0) and len(contracted[side]) == 1
+            if turns and dependence.level(atom) is Level.CONSTANT:
                 (operands[side],) = made.invars
                 contracted[side] = (1 - contracted[side][0],)
         if operands != equation.invars:
