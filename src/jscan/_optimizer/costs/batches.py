@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jscan._jax.equations import free_variables
+from jscan._jax.jaxprs import is_variable
 from jscan._jax.operations import (
     RANDOM,
     REDUCTIONS,
@@ -226,23 +228,34 @@ class BatchCosts(StepCosts):
         calls = self.calls(moved(equations, set(rows))) if counts else 0
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
-            extra -= _spilled(equations, length)
+            extra -= _spilled(equations, rows, length)
             outer = (e for e in equations if _is_outer(e))
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
         start = self.stored_start if stored else self.whole_start
         return self.keeps_in_loop(equations, length, extra, calls=calls, start=start)
 
 
-def _spilled(equations: Sequence[Any], length: int) -> float:
-    """What a step takes longer for all steps at once, where terms leave the caches."""
-    terms = (e for e in equations if is_elementwise(e) or _scales(e))
-    most = max((elements_of(e.outvars) for e in terms), default=0)
+def _spilled(equations: Sequence[Any], rows: Sequence[Any], length: int) -> float:
+    """What a step takes longer for all steps at once, where terms leave the caches.
+
+    That is so of a constant matrix that each step scales.
+    """
+    constant = {*free_variables(equations)} - {*rows}
+    matrices = {v for v in constant if v.aval.ndim > 1}
+    scaled = (
+        e
+        for e in filter(_scales, equations)
+        if not matrices.isdisjoint(filter(is_variable, e.invars))
+    )
+    most = max((elements_of(e.outvars) for e in scaled), default=0)
     return _SPILLED * most if length * most > _CACHED else 0.0
 
 
 def _scales(equation: Any) -> bool:
-    is_product = equation.primitive.name == "dot_general"
-    return is_product and dot_sizes(equation).is_elementwise
+    name = equation.primitive.name
+    return name == "mul" or (
+        name == "dot_general" and dot_sizes(equation).is_elementwise
+    )
 
 
 def _is_reduction(equation: Any) -> bool:
