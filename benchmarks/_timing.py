@@ -8,19 +8,23 @@ round to round, and the figure reported is the median of the rounds' ratios.
 Where neighbours want more cores than there are, even that ratio drowns: a program that
 uses two cores is punished for it. `--cpu` then counts the processor time of all threads
 instead, which says how much work a program is, though not what two cores make of it.
+`--busy` has a neighbour of its own: what wakes threads for little loses beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import os
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,6 +45,7 @@ class Settings:
         rounds: How often every program takes its turn.
         block_seconds: A turn repeats its program until it lasts about this long.
         only: Rows whose name does not match this are left out.
+        busy: Another process keeps a core busy meanwhile.
         cpu: Count processor time of all threads instead of the time on the wall.
         steps: Most steps of a loop, for devices where each takes microseconds.
         seeds: What sizes are drawn from, where they are drawn.
@@ -50,6 +55,7 @@ class Settings:
     rounds: int = 9
     block_seconds: float = 0.03
     only: re.Pattern[str] = re.compile("")
+    busy: bool = False
     cpu: bool = False
     steps: int | None = None
     seeds: tuple[int, ...] = (0, 1)
@@ -109,6 +115,7 @@ def settings(description: str, arguments: Sequence[str] | None = None) -> Settin
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for CI")
     parser.add_argument("--only", default="", help="regular expression of row names")
     parser.add_argument("--rounds", type=int, default=9, help="turns per program")
+    parser.add_argument("--busy", action="store_true", help="with a busy neighbour")
     parser.add_argument("--cpu", action="store_true", help="count processor time")
     parser.add_argument("--steps", type=int, help="most steps, where they take long")
     parser.add_argument("--seeds", default="0,1", help="of sizes that are drawn")
@@ -119,7 +126,7 @@ def settings(description: str, arguments: Sequence[str] | None = None) -> Settin
         return dataclasses.replace(quickly, seeds=(0,))
     seeds = tuple(map(int, given.seeds.split(",")))
     how = Settings(rounds=given.rounds, only=only, cpu=given.cpu, steps=given.steps)
-    return dataclasses.replace(how, seeds=seeds)
+    return dataclasses.replace(how, busy=given.busy, seeds=seeds)
 
 
 def print_machine() -> None:
@@ -172,6 +179,9 @@ def measure(
     programs: Mapping[str, Callable[[], object]], how: Settings
 ) -> dict[str, Timing]:
     """Times programs that take turns; the first is the one others are divided by."""
+    if how.busy:
+        with _neighbour():
+            return measure(programs, dataclasses.replace(how, busy=False))
     clock = time.process_time if how.cpu else time.perf_counter
     repeats = {name: _repeats(call, how) for name, call in programs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -233,6 +243,17 @@ def duration(seconds: float) -> str:
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+@contextlib.contextmanager
+def _neighbour() -> Iterator[None]:
+    """While another process keeps a core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        time.sleep(0.1)  # until it has started
+        try:
+            yield
+        finally:
+            other.kill()
 
 
 def _repeats(call: Callable[[], object], how: Settings) -> int:

@@ -33,6 +33,51 @@ def test_a_short_map_stays_a_loop():
     assert loop_lengths(optimize(mapped), jnp.tile(X, (200, 1))) == []
 
 
+def likelihood(w, x, y):
+    """Of a logistic regression, one row at a time."""
+
+    def step(total, row):
+        x, y = row
+        return total - jnp.logaddexp(0.0, -y * (x @ w)), None
+
+    return jax.lax.scan(step, jnp.float32(0), (x, y))[0]
+
+
+def regression(steps):
+    return X[0, :3], jnp.tile(X, (120, 1))[:steps, :3], jnp.tile(X[:, 4], 120)[:steps]
+
+
+def test_a_small_program_stays_in_the_thread_that_calls_it():
+    """XLA hands a program of a thousand operations to another one, which sleeps."""
+    assert loop_lengths(optimize(likelihood), *regression(257)) == [257]
+    assert "us, a batch costs 43 us" in reasons(
+        likelihood, *regression(257), name="hoist"
+    )
+    assert loop_lengths(optimize(likelihood), *regression(6000)) == []
+
+
+def test_what_another_thread_runs_anyway_may_have_its_batches():
+    def beside(*operands):
+        return likelihood(*operands), W @ W
+
+    assert loop_lengths(optimize(beside), *regression(257)) == []
+
+
+@pytest.mark.parametrize("outer", ["scan", "while"])
+def test_a_loop_in_a_loop_does_not_hand_over_at_each_step(outer):
+    def repeated(w, *rows):
+        again = lambda total: total + likelihood(w + total, *rows)
+        if outer == "scan":
+            step = lambda total, _: (again(total), None)
+            return jax.lax.scan(step, jnp.float32(0), None, length=7)[0]
+        return jax.lax.while_loop(lambda t: t < 0.0, again, jnp.float32(0))
+
+    lengths = loop_lengths(optimize(repeated), *regression(257))
+    assert 257 not in lengths
+    got, wanted = optimize(repeated)(*regression(257)), repeated(*regression(257))
+    assert_close(got, wanted)
+
+
 def test_what_functions_cost_depends_on_which_they_are():
     """A sine is not vectorised in a loop, a logistic of wide rows is."""
     x = jnp.tile(X, (10, 4))

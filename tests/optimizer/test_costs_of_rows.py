@@ -225,3 +225,57 @@ def test_large_terms_that_scale_rows_are_added_up_in_the_loop():
     args = rows(40, 40), rows(999, 40), rows(1000, 40)[1:]
     assert loop_lengths(optimize(counts), *args) == ([999] if OLDEST else [])
     assert_close(optimize(counts)(*args), counts(*args), 1e-3)
+
+
+def mapped(function):
+    return lambda x: jax.lax.scan(lambda _, a: (None, function(a)), None, x)[1]
+
+
+LAYER_NORM = lambda a: (a - a.mean()) * jax.lax.rsqrt(a.var() + 1e-5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: jnp.sqrt((a * a).sum()),
+        lambda a: a / jnp.sqrt((a * a).sum()),
+        lambda a: jnp.exp(-((a - 1.0) ** 2).sum()),
+        lambda a: jnp.tanh(a.sum()),
+        lambda a: jax.nn.softmax(a[:, None] * a[None], -1).sum(0),
+        LAYER_NORM,
+        jax.nn.softmax,
+    ],
+    ids=["norm", "unit", "kernel", "tanh", "softmaxes", "layer norm", "softmax"],
+)
+def test_a_step_that_adds_up_three_numbers_does_so_in_registers(function):
+    """A batch has a loop for each row: 0.2 to 0.9 times as fast."""
+    assert loop_lengths(optimize(mapped(function)), jnp.ones((25600, 3))) == [25600]
+
+
+def test_many_exponentials_are_worth_the_sum_of_their_row():
+    assert loop_lengths(optimize(mapped(jax.nn.softmax)), jnp.ones((9600, 8))) == []
+
+
+@pytest.mark.parametrize("columns", [8, 33, 128])
+def test_sines_that_are_added_up_leave_where_the_compiler_fuses_them(columns):
+    """JAX 0.12's compiler does both in one operation, by vector instructions."""
+    x = jnp.ones((76800 // columns, columns))
+    lengths = loop_lengths(optimize(mapped(lambda a: jnp.sin(2.0 * a).sum())), x)
+    assert lengths == ([len(x)] if JAX_VERSION < (0, 11) else [])
+
+
+def test_sines_beside_what_is_not_fused_with_sums_stay():
+    def function(a):
+        return jnp.where(a > 0.5, jnp.sin(2.0 * a), a).sum()
+
+    assert loop_lengths(optimize(mapped(function)), jnp.ones((2400, 32))) == [2400]
+
+
+def test_sums_over_time_of_sines_are_fused_too():
+    def summed(x):
+        add = lambda total, a: (total + jnp.cos(2.0 * a) * a, None)
+        return jax.lax.scan(add, jnp.zeros(33), x)[0]
+
+    x = jnp.linspace(0.0, 1.0, 2400 * 33).reshape(2400, 33)
+    assert bool(loop_lengths(optimize(summed), x)) is (JAX_VERSION < (0, 11))
+    assert_close(optimize(summed)(x), summed(x))

@@ -17,7 +17,7 @@ from jscan._optimizer.record.names import STRETCHES
 from jscan._optimizer.switches import enabled, plans
 
 if TYPE_CHECKING:
-    from jscan._optimizer.analysis.size import flops
+    from jscan._optimizer.costs.flops import flops
     from jscan._optimizer.choices import chosen, make_options
     from jscan._optimizer.entry import report, rewrite
     from jscan._optimizer.pipeline import storing_less
@@ -30,7 +30,7 @@ _LATER = {
     "RULE_NAMES": "rules",
     "Report": "reports.report",
     "chosen": "choices",
-    "flops": "analysis.size",
+    "flops": "costs.flops",
     "make_options": "choices",
     "report": "entry",
     "rewrite": "entry",

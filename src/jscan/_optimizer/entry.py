@@ -1,5 +1,6 @@
 """The entry points, for traced programs: `rewrite` them, or `report` on it."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from jscan._optimizer.analysis.placement import (
     known_mesh,
 )
 from jscan._optimizer.analysis.size import measure
+from jscan._optimizer.costs.flops import counted_flops
 from jscan._optimizer.costs.machines import is_measured
 from jscan._optimizer.costs.tables import table_name
 from jscan._optimizer.options import Options
@@ -53,10 +55,13 @@ def rewrite(
         A program with the same inputs and outputs, weak types included.
     """
     context = Context(options or Options(), platform, is_split=is_split)
-    return _rewrite(closed_jaxpr, _session(context))[0]
+    return _rewrite(closed_jaxpr, _session(closed_jaxpr, context))[0]
 
 
-def _session(context: Context) -> Session:
+def _session(closed_jaxpr: Any, context: Context) -> Session:
+    count = counted_flops(open_jaxpr(closed_jaxpr)[0].eqns)
+    is_dispatched = count >= context.machine.called_flops
+    context = dataclasses.replace(context, is_dispatched=is_dispatched)
     return Session(context, budget=Budget(context.options.plan_ms / 1000))
 
 
@@ -106,7 +111,7 @@ def report(
     given = avals_of(opened.invars) if operands is None else operands
     before = _compiled(closed_jaxpr, given)
     split = is_split_when_compiled(before)
-    session = _session(Context(options, platform, is_split=split))
+    session = _session(closed_jaxpr, Context(options, platform, is_split=split))
     new, failed = _rewrite(closed_jaxpr, session)
     loops = tuple(map(_loop_report, itertools.count(1), session.tree()))
     programs = before, _compiled(new, given)

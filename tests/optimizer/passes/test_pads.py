@@ -7,6 +7,7 @@ import pytest
 
 import jscan
 from jscan import explain, optimize
+from jscan._jax.names import JAX_VERSION
 from support.comparing import assert_close
 from support.optimizer.loops import check, check_other_derivatives, operations
 
@@ -233,3 +234,18 @@ def test_blocks_that_overlap_stay_apart():
     start = jax.random.normal(jax.random.key(3), (8, 8))
     assert FIRED not in str(explain(gradient(diffused))(0.1, start))
     check(diffused, 0.1, start, tolerance=1e-4)
+
+
+def test_the_ends_of_a_row_stay_apart_where_that_is_faster(measured_costs):
+    """The derivative of `jnp.roll` pads one number at either end."""
+
+    def heat(start):
+        def step(u, _):
+            return u + 0.2 * (jnp.roll(u, 1) - 2.0 * u + jnp.roll(u, -1)), None
+
+        return (jax.lax.scan(step, start, None, length=T)[0] ** 2).sum()
+
+    start = jnp.linspace(0.0, 1.0, 94)
+    report = explain(jax.grad(heat))(start)
+    assert (FIRED in str(report)) is (JAX_VERSION < (0, 11))
+    assert_close(optimize(jax.grad(heat))(start), jax.grad(heat)(start))

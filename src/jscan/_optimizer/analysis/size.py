@@ -5,13 +5,14 @@ adds XLA's own figure for the temporary memory of the whole program.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.equations import free_variables, unique_variables
-from jscan._jax.jaxprs import is_variable, number_of_bytes, open_jaxpr, sub_programs
-from jscan._jax.operations import dot_sizes, is_elementwise
+from jscan._jax.jaxprs import is_variable, number_of_bytes
+from jscan._jax.operations import is_elementwise
+from jscan._optimizer.costs.flops import flops
 from jscan._optimizer.record.loop import Loop, Total
 
 
@@ -61,23 +62,6 @@ def measure(loop: Loop, steps: int | None = None) -> Size:
         moved_bytes=(row_bytes + state_bytes) * loop.length + moved_bytes,
         held_bytes=total * sum(map(number_of_bytes, held)),
     )
-
-
-def flops(equations: Iterable[Any]) -> int:
-    """Floating point operations of running each equation once."""
-    return sum(map(_flops, equations))
-
-
-def _flops(equation: Any) -> int:
-    if equation.primitive.name == "dot_general":
-        return 2 * dot_sizes(equation).multiplications
-    inner = list(sub_programs(equation))
-    if inner and not equation.primitive.name.startswith(("scatter", "reduce")):
-        steps = int(equation.params.get("length", 1))
-        return steps * max(flops(open_jaxpr(program)[0].eqns) for program in inner)
-    if equation.primitive.name.startswith("reduce_"):
-        return equation.invars[0].aval.size
-    return equation.outvars[0].aval.size if is_elementwise(equation) else 0
 
 
 def _traffic(equation: Any, loop: Loop, steps: int) -> int:

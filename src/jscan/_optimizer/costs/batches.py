@@ -15,6 +15,7 @@ from jscan._jax.operations import (
     is_expensive,
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
+from jscan._optimizer.costs.flops import counted_flops
 from jscan._optimizer.costs.functions import CALLED, IN_PLACE, StepCosts, moved
 from jscan._optimizer.costs.reductions import elements_of
 from jscan._optimizer.costs.savings import ADDED_ELEMENT, MATRIX_CALL, STREAMED_ELEMENT
@@ -58,6 +59,10 @@ class BatchCosts(StepCosts):
             one function of machine code.
         threaded_elements: Elements of a heavy operation from which it does; three
             times as many of others.
+        dispatch_start: The same if a program is handed to another thread because of it:
+            counted as if that slept, or its core was busy, since the calls of a program
+            seldom follow each other at once.
+        called_flops: Operations that XLA has to count in a program for that.
         threaded_work: How many of those there have to be, if none is a reduction: with
             fewer, memory is what takes the time.
     """
@@ -67,6 +72,8 @@ class BatchCosts(StepCosts):
     stored_start: int = 0
     whole_products: int = 0
     threads_start: int = 0
+    dispatch_start: int = 0
+    called_flops: int = 0
     threaded_elements: int = 0
     threaded_work: int = 0
 
@@ -111,14 +118,24 @@ class BatchCosts(StepCosts):
             tiny = self.are_tiny(step or equations)
             excess = (self._called_too_much(e, tiny) for e in equations)
             saved -= length * sum(excess)
+            wakes = self._dispatch(equations, length)
             if self._wakes_threads(equations, length, is_map=not step):
-                cost += self.threads_start
+                wakes = max(wakes, self.threads_start)
             elif start and self._is_short(equations, length):
                 cost -= self.batch_start - start
+            cost += wakes
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
+
+    def _dispatch(self, equations: Sequence[Any], length: int) -> int:
+        """What a batch costs, if no program that has it runs in its caller's thread."""
+        # Where a draw is slow in a loop, more is saved than is counted.
+        if self.drawn_number and any(e.primitive.name in RANDOM for e in equations):
+            return 0
+        is_handed_over = length * counted_flops(equations) >= self.called_flops
+        return self.dispatch_start if is_handed_over else 0
 
     def saved_beside(
         self, equations: Iterable[Any], handed: Collection[Any], read: Collection[Any]
@@ -229,6 +246,8 @@ class BatchCosts(StepCosts):
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             extra -= _spilled(equations, rows, length)
+            if not any(map(_is_reduction, equations)):
+                extra += self.saved_by_fusion(equations)
             outer = (e for e in equations if _is_outer(e))
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
         start = self.stored_start if stored else self.whole_start

@@ -38,6 +38,8 @@ class Machine(ProductCosts):
         chunk_bytes: Bytes between the operations of one chunk of a map.
         smallest_again: Elements from which a row is computed again, not stored.
         split_bytes: Bytes of rows for which a loop is cut into parts.
+        pads_between: Whether parts of a row are put side by side with more zeros than
+            numbers between them.
         joined_bytes: Bytes that a step of two different loops may touch for them to run
             as one; 0 if never.
         joined_dot: Multiplications of the largest product of such a step.
@@ -53,6 +55,7 @@ class Machine(ProductCosts):
     chunk_bytes: int = 4 * MEBIBYTE
     smallest_again: int = 1
     split_bytes: int = MEBIBYTE // 4
+    pads_between: bool = True
     joined_bytes: int = 0
     joined_dot: int = 0
     associates: bool = False
@@ -70,7 +73,12 @@ class Machine(ProductCosts):
             whole_start=round(factor * self.whole_start),
             stored_start=round(factor * self.stored_start),
             threads_start=round(factor * self.threads_start),
+            dispatch_start=round(factor * self.dispatch_start),
         )
+
+    def dispatched(self) -> "Machine":
+        """The same, for loops of a program that another thread runs in any case."""
+        return replace(self, dispatch_start=0)
 
     def keeps_apart(
         self, equations: Sequence[Any], state: Sequence[Any], rows: Sequence[Any]

@@ -32,8 +32,13 @@ _VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), (40, 24))
 # nowhere: these gain by the second core, of which half is counted.
 _TRANSCENDENTAL = (1.5, 0.12)
 _TRANSCENDENTALS = {
-    **dict.fromkeys(("sin", "cos"), (0.0, 0.3)),
+    **dict.fromkeys(("sin", "cos"), (-0.5, 0.3)),
     **dict.fromkeys(("asin", "acos", "lgamma"), (2.0, 1.0)),
+    "sqrt": (0.2, 0.0),
+    "rsqrt": (0.8, 0.12),
+    "exp": (3.0, 0.12),
+    "log": (3.0, 0.12),
+    "erf": (1.0, 0.12),
     "pow": (0.0, 1.0),
     "tan": (0.0, 0.5),
     "cbrt": (0.0, 0.0),

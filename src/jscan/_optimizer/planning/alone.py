@@ -16,7 +16,7 @@ from jscan._jax.names import ClosedJaxpr, ShapedArray
 from jscan._jax.operations import MOVES_DATA, REDUCTIONS, is_elementwise
 from jscan._optimizer.analysis.dependence import is_collective
 from jscan._optimizer.analysis.index import Flat, holds_loop
-from jscan._optimizer.analysis.size import flops
+from jscan._optimizer.costs.flops import flops
 
 LARGEST = 2**30
 """Bytes of what goes in and out of a loop that is measured."""

@@ -40,9 +40,14 @@ class Session:
     around: list[Any] = field(default_factory=list)  # loops that are being rewritten
     budget: Budget = field(default_factory=Budget)
 
-    def where(self, *, is_split: bool) -> "Session":
-        """The same rewrite, of a part that runs on more or fewer devices."""
-        return replace(self, context=replace(self.context, is_split=is_split))
+    def where(self, **surroundings: bool) -> "Session":
+        """The same rewrite, of a part about which its context says something else."""
+        return replace(self, context=replace(self.context, **surroundings))
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the steps of a loop are rewritten."""
+        return bool(self.around)
 
     @contextmanager
     def inside(self, equation: Any) -> Iterator[None]:

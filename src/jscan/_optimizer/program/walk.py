@@ -146,10 +146,14 @@ class Walk:
             inner = open_jaxpr(equation.params["call_jaxpr"])
             return Walk(self.session, *inner, operands).run()
 
+        session = self.session
+        if equation.primitive.name == "while":
+            session = session.where(is_dispatched=True)  # once, not at each step
+
         def change(value: Any) -> Any:
             if isinstance(value, tuple | list) and any(map(is_jaxpr, value)):
                 return type(value)(change(item) for item in value)
-            return rewritten(self.session, value) if is_jaxpr(value) else value
+            return rewritten(session, value) if is_jaxpr(value) else value
 
         parameters = {name: change(value) for name, value in equation.params.items()}
         changed = equation.replace(params=parameters)
@@ -229,6 +233,7 @@ class Walk:
             consumers=self.flat.readers,
             producers=self.flat.producers,
             run=lambda *program: Walk(self.session, *program).run(),
+            is_dispatched=self.session.context.is_dispatched or self.session.is_inside,
         )
         inner = replace(context, consumers={}, producers={})
 

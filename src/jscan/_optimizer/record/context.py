@@ -31,6 +31,7 @@ class Context:
         is_split: The compiler splits arrays over devices, nobody knows how: a rewrite
             must not join, cut or fold an axis that may be split, or devices would
             have to exchange what each of them has.
+        is_dispatched: Another thread runs the program, whatever becomes of its loops.
         leaning: In which direction the costs are bent, for a form that is tried.
     """
 
@@ -43,6 +44,7 @@ class Context:
     scopes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     is_split: bool = False
+    is_dispatched: bool = False
     leaning: str = ""
 
     @contextmanager
@@ -57,7 +59,9 @@ class Context:
     @property
     def machine(self) -> Machine:
         """The cost constants of the platform."""
-        return leaning(machine_by(self.platform, self.options.machine), self.leaning)
+        machine = machine_by(self.platform, self.options.machine)
+        machine = machine.dispatched() if self.is_dispatched else machine
+        return leaning(machine, self.leaning)
 
     @property
     def splits_time(self) -> bool:

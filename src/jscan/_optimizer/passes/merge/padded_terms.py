@@ -53,7 +53,7 @@ _Layer: TypeAlias = Sequence[_Part]
 _Values: TypeAlias = Callable[[Iterable[Atom]], list[jax.Array]]
 
 
-def run(loop: Loop, _: Context) -> Loop:
+def run(loop: Loop, context: Context) -> Loop:
     """Write each sum with two and more padded terms as a sum of fewer arrays."""
     sums = Sums(Dependence(loop))
     new: dict[int, list[Any]] = {}
@@ -61,6 +61,8 @@ def run(loop: Loop, _: Context) -> Loop:
     for addition in sums.whole:
         parts, others = _parts(addition, sums)
         layers = _layers(parts)
+        if not context.machine.pads_between:
+            layers = [new for old in layers for new in _without_wide_gaps(old)]
         if len(layers) < len(parts):
             new[id(addition)] = _written(addition, layers, others, sums)
             before, after = before + len(parts), after + len(layers)
@@ -121,6 +123,17 @@ def _layers(parts: Sequence[_Part]) -> list[_Layer]:
         layers = [layer for layer in layers if layer not in apart]
         layers += [[part] for layer in apart for part in layer]
     return [sorted(layer, key=lambda part: part.start) for layer in layers]
+
+
+def _without_wide_gaps(layer: _Layer) -> list[_Layer]:
+    """The parts each by itself if they would be more zeros than numbers.
+
+    So are the two ends of a row, which the derivative of `jnp.roll` pads.
+    """
+    starts, ends = (part.start for part in layer), (part.end for part in layer)
+    numbers = sum(part.end - part.start for part in layer)
+    is_dense = max(ends) - min(starts) <= 2 * numbers
+    return [layer] if is_dense else [[part] for part in layer]
 
 
 def _goes_beside(part: _Part, other: _Part) -> bool:
