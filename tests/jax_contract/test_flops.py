@@ -1,4 +1,4 @@
-"""What XLA counts in a program, by which its CPU client decides which thread runs it."""
+"""What XLA counts in a program, which decides in which thread a CPU runs it."""
 
 import jax
 import jax.numpy as jnp

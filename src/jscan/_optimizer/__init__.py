@@ -17,8 +17,8 @@ from jscan._optimizer.record.names import STRETCHES
 from jscan._optimizer.switches import enabled, plans
 
 if TYPE_CHECKING:
-    from jscan._optimizer.costs.flops import flops
     from jscan._optimizer.choices import chosen, make_options
+    from jscan._optimizer.costs.flops import flops
     from jscan._optimizer.entry import report, rewrite
     from jscan._optimizer.pipeline import storing_less
     from jscan._optimizer.reports.report import LoopReport, Report

@@ -13,9 +13,9 @@ _CPU = Machine(
     whole_products=3 * 2**14,
     # Waking a thread takes 30 to 65 microseconds where its core slept.
     threads_start=31_000,
-    # It takes 1 to 7 microseconds where calls follow each other at once, 65 to 90 with a
-    # busy neighbour, 110 after half a millisecond; batches save two to six times as
-    # much as is estimated where a step handles single numbers.
+    # To hand a program over takes 1 to 7 microseconds if calls follow each other at
+    # once, 65 to 90 with a busy neighbour, 110 after half a millisecond; batches save
+    # two to six times as much as is estimated where a step handles single numbers.
     dispatch_start=30_000,
     called_flops=1000,
     threaded_elements=800,
