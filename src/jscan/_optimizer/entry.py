@@ -60,8 +60,8 @@ def rewrite(
 
 def _session(closed_jaxpr: Any, context: Context) -> Session:
     count = counted_flops(open_jaxpr(closed_jaxpr)[0].eqns)
-    is_dispatched = count >= context.machine.called_flops
-    context = dataclasses.replace(context, is_dispatched=is_dispatched)
+    is_small = isinstance(count, int) and count < context.machine.called_flops
+    context = dataclasses.replace(context, is_dispatched=not is_small)
     return Session(context, budget=Budget(context.options.plan_ms / 1000))
 
 

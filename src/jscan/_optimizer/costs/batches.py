@@ -132,10 +132,11 @@ class BatchCosts(StepCosts):
     def _dispatch(self, equations: Sequence[Any], length: int) -> int:
         """What a batch costs, if no program that has it runs in its caller's thread."""
         # Where a draw is slow in a loop, more is saved than is counted.
-        if self.drawn_number and any(e.primitive.name in RANDOM for e in equations):
+        slow = self.drawn_number and any(e.primitive.name in RANDOM for e in equations)
+        if slow or not self.dispatch_start:
             return 0
-        is_handed_over = length * counted_flops(equations) >= self.called_flops
-        return self.dispatch_start if is_handed_over else 0
+        is_small = length * counted_flops(equations) < self.called_flops
+        return 0 if is_small else self.dispatch_start
 
     def saved_beside(
         self, equations: Iterable[Any], handed: Collection[Any], read: Collection[Any]
@@ -202,11 +203,9 @@ class BatchCosts(StepCosts):
         names = _HEAVY if self.drawn_number else _HEAVY | RANDOM
         is_heavy = lambda e: e.primitive.name in names
         arithmetic = [e for e in equations if is_elementwise(e) or is_heavy(e)]
-        sizes = [length * elements_of(e.outvars) for e in arithmetic]
-        most, some = max(sizes, default=0), self.threaded_elements
-        heavy = any(
-            is_heavy(e) and n >= some for e, n in zip(arithmetic, sizes, strict=True)
-        )
+        size = lambda e: length * elements_of(e.outvars)
+        most, some = max(map(size, arithmetic), default=0), self.threaded_elements
+        heavy = any(is_heavy(e) and size(e) >= some for e in arithmetic)
         adds_up = any(map(_is_reduction, equations))
         much = adds_up or len(arithmetic) >= self.threaded_work
         functions = (e for e in equations if e.primitive.name in TRANSCENDENTAL)
