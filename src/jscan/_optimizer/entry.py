@@ -59,7 +59,9 @@ def rewrite(
 
 
 def _session(closed_jaxpr: Any, context: Context) -> Session:
-    count = counted_flops(open_jaxpr(closed_jaxpr)[0].eqns)
+    """What a rewrite starts with; a program of unknown size counts as a large one."""
+    opened, _ = open_jaxpr(closed_jaxpr)
+    count: Any = attempt(lambda: counted_flops(opened.eqns), lambda _: None)
     is_small = isinstance(count, int) and count < context.machine.called_flops
     context = dataclasses.replace(context, is_dispatched=not is_small)
     return Session(context, budget=Budget(context.options.plan_ms / 1000))
