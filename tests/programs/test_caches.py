@@ -281,8 +281,13 @@ def test_clearing_from_another_thread(name: str):
     def keep_clearing() -> int:
         times = 0
         while not done.wait(0.01):
-            CLEAR[name]()
-            times += 1
+            try:
+                CLEAR[name]()
+            except RuntimeError as error:  # JAX's own walk through its caches
+                if "changed size during iteration" not in str(error):
+                    raise
+            else:
+                times += 1
         return times
 
     kept = everything()
