@@ -7,7 +7,10 @@ import pytest
 from jscan._jax.jaxprs import open_jaxpr
 from jscan._optimizer.costs.flops import counted_flops, flops
 
-pytestmark = pytest.mark.any_jax
+pytestmark = [
+    pytest.mark.any_jax,
+    pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is a CPU that asks"),
+]
 X, W = jnp.ones((40, 8)), jnp.ones((8, 5))
 
 

@@ -62,7 +62,7 @@ def _session(closed_jaxpr: Any, context: Context) -> Session:
     """What a rewrite starts with; a program of unknown size counts as a large one."""
     opened, _ = open_jaxpr(closed_jaxpr)
     count: Any = attempt(lambda: counted_flops(opened.eqns), lambda _: None)
-    is_small = isinstance(count, int) and count < context.machine.called_flops
+    is_small = isinstance(count, int) and count < context.machine.dispatched_flops
     context = dataclasses.replace(context, is_dispatched=not is_small)
     return Session(context, budget=Budget(context.options.plan_ms / 1000))
 

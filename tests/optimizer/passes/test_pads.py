@@ -236,6 +236,7 @@ def test_blocks_that_overlap_stay_apart():
     check(diffused, 0.1, start, tolerance=1e-4)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the costs of a CPU")
 def test_the_ends_of_a_row_stay_apart_where_that_is_faster(measured_costs):
     """The derivative of `jnp.roll` pads one number at either end."""
 

@@ -62,7 +62,7 @@ class BatchCosts(StepCosts):
         dispatch_start: The same if a program is handed to another thread because of it:
             counted as if that slept, or its core was busy, since the calls of a program
             seldom follow each other at once.
-        called_flops: Operations that XLA has to count in a program for that.
+        dispatched_flops: Operations in a program from which XLA does that (`flops.py`).
         threaded_work: How many of those there have to be, if none is a reduction: with
             fewer, memory is what takes the time.
     """
@@ -73,7 +73,7 @@ class BatchCosts(StepCosts):
     whole_products: int = 0
     threads_start: int = 0
     dispatch_start: int = 0
-    called_flops: int = 0
+    dispatched_flops: int = 0
     threaded_elements: int = 0
     threaded_work: int = 0
 
@@ -118,7 +118,7 @@ class BatchCosts(StepCosts):
             tiny = self.are_tiny(step or equations)
             excess = (self._called_too_much(e, tiny) for e in equations)
             saved -= length * sum(excess)
-            wakes = self._dispatch(equations, length)
+            wakes = self._dispatch_cost(equations, length)
             if self._wakes_threads(equations, length, is_map=not step):
                 wakes = max(wakes, self.threads_start)
             elif start and self._is_short(equations, length):
@@ -129,13 +129,13 @@ class BatchCosts(StepCosts):
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
         return f"{saves}, a batch costs {cost / 1000:.0f} us"
 
-    def _dispatch(self, equations: Sequence[Any], length: int) -> int:
+    def _dispatch_cost(self, equations: Sequence[Any], length: int) -> int:
         """What a batch costs, if no program that has it runs in its caller's thread."""
         # Where a draw is slow in a loop, more is saved than is counted.
         slow = self.drawn_number and any(e.primitive.name in RANDOM for e in equations)
         if slow or not self.dispatch_start:
             return 0
-        is_small = length * counted_flops(equations) < self.called_flops
+        is_small = length * counted_flops(equations) < self.dispatched_flops
         return 0 if is_small else self.dispatch_start
 
     def saved_beside(

@@ -17,7 +17,7 @@ _CPU = Machine(
     # once, 65 to 90 with a busy neighbour, 110 after half a millisecond; batches save
     # two to six times as much as is estimated where a step handles single numbers.
     dispatch_start=30_000,
-    called_flops=1000,
+    dispatched_flops=1000,
     threaded_elements=800,
     threaded_work=4,
     # XLA makes one function of a loop whose body moves little. Any other step takes 0.4
