@@ -20,7 +20,7 @@ X = jax.random.normal(jax.random.key(1), (T, WIDE))
 @pytest.fixture(autouse=True)
 def few_lags_pay(small_loops_pay):
     """Three terms are enough, and a product is not a sum again."""
-    costs = {"fewest_lags": 3, "batch_start": 0, "small_columns": 0, "small_rows": 0}
+    costs = {"fewest_lags": 3, "batch_start": 0, "small_columns": 0, "longest_row": 0}
     machine = dataclasses.replace(SHIPPED["cpu"], **costs)
     with every_machine(machine):
         yield

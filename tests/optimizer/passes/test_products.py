@@ -144,7 +144,7 @@ def lagged(weights, x, reverse=False):
 @pytest.fixture
 def small_products_are_joined(change_costs):
     """As products of more numbers are: these would be written as sums."""
-    change_costs(carried_dot=0, small_columns=0, small_rows=0)
+    change_costs(carried_dot=0, small_columns=0, longest_row=0)
 
 
 @pytest.mark.usefixtures("small_products_are_joined")

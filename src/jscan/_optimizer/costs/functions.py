@@ -76,12 +76,6 @@ def moved(
     return Moved(size, len(stored), len((stored - cheap) | (stored & kept)))
 
 
-def read_by_products(equations: Iterable[Any]) -> int:
-    """Bytes of the operands of all products."""
-    products = (e for e in equations if e.primitive.name == "dot_general")
-    return sum(number_of_bytes(atom) for e in products for atom in e.invars)
-
-
 def has_opaque(equations: Iterable[Any]) -> bool:
     """Whether one does what is neither arithmetic nor a product, like a sort."""
     known = {"dot_general", *TRANSCENDENTAL, *RANDOM}
@@ -115,6 +109,7 @@ class StepCosts(Savings):
         called_step: Nanoseconds of a step that is not one function of machine code, but
             calls for its operations; 0 if steps are never one function.
         product_bytes: Bytes that the products of a step may read for it to be one.
+        calls_vectors: Whether those with a vector count, too.
         function_bytes: Bytes that its operations, as they are fused, have to move for
             it to be none, whatever the products; 0 if they may be any.
         pooled_calls: Results of such operations from which a step that is none takes as
@@ -125,6 +120,7 @@ class StepCosts(Savings):
 
     called_step: float = 0.0
     product_bytes: int = 0
+    calls_vectors: bool = True
     function_bytes: int = 0
     pooled_calls: int = 0
     ready_calls: int = 0
@@ -138,7 +134,7 @@ class StepCosts(Savings):
         """
         outside = set(outside)
         was, then = moved(before, outside), moved(after, outside)
-        called = read_by_products(before) > self.product_bytes
+        called = self._read_by_products(before) > self.product_bytes
         many = (
             was.surely + 1 >= self.pooled_calls
         )  # a step has others besides, its counter's
@@ -181,5 +177,13 @@ class StepCosts(Savings):
 
     def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""
-        is_small = read_by_products(equations) <= self.product_bytes
+        is_small = self._read_by_products(equations) <= self.product_bytes
         return is_small and not has_opaque(equations)
+
+    def _read_by_products(self, equations: Iterable[Any]) -> int:
+        """Bytes of the operands of all products that may be calls."""
+        products = (e for e in equations if e.primitive.name == "dot_general")
+        calls = (
+            e for e in products if self.calls_vectors or not dot_sizes(e).is_of_vector
+        )
+        return sum(number_of_bytes(atom) for e in calls for atom in e.invars)

@@ -17,7 +17,7 @@ _ROW, _NUMBER = 3.0, 0.045
 _STORED, _STORING = 1.0, 1000.0
 # Multiplications, up to which columns of zeros have to be few: this part of a register.
 _SMALL, _FEW = 400, 0.45
-_TINY = 64
+_TINY = 48
 
 NARROW = 0.4
 """Columns, for each number that is added up, up to which rows are as fast."""
@@ -51,10 +51,11 @@ def faster_layout(now: Layout, added: int, lanes: int, length: int) -> Layout | 
     more = -columns % lanes
     is_small = added * columns < _SMALL
     is_whole = columns % lanes < 2 or (is_small and more > _FEW * lanes)
-    if columns <= NARROW * added:
-        best = Layout(True, columns)
-    else:
-        best = Layout(False, columns if is_whole else columns + more)
+    best = Layout(False, columns if is_whole else columns + more)
+    rows = Layout(True, columns)
+    cut = not is_whole and _takes(rows, added, True) < _takes(best, added, True)
+    if cut or columns <= NARROW * added:
+        best = rows
     if best == now or (now.by_rows and (is_small or columns < added)):
         return None
     saved = _takes(now, added, is_whole) - _takes(best, added, True)

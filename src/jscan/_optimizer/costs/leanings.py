@@ -27,6 +27,5 @@ def leaning(machine: Machine, which: str) -> Machine:
             small_dot=machine.small_dot // 4,
             small_sum=machine.small_sum // 4,
             small_columns=machine.small_columns // 4,
-            small_rows=0,
         )
     return machine

@@ -24,6 +24,7 @@ _CPU = Machine(
     # to 0.6 microseconds more, whatever it computes.
     called_step=400.0,
     product_bytes=2048,
+    calls_vectors=JAX_VERSION < (0, 11),
     function_bytes=1024 if JAX_VERSION < (0, 11) else 0,
     pooled_calls=8,
     ready_calls=8,
@@ -34,7 +35,7 @@ _CPU = Machine(
     whole_dot=(0, 0) if JAX_VERSION < (0, 11) else (2048, 4096),
     vector_call=25.0 if JAX_VERSION < (0, 11) else -20.0,
     vector_added=1.3 if JAX_VERSION < (0, 11) else 0.6,
-    rows_call=(40, 75.0, 0.2) if JAX_VERSION < (0, 11) else (40, 0.0, 0.5),
+    rows_call=(40, 50.0) if JAX_VERSION < (0, 11) else (0, 0.0),
     inner_call=(60, 75.0) if JAX_VERSION < (0, 11) else (0, 0.0),
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
@@ -54,15 +55,17 @@ _CPU = Machine(
     long_row=40 if JAX_VERSION < (0, 11) else 64,
     long_functions=40 if JAX_VERSION < (0, 11) else 96,
     long_rows=64,
-    # Sums of 24 x 24 products take as long as the product, of 48 x 48 2 to 6 times.
-    smallest_side=32,
+    # Sums of rows of 16 products take 1.1 to 1.6 times as long as the product, of 24 1.3
+    # to 2.6 times, of 48 2 to 6.
+    smallest_side=16,
     small_dot=1024,
     small_sum=2304,
     # Up to 4 times as fast, in steps that become one function by it.
     small_columns=600,
-    # With more rows of more than eight numbers 0.35 to 0.9 times as fast.
+    # Of more numbers 0.15 to 0.9 times as fast; rows of 16 to 40 each added up by
+    # itself 0.25 to 0.9 times.
     longest_sum=32,
-    small_rows=144,
+    longest_row=15,
     # Sums of 16 to 32 numbers are 0.7 times as fast there, of 8 and 12 1.05 times.
     filling=0 if JAX_VERSION < (0, 11) else 12,
     fused_dot=512,

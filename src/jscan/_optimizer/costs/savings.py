@@ -79,7 +79,7 @@ class Savings(Reductions):
             0 if to read its row takes longer.
         vector_added: The same for each number that is added up.
         rows_call: Numbers from which the sums of products of a row and three to eight
-            others are a call, what that takes longer, and for each number.
+            others are a call, and the nanoseconds that it takes longer then.
         inner_call: Numbers from which the sum of products of two rows is a call, and
             the nanoseconds that it takes longer then.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
@@ -89,7 +89,7 @@ class Savings(Reductions):
     whole_dot: tuple[int, int] = (0, 0)
     vector_call: float = 25.0
     vector_added: float = 1.3
-    rows_call: tuple[int, float, float] = (0, 0.0, 0.0)
+    rows_call: tuple[int, float] = (0, 0.0)
     inner_call: tuple[int, float] = (0, 0.0)
     drawn_number: float = 0.0
     speeds: Speeds = AS_SHIPPED
@@ -155,9 +155,9 @@ class Savings(Reductions):
         if columns == 1:
             return self._saved_by_inner(sizes.contracted)
         if columns <= NARROW * sizes.contracted:
-            least, called, added = self.rows_call
+            least, called = self.rows_call
             if 2 < columns <= AT_ONCE and 0 < least <= sizes.contracted:
-                return called + added * sizes.contracted
+                return called
             each = _VECTOR_RESULT * columns
         else:
             each = self.vector_added * sizes.contracted + _STORED_NUMBER * columns

@@ -8,7 +8,7 @@ numbers: a step with ``tanh(h @ W)`` of 12 numbers takes 2 times as long by JAX 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,21 @@ from jscan._jax.operations import (
 )
 from jscan._optimizer.analysis.dependence import Dependence, Level
 from jscan._optimizer.costs.machine import Machine
-from jscan._optimizer.costs.tiny import AT_ONCE
+from jscan._optimizer.costs.tiny import AT_ONCE, matrix_of
 from jscan._optimizer.record.loop import Loop
 
 _NUMBER_BY_NUMBER = frozenset({"erf", "erfc", "sin", "cos"})
 _FARTHEST = 32  # equations that are looked at behind a product
 
 
-def apart(products: Sequence[Any], loop: Loop, machine: Machine) -> set[int]:
-    """The `id` of the products with vectors that pay as they are."""
+def apart(
+    products: Sequence[Any], loop: Loop, machine: Machine, turned: Collection[int]
+) -> set[int]:
+    """The `id` of the products with vectors that pay as they are.
+
+    With a matrix that lies in rows would be `turned`, given by `id`, for its columns to
+    be added up: where a step waits for each of many such additions, it takes longer.
+    """
     dependence = Dependence(loop)
     vectors = [e for e in products if dot_sizes(e).is_of_vector]
     becomes_one = machine.becomes_one(
@@ -45,9 +51,13 @@ def apart(products: Sequence[Any], loop: Loop, machine: Machine) -> set[int]:
         meets = any(behind[i] > (i in one.functions_of_it) for i in one.everything)
         makes_one = added and becomes_one
         alone = len(readers) == 1
-        fills = not alone and machine.fills_a_register(dot_sizes(one.product))
-        if (fills and "tanh" in one.beside) or _is_apart(
-            one, meets and not added, makes_one, alone
+        sizes = dot_sizes(one.product)
+        fills = not alone and machine.fills_a_register(sizes)
+        waits = id(one.product) in turned and one.is_of_state and not one.names
+        if (
+            (fills and "tanh" in one.beside)
+            or (waits and sizes.contracted > machine.longest_row and not becomes_one)
+            or _is_apart(one, meets and not added, makes_one, alone)
         ):
             found.add(id(one.product))
     return found
@@ -58,6 +68,8 @@ class _Readers:
     """What a product runs with if it is a sum; equations are known by their `id`.
 
     Attributes:
+        added: How many numbers are added up for each of `columns`.
+        by_rows: Whether its matrix has a row for each.
         is_of_state: Whether the vector is one of the state.
         linear: What is computed of it before any function is.
         functions_of_it: What is computed of functions of it.
@@ -67,6 +79,8 @@ class _Readers:
 
     product: Any
     columns: int
+    added: int
+    by_rows: bool
     is_of_state: bool
     linear: frozenset[int]
     functions_of_it: frozenset[int]
@@ -89,9 +103,12 @@ def _is_apart(one: _Readers, meets: bool, makes_one: bool, alone: bool) -> bool:
         alone: Whether there are no others.
     """
     if one.columns == AT_ONCE:
-        return False
+        # Eight numbers of eight each are as fast, or faster, as they are.
+        return one.added == AT_ONCE and not one.names
     if one.columns < AT_ONCE:
-        fits = meets or (alone and one.is_of_state)
+        if one.by_rows and one.is_of_state:
+            return True
+        fits = meets or one.by_rows or (alone and one.is_of_state)
         return fits and not one.names.isdisjoint(POLYNOMIALS)
     if meets or not one.beside.isdisjoint(_NUMBER_BY_NUMBER):
         return True
@@ -109,6 +126,8 @@ def _readers(product: Any, dependence: Dependence) -> _Readers:
     return _Readers(
         product,
         max(sizes.rows, sizes.columns),
+        sizes.contracted,
+        matrix_of(product)[1] != (0,),
         dependence.level_of(product) is Level.STATE,
         frozenset(linear),
         frozenset(behind.keys() - linear.keys()),

@@ -25,7 +25,7 @@ from jscan._optimizer.record.loop import Loop
 
 
 @dataclass(frozen=True)
-class _Product:
+class Product:
     """A vector times a constant matrix, of which one axis is added up."""
 
     vector: Atom
@@ -43,20 +43,13 @@ class _Product:
 
 def run(loop: Loop, context: Context) -> Loop:
     """Store matrices that vectors are multiplied by in the layout that is faster."""
-    registers = context.machine.register_bytes
-    if not registers:
-        return loop
     stored: dict[Any, Any] = {}
     values: dict[Any, jax.Array] = {}
     new: dict[int, list[Any]] = {}
     for equation in loop.equations:
-        product = _product(equation, loop)
-        if product is None:
-            continue
-        size = product.matrix.aval.dtype.itemsize
-        lanes = registers // size
-        best = faster_layout(product.layout, product.added, lanes, loop.length)
-        if best and product.added * best.columns * size <= context.budget:
+        product = constant_matrix(equation, loop)
+        best = best_layout(product, loop.length, context) if product else None
+        if product and best:
             key = product.matrix, product.axis, best
             if key not in stored:
                 value = _laid_out(loop.constants[product.matrix], product.axis, best)
@@ -71,7 +64,18 @@ def run(loop: Loop, context: Context) -> Loop:
     )
 
 
-def _product(equation: Any, loop: Loop) -> _Product | None:
+def best_layout(product: Product, length: int, context: Context) -> Layout | None:
+    """The layout in which the matrix is to be stored, if that pays."""
+    size = product.matrix.aval.dtype.itemsize
+    lanes = context.machine.register_bytes // size
+    if not lanes:
+        return None
+    best = faster_layout(product.layout, product.added, lanes, length)
+    fits = best and product.added * best.columns * size <= context.budget
+    return best if fits else None
+
+
+def constant_matrix(equation: Any, loop: Loop) -> Product | None:
     """What an equation multiplies, if it is a vector and a constant matrix."""
     if equation.primitive is not primitives.dot_general_p:
         return None
@@ -84,7 +88,7 @@ def _product(equation: Any, loop: Loop) -> _Product | None:
         return None
     sides = zip(equation.invars, axes, strict=True)
     vector, matrix = sorted(sides, key=lambda side: side[0].aval.size)
-    found = _Product(vector[0], matrix[0], matrix[1][0])
+    found = Product(vector[0], matrix[0], matrix[1][0])
     fits = (
         found.matrix in loop.constants
         and found.matrix.aval.ndim == 2
@@ -102,9 +106,7 @@ def _laid_out(matrix: jax.Array, axis: int, layout: Layout) -> jax.Array:
     return by_columns.T if layout.by_rows else by_columns
 
 
-def _written(
-    equation: Any, product: _Product, layout: Layout, matrix: Any
-) -> list[Any]:
+def _written(equation: Any, product: Product, layout: Layout, matrix: Any) -> list[Any]:
     """The product with the matrix in that layout."""
     how = {k: equation.params[k] for k in ("precision", "preferred_element_type")}
     shape, columns = equation.outvars[0].aval.shape, product.layout.columns

@@ -2,13 +2,16 @@
 
 On a CPU that is what keeps a whole small loop in one compiled function, up to 60 times
 faster than one call per operation. A larger product is written so behind a barrier: the
-compiler would otherwise do the sum again in every operation that reads it.
+compiler would otherwise do the sum again in every operation that reads it. Of a constant
+matrix times a vector the columns are added up: where it lies in rows it is stored
+transposed, and where few long rows are as fast as they are it stays a product.
 
 What is tiny, and for which kinds of products, differs by device (`costs/machines.py`).
 The rule runs at lowering, when no derivative will follow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,12 +19,14 @@ import jax.numpy as jnp
 
 from jscan._base.kinds import counted
 from jscan._jax.equations import spliced
-from jscan._jax.jaxprs import avals_of, trace
+from jscan._jax.jaxprs import avals_of, trace, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
+from jscan._optimizer.analysis.dependence import Dependence
 from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.tiny import matrix_of
 from jscan._optimizer.passes.small_dots.apart import apart
+from jscan._optimizer.passes.small_dots.layouts import best_layout, constant_matrix
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -30,30 +35,71 @@ def run(loop: Loop, context: Context) -> Loop:
     """Write the tiny products left in the loop as sums."""
     machine = context.machine
     products = [e for e in loop.equations if e.primitive is primitives.dot_general_p]
-    tiny = [e for e in products if machine.is_tiny(e)]
-    stay = apart(tiny, loop, machine)
+    rows = {id(e): m for e in products if (m := _in_rows(e, loop, context))}
+    tiny = [e for e in products if machine.is_tiny(e) or id(e) in rows]
+    stay = apart(tiny, loop, machine, rows.keys())
     tiny = [e for e in tiny if id(e) not in stay]
     if len(tiny) < len(products):
         # The step calls the others anyway; with a vector, a call is as fast as a sum.
         tiny = [e for e in tiny if not dot_sizes(e).is_of_vector]
+    read = Dependence(loop).read_outside()
+    tiny = [e for e in tiny if not _pays_in_rows(e, loop, context, read)]
     if not tiny:
         return loop
+    turned = {rows[id(e)] for e in tiny if id(e) in rows}
+    values = {matrix: loop.constants[matrix].T for matrix in turned}
+    columns = {matrix: variable_like(value) for matrix, value in values.items()}
     sums: dict[Any, Any] = {}
-    loop = loop.exchanged({id(e): _written_out(e, machine, sums) for e in tiny})
+    new = {
+        id(e): _written_out(e, machine, sums, columns.get(rows.get(id(e))))
+        for e in tiny
+    }
+    stored = {columns[matrix]: value for matrix, value in values.items()}
+    loop = replace(loop.exchanged(new), constants={**loop.constants, **stored})
     return loop.fired(
         f"{counted(len(tiny), 'tiny product')} written as multiply and sum"
     )
 
 
-def _written_out(equation: Any, machine: Machine, sums: dict[Any, Any]) -> list[Any]:
-    """A product as a sum; `sums` has those of its kind that were traced."""
-    of_vector = dot_sizes(equation).is_of_vector
-    function = _added_up(equation) if of_vector else _summed(equation, machine)
+def _in_rows(product: Any, loop: Loop, context: Context) -> Any | None:
+    """The constant matrix of a product with a vector that is stored transposed."""
+    machine, found = context.machine, constant_matrix(product, loop)
+    long = 0 < machine.transposed_vector <= loop.length
+    if not (found and long and found.axis == 1):
+        return None
+    return found.matrix if machine.adds_columns(dot_sizes(product)) else None
+
+
+def _pays_in_rows(
+    product: Any, loop: Loop, context: Context, read: Collection[Any]
+) -> bool:
+    """Whether it stays a product, of a constant matrix that is stored as rows."""
+    machine, found = context.machine, constant_matrix(product, loop)
+    if not found or found.axis == 1 or context.is_split:
+        return False
+    if not machine.reads_rows(dot_sizes(product)):
+        return False
+    if machine.becomes_one(loop.equations, [product], read):
+        return False
+    best = best_layout(found, loop.length, context)
+    return best is not None and best.by_rows
+
+
+def _written_out(
+    equation: Any, machine: Machine, sums: dict[Any, Any], columns: Any
+) -> list[Any]:
+    """A product as a sum; `sums` has those of its kind that were traced.
+
+    Given may be its transposed matrix, whose columns are to be added up.
+    """
+    of_vector, turned = dot_sizes(equation).is_of_vector, columns is not None
+    function = _added_up(equation, turned) if of_vector else _summed(equation, machine)
     operands = list(equation.invars)
     if of_vector and matrix_of(equation)[0] is operands[1]:
         operands.reverse()
-    types = avals_of(equation.invars)
-    kind = (*types, str(equation.params["dimension_numbers"]))
+    if turned:
+        operands[0] = columns
+    kind = (*avals_of(operands), str(equation.params["dimension_numbers"]), turned)
     if kind not in sums:
         sums[kind] = trace(function, avals_of(operands))
     return spliced(sums[kind], operands, equation)
@@ -82,9 +128,10 @@ def _summed(equation: Any, machine: Machine) -> Callable[..., jax.Array]:
     return product
 
 
-def _added_up(equation: Any) -> Callable[..., jax.Array]:
+def _added_up(equation: Any, turned: bool) -> Callable[..., jax.Array]:
     """A matrix times a vector: the sum of its rows, or columns, times a number each."""
     _, (axis,) = matrix_of(equation)
+    axis = 1 - axis if turned else axis
     shape = equation.outvars[0].aval.shape
 
     def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
