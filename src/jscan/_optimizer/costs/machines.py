@@ -55,8 +55,8 @@ _CPU = Machine(
     long_row=40 if JAX_VERSION < (0, 11) else 64,
     long_functions=40 if JAX_VERSION < (0, 11) else 96,
     long_rows=64,
-    # Sums of rows of 16 products take 1.1 to 1.6 times as long as the product, of 24 1.3
-    # to 2.6 times, of 48 2 to 6.
+    # Sums of rows of 16 products take 1.1 to 1.6 times as long as the product, of 24
+    # 1.3 to 2.6 times, of 48 2 to 6.
     smallest_side=16,
     small_dot=1024,
     small_sum=2304,

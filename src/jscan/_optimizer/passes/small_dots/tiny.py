@@ -2,9 +2,11 @@
 
 On a CPU that is what keeps a whole small loop in one compiled function, up to 60 times
 faster than one call per operation. A larger product is written so behind a barrier: the
-compiler would otherwise do the sum again in every operation that reads it. Of a constant
-matrix times a vector the columns are added up: where it lies in rows it is stored
-transposed, and where few long rows are as fast as they are it stays a product.
+compiler would otherwise do the sum again in every operation that reads it.
+
+Of a matrix times a vector the columns are added up. A constant one that lies in rows is
+stored transposed for that; with few columns of many numbers each it stays a product,
+which reads rows faster (`layouts.py`).
 
 What is tiny, and for which kinds of products, differs by device (`costs/machines.py`).
 The rule runs at lowering, when no derivative will follow.
