@@ -1,7 +1,6 @@
 """small_dots, tiny products with vectors: sums of columns, or products by rows."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

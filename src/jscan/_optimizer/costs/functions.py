@@ -183,7 +183,9 @@ class StepCosts(Savings):
     def _read_by_products(self, equations: Iterable[Any]) -> int:
         """Bytes of the operands of all products that may be calls."""
         products = (e for e in equations if e.primitive.name == "dot_general")
-        calls = (
-            e for e in products if self.calls_vectors or not dot_sizes(e).is_of_vector
-        )
+        calls = filter(self.is_call, products)
         return sum(number_of_bytes(atom) for e in calls for atom in e.invars)
+
+    def is_call(self, product: Any) -> bool:
+        """Whether a product that reads much is a call in a step."""
+        return self.calls_vectors or not dot_sizes(product).is_of_vector

@@ -42,12 +42,15 @@ class TinyProducts:
     longest_row: int = 0
     filling: int = 0
 
-    def is_tiny(self, product: Any) -> bool:
-        """Whether a product may be written as a sum."""
+    def is_tiny(self, product: Any, constant: bool = True) -> bool:
+        """Whether a product may be written as a sum.
+
+        Of a matrix that is not `constant` a step would make a copy for a product.
+        """
         left, right = product.invars
         dtype = product.outvars[0].aval.dtype
         return (
-            0 < dot_sizes(product).multiplications <= self._largest(product)
+            0 < dot_sizes(product).multiplications <= self._largest(product, constant)
             and left.aval.dtype == right.aval.dtype == dtype
             and dtype in (jnp.float32, jnp.float64)
         )
@@ -97,7 +100,7 @@ class TinyProducts:
         few = sizes.is_of_vector and sizes.multiplications <= _NO_CALL
         return few or self.is_tiny(product) or self.adds_columns(sizes)
 
-    def _largest(self, product: Any) -> int:
+    def _largest(self, product: Any, constant: bool) -> int:
         """The multiplications up to which a product of its kind is tiny."""
         sizes = dot_sizes(product)
         if not self.small_dot:
@@ -113,6 +116,8 @@ class TinyProducts:
         by_rows = axes != (0,)
         wide = not by_rows and matrix.aval.shape[1] > _WIDEST
         longest = self.longest_row if by_rows else self.longest_sum
+        if not constant and sizes.multiplications <= _NO_CALL:
+            return self.small_columns
         return 0 if wide or sizes.contracted > longest else self.small_columns
 
 

@@ -57,6 +57,7 @@ def apart(
         if (
             (fills and "tanh" in one.beside)
             or (waits and sizes.contracted > machine.longest_row and not becomes_one)
+            or (one.by_rows and one.waits_in_rows and not becomes_one)
             or _is_apart(one, meets and not added, makes_one, alone)
         ):
             found.add(id(one.product))
@@ -69,7 +70,7 @@ class _Readers:
 
     Attributes:
         added: How many numbers are added up for each of `columns`.
-        by_rows: Whether its matrix has a row for each.
+        by_rows: Whether it has a constant matrix with a row for each.
         is_of_state: Whether the vector is one of the state.
         linear: What is computed of it before any function is.
         functions_of_it: What is computed of functions of it.
@@ -88,6 +89,11 @@ class _Readers:
     beside: frozenset[str]
 
     @property
+    def waits_in_rows(self) -> bool:
+        """Whether a step waits for the sums of a few rows."""
+        return self.is_of_state and self.columns < AT_ONCE
+
+    @property
     def everything(self) -> frozenset[int]:
         return self.linear | self.functions_of_it
 
@@ -104,10 +110,8 @@ def _is_apart(one: _Readers, meets: bool, makes_one: bool, alone: bool) -> bool:
     """
     if one.columns == AT_ONCE:
         # Eight numbers of eight each are as fast, or faster, as they are.
-        return one.added == AT_ONCE and not one.names
+        return alone and one.added == AT_ONCE and not one.names
     if one.columns < AT_ONCE:
-        if one.by_rows and one.is_of_state:
-            return True
         fits = meets or one.by_rows or (alone and one.is_of_state)
         return fits and not one.names.isdisjoint(POLYNOMIALS)
     if meets or not one.beside.isdisjoint(_NUMBER_BY_NUMBER):
@@ -116,7 +120,7 @@ def _is_apart(one: _Readers, meets: bool, makes_one: bool, alone: bool) -> bool:
 
 
 def _readers(product: Any, dependence: Dependence) -> _Readers:
-    sizes = dot_sizes(product)
+    sizes, (matrix, axes) = dot_sizes(product), matrix_of(product)
     read = lambda e: (user for v in e.outvars for user in dependence.users.get(v, ()))
     made = lambda e: (dependence.producer(v) for v in e.invars if is_variable(v))
     behind = _closure(read(product), read, _is_light)
@@ -127,7 +131,7 @@ def _readers(product: Any, dependence: Dependence) -> _Readers:
         product,
         max(sizes.rows, sizes.columns),
         sizes.contracted,
-        matrix_of(product)[1] != (0,),
+        axes != (0,) and matrix in dependence.loop.constants,
         dependence.level_of(product) is Level.STATE,
         frozenset(linear),
         frozenset(behind.keys() - linear.keys()),

@@ -26,7 +26,7 @@ from jscan._optimizer.record.cleanup import drop_unused
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
-_OF_SEQUENCES = 4
+_OF_SEQUENCES = 2
 """How much smaller a product may be that can be done for all steps at once."""
 
 

@@ -38,11 +38,13 @@ def run(loop: Loop, context: Context) -> Loop:
     machine = context.machine
     products = [e for e in loop.equations if e.primitive is primitives.dot_general_p]
     rows = {id(e): m for e in products if (m := _in_rows(e, loop, context))}
-    tiny = [e for e in products if machine.is_tiny(e) or id(e) in rows]
+    is_constant = lambda e: matrix_of(e)[0] in loop.constants
+    tiny = [e for e in products if id(e) in rows or machine.is_tiny(e, is_constant(e))]
     stay = apart(tiny, loop, machine, rows.keys())
     tiny = [e for e in tiny if id(e) not in stay]
-    if len(tiny) < len(products):
-        # The step calls the others anyway; with a vector, a call is as fast as a sum.
+    summed = set(map(id, tiny))
+    if any(machine.is_call(e) for e in products if id(e) not in summed):
+        # The step calls these anyway; with a vector, a call is as fast as a sum.
         tiny = [e for e in tiny if not dot_sizes(e).is_of_vector]
     read = Dependence(loop).read_outside()
     tiny = [e for e in tiny if not _pays_in_rows(e, loop, context, read)]
