@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import jscan
-from jscan import optimize
+from jscan import explain, optimize
 from support.comparing import assert_close
 from support.optimizer.loops import loop_lengths
 
@@ -35,6 +35,21 @@ def test_callbacks_that_take_one_step_only_stay(of_state):
         step = lambda c, v: (c + v, jnp.tanh(sine(c if of_state else v)))
         return lax.scan(step, jnp.zeros(()), x)[1]
 
+    assert_close(optimize(rows)(X), rows(X))
+
+
+@pytest.mark.parametrize("method", ["sequential", "expand_dims"])
+def test_callbacks_in_a_loop_of_a_loop(method):
+    """Batched one by one they are a loop again, which the optimizer met without end."""
+
+    def rows(x):
+        sine = lambda v: jax.pure_callback(np.sin, jax.typeof(v), v, vmap_method=method)
+        inner = lambda a: lax.scan(lambda c, v: (c, jnp.exp(sine(v * a))), 0, X[:3])[1]
+        return lax.scan(lambda c, a: (c, inner(a)), 0, x)[1]
+
+    explained = explain(rows)(X)
+    fired = {rule for loop in explained.loops for rule in loop.fired}
+    assert ("vectorise" in fired) == (method != "sequential")
     assert_close(optimize(rows)(X), rows(X))
 
 

@@ -28,6 +28,9 @@ class Level(IntEnum):
 _BRANCHING = frozenset({"cond", "while"})
 # Batched draws of JAX's non-default generators are not the draws of the loop.
 _UNBATCHED_RANDOM = frozenset({"rng_bit_generator", "rng_uniform", "random_gamma"})
+# Of a callback or foreign code: for one step, or called in a loop of its own, which a
+# batch of steps would write anew without end where it stands in a loop of a loop.
+_ONE_BY_ONE = (None, "sequential", "sequential_unrolled")
 # Draws that have no key: each step draws anew, whatever it reads.
 _HIDDEN_STATE = frozenset({"rng_uniform"})
 # Programs inside these run as often whatever the values are, so batching is sound.
@@ -166,7 +169,7 @@ def _batchable_alone(equation: Any, length: int) -> bool:
         or is_collective(equation)
         or is_miscompiled(equation, length)
         or _unusual_keys(equation)
-        or equation.params.get("vmap_method", "") is None  # a callback for one step
+        or equation.params.get("vmap_method", "") in _ONE_BY_ONE
     ) and (name in _TRANSPARENT or not any(sub_programs(equation)))
 
 

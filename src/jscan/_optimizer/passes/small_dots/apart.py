@@ -91,7 +91,7 @@ class _Readers:
     @property
     def waits_in_rows(self) -> bool:
         """Whether a step waits for the sums of a few rows."""
-        return self.is_of_state and self.columns < AT_ONCE
+        return self.is_of_state and self.columns < AT_ONCE < self.added
 
     @property
     def everything(self) -> frozenset[int]:
