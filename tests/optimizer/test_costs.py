@@ -304,6 +304,20 @@ def test_what_a_step_moves_says_whether_it_is_one_function(rates, size):
     assert gains == (0.0 if is_function or rates == 3 else costs.called_step)
 
 
+def test_a_large_product_with_a_vector_is_a_call_by_the_oldest_alone():
+    """What the costs take for granted is what the compiler does."""
+
+    def loop(w, x):
+        step = lambda h, row: ((h := jnp.abs(h @ w + row)), h)
+        return jax.lax.scan(step, x[0], x)[1]
+
+    w, x = jnp.ones((130, 130), "float32"), jnp.ones((90, 130), "float32")
+    text = jax.jit(loop).lower(w, x).compile().as_text() or ""
+    called = JAX_VERSION < (0, 11)
+    assert ("xla_cpu_small_call" in text) != called
+    assert machine_for("cpu").calls_vectors == called
+
+
 @pytest.mark.parametrize(
     ("high", "wide", "stays"),
     [(30, 20, False), (30, 8, False), (40, 8, True), (40, 20, True), (16, 40, True)],
