@@ -53,6 +53,44 @@ def test_callbacks_in_a_loop_of_a_loop(method):
     assert_close(optimize(rows)(X), rows(X))
 
 
+@jax.custom_batching.sequential_vmap
+def _one_by_one(v):
+    return jnp.sin(v)
+
+
+@jax.custom_batching.custom_vmap
+def _mapped(v):
+    return jnp.sin(v)
+
+
+@_mapped.def_vmap
+def _(size, batched, v):
+    return lax.map(jnp.sin, v), True
+
+
+LOOPS_AGAIN = {
+    "a callback, written out": lambda v: jax.pure_callback(
+        np.sin, jax.typeof(v), v, vmap_method="sequential_unrolled"
+    ),
+    "by sequential_vmap": _one_by_one,
+    "by custom_vmap": _mapped,
+    "a map": lambda v: lax.map(jnp.sin, jnp.stack([v, v])).sum(),
+    "a map, recomputed": jax.checkpoint(lambda v: lax.map(jnp.sin, v[None]).sum()),
+}
+
+
+@pytest.mark.parametrize("function", LOOPS_AGAIN.values(), ids=LOOPS_AGAIN)
+def test_what_is_a_loop_once_it_is_batched_comes_to_an_end(function):
+    """In a loop of a loop of a loop."""
+
+    def rows(x):
+        inner = lambda a: lax.map(lambda v: jnp.exp(function(v * a)), X[:3])
+        middle = lambda a: lax.map(inner, X[:4] * a)
+        return lax.scan(lambda c, a: (c, middle(a)), 0, x)[1]
+
+    assert_close(optimize(rows)(X), rows(X))
+
+
 def test_a_loop_as_written_is_looked_into_before_it_is_batched():
     """Its branches would all run."""
 

@@ -14,7 +14,9 @@ AT_ONCE = 8
 _WIDEST = 32  # columns that are kept in registers all together
 # Multiplications, and of columns that fill no register whole how many are added up.
 _MOST_ADDED, _FEW_ADDED = 512, 20
-_NO_CALL = 144  # multiplications of a product with a vector that is none anywhere
+# Multiplications of a product with a vector that is no call in any step, and as a sum
+# faster than with a copy of its matrix.
+_NO_CALL = 144
 
 
 @dataclass(frozen=True)

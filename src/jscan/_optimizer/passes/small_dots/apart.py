@@ -53,11 +53,10 @@ def apart(
         alone = len(readers) == 1
         sizes = dot_sizes(one.product)
         fills = not alone and machine.fills_a_register(sizes)
-        waits = id(one.product) in turned and one.is_of_state and not one.names
+        waits = _waits(one, id(one.product) in turned, machine)
         if (
             (fills and "tanh" in one.beside)
-            or (waits and sizes.contracted > machine.longest_row and not becomes_one)
-            or (one.by_rows and one.waits_in_rows and not becomes_one)
+            or (waits and not becomes_one)
             or _is_apart(one, meets and not added, makes_one, alone)
         ):
             found.add(id(one.product))
@@ -89,13 +88,17 @@ class _Readers:
     beside: frozenset[str]
 
     @property
-    def waits_in_rows(self) -> bool:
-        """Whether a step waits for the sums of a few rows."""
-        return self.is_of_state and self.columns < AT_ONCE < self.added
-
-    @property
     def everything(self) -> frozenset[int]:
         return self.linear | self.functions_of_it
+
+
+def _waits(one: _Readers, turned: bool, machine: Machine) -> bool:
+    """Whether a step waits for one addition after the other, of rows or of columns."""
+    if not (one.by_rows and one.is_of_state):
+        return False
+    if turned:
+        return one.added > machine.longest_row and not one.names
+    return one.columns < AT_ONCE < one.added
 
 
 def _is_apart(one: _Readers, meets: bool, makes_one: bool, alone: bool) -> bool:

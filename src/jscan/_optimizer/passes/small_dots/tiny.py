@@ -103,7 +103,8 @@ def _written_out(
         operands.reverse()
     if turned:
         operands[0] = columns
-    kind = (*avals_of(operands), str(equation.params["dimension_numbers"]), turned)
+    types = avals_of(equation.invars)
+    kind = (*types, str(equation.params["dimension_numbers"]), turned)
     if kind not in sums:
         sums[kind] = trace(function, avals_of(operands))
     return spliced(sums[kind], operands, equation)
