@@ -7,7 +7,6 @@ import pytest
 
 from jscan import explain, optimize
 from jscan._jax.names import JAX_VERSION
-from jscan._optimizer.costs.functions import moved
 from jscan._optimizer.costs.machines import machine_for
 from support.comparing import assert_close
 from support.optimizer.loops import loop_lengths, operations, reasons
@@ -281,27 +280,6 @@ def test_work_stays_where_its_rows_would_make_memory_slow(outputs, leaves):
     x = jnp.zeros((2048, 16, 64), "float32")  # 8 MiB a stack
     loop = explain(cell)(W, x).loops[0]
     assert ("hoist" in loop.fired) == leaves
-
-
-@pytest.mark.skipif(JAX_VERSION >= (0, 11), reason="there a step is always a function")
-@pytest.mark.parametrize(("rates", "size"), [(3, 2), (9, 2), (3, 32), (9, 32)])
-def test_what_a_step_moves_says_whether_it_is_one_function(rates, size):
-    """The compiler says so itself; of a step of many calls that gains 0.4 us."""
-
-    def step(h, row):
-        decays = [jnp.tanh(row * n) for n in range(rates)]
-        for decay in decays:
-            h = h * decay + row
-        return h, (h, *decays)
-
-    x = jnp.ones((99, size), "float32")
-    lowered = jax.jit(lambda x: jax.lax.scan(step, x[0], x)).lower(x)
-    text = lowered.compile().as_text() or ""
-    traced, costs = jax.make_jaxpr(step)(x[0], x[0]).jaxpr, machine_for("cpu")
-    is_function = moved(traced.eqns, traced.outvars).bytes < costs.function_bytes
-    assert is_function == ("xla_cpu_small_call" in text)
-    gains = costs.freed(traced.eqns, (), traced.outvars)
-    assert gains == (0.0 if is_function or rates == 3 else costs.called_step)
 
 
 def test_a_large_product_with_a_vector_is_a_call_by_the_oldest_alone():

@@ -33,8 +33,8 @@ TRANSCENDENTAL = frozenset(
 CHEAP_ARITHMETIC = ELEMENTWISE - TRANSCENDENTAL
 
 # What is computed again rather than stored. A division takes longer than reading a row.
-_DIVISIONS = frozenset({"div", "rem", "nextafter"})
-CHEAPER_THAN_A_ROW = (CHEAP_ARITHMETIC - _DIVISIONS) | {"broadcast_in_dim"}
+DIVISIONS = frozenset({"div", "rem", "nextafter"})
+CHEAPER_THAN_A_ROW = (CHEAP_ARITHMETIC - DIVISIONS) | {"broadcast_in_dim"}
 
 INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
 SHAPES_ONLY = frozenset({"broadcast_in_dim", "reshape", "squeeze"})

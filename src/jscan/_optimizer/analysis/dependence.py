@@ -13,6 +13,7 @@ from typing import Any
 from jscan._jax.equations import free_variables, needed, unique_variables
 from jscan._jax.jaxprs import Atom, every_equation, is_variable, sub_programs
 from jscan._optimizer.analysis.compilers import is_miscompiled
+from jscan._optimizer.costs.fusions import Step
 from jscan._optimizer.record.loop import Loop
 
 
@@ -100,6 +101,23 @@ class Dependence:
         """Variables read by anything but the equations of a step."""
         atoms = [carry.update for carry in self.loop.carries]
         return {*unique_variables(atoms), *self.loop.stacked()}
+
+    def step(self, stays: Sequence[Any] | None = None) -> Step:
+        """What a step is made of; or what is left if these of its equations stay.
+
+        It hands out a row of what those that leave read of it then.
+        """
+        loop, rows = self.loop, self.loop.stacked()
+        carries = [(c.variable, c.update) for c in loop.carries]
+        if stays is None:
+            return Step(loop.equations, rows, carries, set(loop.constants))
+        ids = set(map(id, stays))
+        gone = [e for e in loop.equations if id(e) not in ids]
+        left = {v for e in gone for v in e.outvars}
+        carries = [(s, u) for s, u in carries if not is_variable(u) or u not in left]
+        there = {v for e in stays for v in e.outvars} | {state for state, _ in carries}
+        read = dict.fromkeys((*rows, *free_variables(gone)))
+        return Step(stays, [v for v in read if v in there], carries, {*loop.constants})
 
     def read_elsewhere(self) -> set[Any]:
         """The same, with all that the results and the work behind the loop read."""

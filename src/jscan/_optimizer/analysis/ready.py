@@ -15,7 +15,7 @@ from jscan._jax.jaxprs import is_variable
 from jscan._jax.operations import TRANSCENDENTAL
 from jscan._jax.scans import is_scan, read_scan
 from jscan._optimizer.analysis.index import Flat
-from jscan._optimizer.costs.functions import is_fused
+from jscan._optimizer.costs.fusions import is_fused
 
 _CAST = "convert_element_type"
 BITCASTS = frozenset({"reshape", "squeeze"})

@@ -16,7 +16,8 @@ from jscan._jax.operations import (
 )
 from jscan._optimizer.costs.budget import DEFAULT_BUDGET
 from jscan._optimizer.costs.flops import counted_flops
-from jscan._optimizer.costs.functions import CALLED, IN_PLACE, StepCosts, moved
+from jscan._optimizer.costs.functions import CALLED, IN_PLACE, StepCosts
+from jscan._optimizer.costs.fusions import Step
 from jscan._optimizer.costs.reductions import elements_of
 from jscan._optimizer.costs.savings import ADDED_ELEMENT, MATRIX_CALL, STREAMED_ELEMENT
 
@@ -237,11 +238,10 @@ class BatchCosts(StepCosts):
         With `stored` it hands out rows, too.
         """
         equations = list(_once(equations))
-        extra = max(_ROUND, self.freed(equations, (), rows))
+        extra = max(_ROUND, self.freed(step := Step(equations, rows), Step(())))
         # What writes a row into zeros is done in place where its sum is carried.
         writes = any(e.primitive.name.startswith(IN_PLACE) for e in equations)
-        counts = summed and not writes
-        calls = self.calls(moved(equations, set(rows))) if counts else 0
+        calls = self.calls(step) if summed and not writes else 0
         extra += STREAMED_ELEMENT * elements_of(rows) / 2
         if summed:
             extra -= _spilled(equations, rows, length)

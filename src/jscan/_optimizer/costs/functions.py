@@ -7,54 +7,35 @@ threads. What counts are the bytes of operands and results of those groups.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jscan._jax.equations import unique_variables
-from jscan._jax.jaxprs import is_variable, number_of_bytes
+from jscan._jax.jaxprs import number_of_bytes
 from jscan._jax.operations import (
-    MOVES_DATA,
     RANDOM,
     REDUCTIONS,
     TRANSCENDENTAL,
     dot_sizes,
-    is_elementwise,
     is_expensive,
 )
+from jscan._optimizer.costs.fusions import Step, is_fused, number_of_calls
 from jscan._optimizer.costs.savings import Savings
 
 _PIECES = "dynamic_slice", "gather"
 IN_PLACE = ("scatter", "dynamic_update_slice")
 
 
-@dataclass(frozen=True)
-class Moved:
-    """About what the fused operations of a step read and write.
-
-    Attributes:
-        bytes: Of all operands and results.
-        stored: How many results there are.
-        surely: How many of them no reader would rather work out again.
-    """
-
-    bytes: int
-    stored: int
-    surely: int = 0
-
-
-def moved(
-    equations: Iterable[Any], outside: Iterable[Any], fused: Collection[int] = ()
-) -> Moved:
-    """The same of these equations, of whose results some are read outside.
+def moved(step: Step, fused: Collection[int] = ()) -> int:
+    """About how many bytes the fused operations of a step read and write.
 
     What one operation reads, and what is not the operand of a call, is not stored. Of
     what is `fused`, given by `id`, nothing is.
     """
     reads: Counter[Any] = Counter()
-    cheap: set[Any] = set()
-    made, kept = set(), set(filter(is_variable, outside))
+    made, kept = set(), step.outside
     pieces = 0
-    for equation in equations:
+    for equation in step.equations:
         operands = unique_variables(equation.invars)
         name = equation.primitive.name
         if name.startswith((*_PIECES, *IN_PLACE)) and equation.invars[0] not in made:
@@ -64,16 +45,13 @@ def moved(
             pieces += size if name in _PIECES else -size
         reads.update(operands)
         made.update(equation.outvars)
-        if is_fused(equation) and name not in TRANSCENDENTAL:
-            cheap.update(equation.outvars)
         if id(equation) not in fused and not is_fused(equation):
             kept.update(equation.outvars)
             if equation.primitive.name not in REDUCTIONS:
                 kept.update(operands)
     stored = {v for v in made if reads[v] != 1 or v in kept}
     times = {v: reads[v] + (v in made) for v in {*reads, *stored} - (made - stored)}
-    size = pieces + sum(n * number_of_bytes(v) for v, n in times.items())
-    return Moved(size, len(stored), len((stored - cheap) | (stored & kept)))
+    return pieces + sum(n * number_of_bytes(v) for v, n in times.items())
 
 
 def has_opaque(equations: Iterable[Any]) -> bool:
@@ -83,15 +61,7 @@ def has_opaque(equations: Iterable[Any]) -> bool:
     return any(name not in known for name in names)
 
 
-def is_fused(equation: Any) -> bool:
-    """Whether the compiler fuses an operation with what reads it."""
-    name = equation.primitive.name
-    if name == "dot_general" and dot_sizes(equation).contracted == 1:
-        return True
-    known = name in MOVES_DATA or name in RANDOM or name in TRANSCENDENTAL
-    return known or is_elementwise(equation)
-
-
+_LATER = 2  # calls that others save of a step without some sums
 CALLED = 30.0
 """Nanoseconds of each group of operations that a step calls."""
 # Times the bytes from which a step is none: a little above them it may be one still,
@@ -112,8 +82,9 @@ class StepCosts(Savings):
         calls_vectors: Whether those with a vector count, too.
         function_bytes: Bytes that its operations, as they are fused, have to move for
             it to be none, whatever the products; 0 if they may be any.
-        pooled_calls: Results of such operations from which a step that is none takes as
-            long as `called_step`.
+        most_calls: Calls of a step that is none, one after the other; more of them go
+            through a queue. 0 if any number may.
+        queued_step: Nanoseconds that a step takes longer then.
         ready_calls: Functions of a program that may be ready at once before the
             executor wakes threads for them; 0 if any number may.
     """
@@ -122,58 +93,79 @@ class StepCosts(Savings):
     product_bytes: int = 0
     calls_vectors: bool = True
     function_bytes: int = 0
-    pooled_calls: int = 0
+    most_calls: int = 0
+    queued_step: float = 0.0
     ready_calls: int = 0
 
-    def freed(
-        self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any] = ()
-    ) -> float:
-        """About what one step saves besides if it becomes one function of machine code.
+    def freed(self, before: Step, after: Step) -> float:
+        """About what one step saves besides if it makes fewer calls, or none at all.
 
-        Given are its equations as they are, those that stay, and what others read.
+        It becomes one function of machine code, or needs no queue any more.
         """
-        outside = set(outside)
-        was, then = moved(before, outside), moved(after, outside)
-        called = self._read_by_products(before) > self.product_bytes
-        many = (
-            was.surely + 1 >= self.pooled_calls
-        )  # a step has others besides, its counter's
-        called = called or (many and self._is_pooled(was, _A_LITTLE))
-        called = called and not self._is_pooled(then)
-        called = called and not has_opaque(before) and self.is_function(after)
-        return self.called_step if called else 0.0
-
-    def relieved(
-        self, before: Sequence[Any], after: Sequence[Any], outside: Iterable[Any]
-    ) -> float:
-        """About what one step saves besides by the calls that it no longer makes.
-
-        Given are the same; what stays of it may be no function either.
-        """
-        outside = set(outside)
-        was, then = moved(before, outside), moved(after, outside)
-        surely = replace(then, stored=then.stored + 1)
-        if self._is_pooled(was) and not self._is_pooled(surely):
+        if self._leaves_queue(before, after):
+            return self.queued_step
+        called = self._read_by_products(before.equations) > self.product_bytes
+        called = called and not has_opaque(before.equations)
+        if called and self.is_function(after.equations) and not self._is_queued(after):
             return self.called_step
-        return CALLED * max(0, self.calls(was) - then.stored)
+        return 0.0
 
-    def _is_pooled(self, step: Moved, margin: float = 1.0) -> bool:
-        least = margin * self.function_bytes
-        return 0 < least <= step.bytes and step.stored >= self.pooled_calls
+    def relieved(self, before: Step, after: Step) -> float:
+        """The same, with the calls that it no longer makes, where it is none either.
 
-    def calls(self, step: Moved) -> int:
-        """Calls of a step that surely is no function of machine code."""
-        surely = step.bytes >= _SURELY * self.function_bytes > 0
-        surely = surely or self._is_pooled(step)
-        return step.stored if surely else 0
+        Rules that come later take more out of it, behind the loop.
+        """
+        calls = self.calls(before)
+        if not calls:
+            return 0.0
+        left = self._number_of_calls(after)
+        if 0 < self.most_calls < calls and left <= self.most_calls + _LATER:
+            return self.queued_step
+        return CALLED * max(0, calls - left)
 
-    def becomes_one(
-        self, step: Sequence[Any], products: Iterable[Any], outside: Collection[Any]
+    def calls_too_many(self, step: Step, but: Iterable[Any]) -> bool:
+        """Whether a step needs a queue, and none if these products are sums."""
+        sums = set(map(id, but))
+        queued = sums and self._is_queued(step, sums=())
+        return bool(queued) and number_of_calls(step, sums) <= self.most_calls
+
+    def _leaves_queue(self, before: Step, after: Step) -> bool:
+        was_queued = self._is_queued(before, margin=_A_LITTLE)
+        return was_queued and not self._is_queued(after)
+
+    def _is_queued(
+        self, step: Step, margin: float = 1.0, sums: Collection[int] | None = None
     ) -> bool:
+        if not self.most_calls or self._is_small(step, margin):
+            return False
+        sums = self._sums_of(step) if sums is None else sums
+        return number_of_calls(step, sums) > self.most_calls
+
+    def _is_small(self, step: Step, margin: float) -> bool:
+        """Whether it may be one function, if that is known up to a margin."""
+        limit = margin * self.function_bytes
+        return self.is_function(step.equations) and moved(step) < limit
+
+    def _sums_of(self, step: Step) -> set[int]:
+        """The products of a step that will be sums."""
+        products = (e for e in step.equations if e.primitive.name == "dot_general")
+        return {id(e) for e in products if self.is_no_call(e)}
+
+    def _number_of_calls(self, step: Step) -> int:
+        return number_of_calls(step, self._sums_of(step))
+
+    def calls(self, step: Step) -> int:
+        """Calls of a step that surely is no function of machine code."""
+        if not self.function_bytes or self._is_small(step, _A_LITTLE):
+            return 0
+        calls = self._number_of_calls(step)
+        surely = moved(step) >= _SURELY * self.function_bytes
+        return calls if surely or 0 < self.most_calls < calls else 0
+
+    def becomes_one(self, step: Step, products: Iterable[Any]) -> bool:
         """Whether a step is one function only with these products as sums."""
-        was = moved(step, outside)
-        then = moved(step, outside, fused=set(map(id, products)))
-        return _AS_SUMS * then.bytes < self.function_bytes <= _AS_CALLS * was.bytes
+        then = moved(step, fused=set(map(id, products)))
+        return _AS_SUMS * then < self.function_bytes <= _AS_CALLS * moved(step)
 
     def is_function(self, equations: Sequence[Any]) -> bool:
         """Whether the compiler makes one function of a step."""

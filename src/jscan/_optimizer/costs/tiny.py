@@ -95,9 +95,10 @@ class TinyProducts:
         sizes = (max(e.outvars[0].aval.shape, default=0) for e in products)
         wide = any(size >= 2 * AT_ONCE for size in sizes)
         functions = any(e.primitive.name in TRANSCENDENTAL for e in equations)
-        return all(map(self._is_no_call, products)) and not (wide and functions)
+        return all(map(self.is_no_call, products)) and not (wide and functions)
 
-    def _is_no_call(self, product: Any) -> bool:
+    def is_no_call(self, product: Any) -> bool:
+        """Whether one is a sum in any step."""
         sizes = dot_sizes(product)
         few = sizes.is_of_vector and sizes.multiplications <= _NO_CALL
         return few or self.is_tiny(product) or self.adds_columns(sizes)

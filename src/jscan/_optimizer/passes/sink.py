@@ -13,7 +13,7 @@ from jscan._jax.jaxprs import number_of_bytes, stack_bytes
 from jscan._jax.operations import is_expensive
 from jscan._optimizer.analysis.dependence import Dependence, Level, batchable
 from jscan._optimizer.analysis.size import intermediates
-from jscan._optimizer.costs.machine import RECOMPUTED
+from jscan._optimizer.costs.machine import RECOMPUTED, Machine
 from jscan._optimizer.record.context import Context
 from jscan._optimizer.record.loop import Loop
 
@@ -33,10 +33,7 @@ def run(loop: Loop, context: Context) -> Loop:
     if loop.recomputes:
         return loop.refused(f"what only outputs need stays: {RECOMPUTED}")
     chosen, loop = _chosen(loop, context, dependence, rest)
-    stays = [e for e in dependence.core() if dependence.level_of(e) is Level.STATE]
-    step, outside = loop.equations, dependence.read_outside()
-    freed = machine.freed(step, stays, outside)
-    why = chosen and machine.keeps_in_loop(chosen, loop.length, freed, step=step)
+    why = chosen and _why_not(chosen, dependence, machine)
     if why:
         return loop.refused(f"what only outputs need stays: {why}")
     if machine.batch_start and not any(map(machine.gains_batched, chosen)):
@@ -47,6 +44,16 @@ def run(loop: Loop, context: Context) -> Loop:
     moved = sum(map(is_expensive, chosen)) or len(chosen)
     text = f"{counted(moved, 'operation')} that only outputs need run behind the loop"
     return loop.with_after(chosen).fired(text)
+
+
+def _why_not(chosen: list[Any], dependence: Dependence, machine: Machine) -> str | None:
+    """Why what is chosen does not pay behind the loop, if so."""
+    loop, level = dependence.loop, dependence.level_of
+    leave = set(map(id, chosen)).difference(map(id, dependence.core()))
+    of_state = (e for e in loop.equations if level(e) is Level.STATE)
+    stays = [e for e in of_state if id(e) not in leave]
+    freed = machine.freed(dependence.step(), dependence.step(stays))
+    return machine.keeps_in_loop(chosen, loop.length, freed, step=loop.equations)
 
 
 def _chosen(

@@ -150,8 +150,8 @@ class Planner:
         changing = filter(self.dependence.changes, free_variables(work))
         new = frozenset(changing) - self.free
         held, more = (stack_bytes(list(v), loop.length) for v in (self.stacked, new))
-        outside = self.dependence.read_outside()
-        freed = machine.freed(loop.equations, stays, outside) - machine.stores(new)
+        before, after = self.dependence.step(), self.dependence.step(stays)
+        freed = machine.freed(before, after) - machine.stores(new)
         why = machine.keeps_in_loop(
             work, loop.length, freed, step=loop.equations, held=held, new=more
         )
@@ -173,7 +173,8 @@ class Planner:
         loop, machine = self.loop, self.context.machine
         updates = [c.update for c in loop.carries if c not in sums]
         stays = needed(loop.equations, [*updates, *self.stacked, *new])
-        saved = machine.relieved(loop.equations, stays, self.dependence.read_outside())
+        before, after = self.dependence.step(), self.dependence.step(stays)
+        saved = machine.relieved(before, after)
         saved = loop.length * (saved - machine.stores(new))
         return self.start > 0 and machine.relieving_start <= saved
 

@@ -49,7 +49,7 @@ def hoist_sequences(loop: Loop, context: Context) -> Loop:
     handed = loop.stacked()
     held, new = (stack_bytes(v, length) for v in (handed, wanted))
     step, stays = loop.equations, loop.without(chosen).equations
-    extra = machine.freed(step, stays, dependence.read_outside())
+    extra = machine.freed(dependence.step(), dependence.step(stays))
     extra -= _read_by_slices(dependence, wanted) * max(0.0, machine.vector_call)
     extra += machine.saved_beside(chosen, handed, free_variables(stays))
     why = machine.keeps_in_loop(chosen, length, extra, step=step, held=held, new=new)

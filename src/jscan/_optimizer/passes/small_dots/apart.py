@@ -39,9 +39,7 @@ def apart(
     """
     dependence = Dependence(loop)
     vectors = [e for e in products if dot_sizes(e).is_of_vector]
-    becomes_one = machine.becomes_one(
-        loop.equations, products, dependence.read_outside()
-    )
+    becomes_one = machine.becomes_one(dependence.step(), products)
     readers = [_readers(product, dependence) for product in vectors]
     linear = Counter(i for one in readers for i in one.linear)
     behind = Counter(i for one in readers for i in one.functions_of_it)

@@ -12,7 +12,7 @@ What is tiny, and for which kinds of products, differs by device (`costs/machine
 The rule runs at lowering, when no derivative will follow.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from jscan._jax.jaxprs import avals_of, trace, variable_like
 from jscan._jax.names import primitives
 from jscan._jax.operations import dot_sizes
 from jscan._optimizer.analysis.dependence import Dependence
+from jscan._optimizer.costs.fusions import Step
 from jscan._optimizer.costs.machine import Machine
 from jscan._optimizer.costs.tiny import matrix_of
 from jscan._optimizer.passes.small_dots.apart import apart
@@ -40,14 +41,15 @@ def run(loop: Loop, context: Context) -> Loop:
     rows = {id(e): m for e in products if (m := _in_rows(e, loop, context))}
     is_constant = lambda e: matrix_of(e)[0] in loop.constants
     tiny = [e for e in products if id(e) in rows or machine.is_tiny(e, is_constant(e))]
-    stay = apart(tiny, loop, machine, rows.keys())
-    tiny = [e for e in tiny if id(e) not in stay]
-    summed = set(map(id, tiny))
-    if any(machine.is_call(e) for e in products if id(e) not in summed):
-        # The step calls these anyway; with a vector, a call is as fast as a sum.
-        tiny = [e for e in tiny if not dot_sizes(e).is_of_vector]
-    read = Dependence(loop).read_outside()
-    tiny = [e for e in tiny if not _pays_in_rows(e, loop, context, read)]
+    step = Dependence(loop).step()
+    if not machine.calls_too_many(step, but=tiny):
+        stay = apart(tiny, loop, machine, rows.keys())
+        tiny = [e for e in tiny if id(e) not in stay]
+        summed = set(map(id, tiny))
+        if any(machine.is_call(e) for e in products if id(e) not in summed):
+            # The step calls these anyway; with a vector, a call is as fast as a sum.
+            tiny = [e for e in tiny if not dot_sizes(e).is_of_vector]
+        tiny = [e for e in tiny if not _pays_in_rows(e, loop, context, step)]
     if not tiny:
         return loop
     turned = {rows[id(e)] for e in tiny if id(e) in rows}
@@ -74,16 +76,14 @@ def _in_rows(product: Any, loop: Loop, context: Context) -> Any | None:
     return found.matrix if machine.adds_columns(dot_sizes(product)) else None
 
 
-def _pays_in_rows(
-    product: Any, loop: Loop, context: Context, read: Collection[Any]
-) -> bool:
+def _pays_in_rows(product: Any, loop: Loop, context: Context, step: Step) -> bool:
     """Whether it stays a product, of a constant matrix that is stored as rows."""
     machine, found = context.machine, constant_matrix(product, loop)
     if not found or found.axis == 1 or context.is_split:
         return False
     if not machine.reads_rows(dot_sizes(product)):
         return False
-    if machine.becomes_one(loop.equations, [product], read):
+    if machine.becomes_one(step, [product]):
         return False
     best = best_layout(found, loop.length, context)
     return best is not None and best.by_rows
