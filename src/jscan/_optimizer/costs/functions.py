@@ -1,8 +1,8 @@
 """The cost model, steps: of which does XLA's CPU compiler make one function?
 
 A loop whose step moves little is compiled as a whole. Any other step calls a function
-for each group of operations that are fused, and many of them are run by a pool of
-threads. What counts are the bytes of operands and results of those groups.
+for each group of operations that are fused (`fusions.py` counts them), and many of them
+go through a queue. What counts are the bytes of operands and results of those groups.
 """
 
 from collections import Counter
