@@ -1,5 +1,7 @@
 """small_dots, products with weights: put together where one product is faster."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +146,7 @@ def lagged(weights, x, reverse=False):
 @pytest.fixture
 def small_products_are_joined(change_costs):
     """As products of more numbers are: these would be written as sums."""
-    change_costs(carried_dot=0, small_columns=0, longest_row=0)
+    change_costs(carried_dot=0, added_vectors=1, small_columns=0, longest_row=0)
 
 
 @pytest.mark.usefixtures("small_products_are_joined")
@@ -279,19 +281,48 @@ def test_sums_over_time_read_the_narrow_operand_first():
     assert_close(got, jax.jit(gradient)(weights, X), 1e-4)
 
 
+def halves(rows, contracted, columns):
+    """Two products that are one of so many columns."""
+    return [DotSizes(1, rows, contracted, columns // 2)] * 2
+
+
 def test_large_products_merge_whatever_their_rows():
     """From the size on at which the compiler uses threads; small ones up to 8 rows."""
     machine = machine_for("cpu")
-    assert machine.merges(DotSizes(1, 8, 64, 256), 500)
-    assert not machine.merges(DotSizes(1, 12, 16, 48), 500)
-    assert not machine.merges(DotSizes(1, 2, 256, 768), 500)
-    assert machine.merges(DotSizes(1, 2, 256, 1024), 500)
-    assert machine.merges(DotSizes(1, 64, 256, 1024), 500)
-    assert not machine_for("tpu").merges(DotSizes(1, 64, 256, 1024), 500)
+    assert machine.merges(halves(8, 64, 256), 500)
+    assert not machine.merges(halves(12, 16, 48), 500)
+    assert not machine.merges(halves(2, 256, 768), 500)
+    assert machine.merges(halves(2, 256, 1024), 500)
+    assert machine.merges(halves(64, 256, 1024), 500)
+    assert not machine_for("tpu").merges(halves(64, 256, 1024), 500)
 
 
 def test_short_loops_put_no_matrices_side_by_side_for_one_row():
-    machine, whole = SHIPPED["cpu"], DotSizes(1, 1, 17, 34)
-    assert machine.merges(whole, 64)
-    assert not machine.merges(whole, 63)
-    assert machine.merges(DotSizes(1, 8, 17, 34), 38)
+    machine, parts = SHIPPED["cpu"], halves(1, 17, 34)
+    assert machine.merges(parts, 64)
+    assert not machine.merges(parts, 63)
+    assert machine.merges(halves(8, 17, 34), 38)
+
+
+@pytest.mark.parametrize(
+    "rows, side, tiny", [(8, 16, False), (8, 8, True), (8, 20, True)]
+)
+def test_products_that_are_sums_stay_so(rows, side, tiny):
+    """Two that are sums each are merged where the whole is one, too."""
+    parts, machine = halves(rows, side, 2 * side), SHIPPED["cpu"]
+    one = replace(machine, merges_tiny=False)
+    assert one.merges(parts, 500) is tiny
+    assert replace(machine, merges_tiny=True).merges(parts, 500)
+
+
+@pytest.mark.parametrize(
+    "rows, side, steps, joins",
+    [(1, 80, 64, True), (1, 80, 63, False), (1, 50, 64, False), (2, 50, 20, True)],
+)
+def test_a_sum_of_products_with_vectors_becomes_one_where_that_pays(
+    rows, side, steps, joins
+):
+    machine, parts = SHIPPED["cpu"], [DotSizes(1, rows, side, side)] * 2
+    assert replace(machine, added_vectors=10_000).joins(parts, steps) is joins
+    assert replace(machine, added_vectors=0).joins(parts, steps) is (rows > 1)
+    assert replace(machine, added_vectors=10_000).joins(parts, steps, carried=True)

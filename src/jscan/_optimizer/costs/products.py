@@ -1,7 +1,7 @@
 """The cost model, products: how those of a step are written, and which sums leave."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jscan._jax.operations import DotSizes, dot_sizes
@@ -23,7 +23,11 @@ class ProductCosts(BatchCosts):
             fused with what reads it, which may do it several times.
         merged_dot: Elements of the matrix up to which products are merged.
         merged_rows: Rows up to which such products are.
-        merged_steps: Steps from which those of one row are.
+        merged_steps: Steps from which those of one row are, and their sums.
+        merges_tiny: Whether products that are sums each may be merged to one that is
+            none.
+        added_vectors: Multiplications from which a sum of products of one row is one
+            product, if what they read is not carried as one; 0 if never.
         carried_dot: Multiplications of a product with a state from which it is put
             together with those of other states, that are then carried as one.
         fewest_lags: Numbers times rows of one array, added up, from which they are
@@ -48,6 +52,8 @@ class ProductCosts(BatchCosts):
     merged_dot: int = 0
     merged_rows: int = 0
     merged_steps: int = 0
+    merges_tiny: bool = True
+    added_vectors: int = 0
     carried_dot: int = 0
     fewest_lags: int = 0
     threaded_dot: int = 0
@@ -75,23 +81,42 @@ class ProductCosts(BatchCosts):
                 return False
         return 0 < self.transposed_vector <= length
 
-    def merges(self, whole: DotSizes, length: int) -> bool:
-        """Whether products with one left operand pay as one of this size."""
+    def merges(self, parts: Sequence[DotSizes], length: int) -> bool:
+        """Whether products with one left operand pay as one."""
+        whole = replace(parts[0], columns=sum(part.columns for part in parts))
         if whole.rows == 1 and length < self.merged_steps:
             return False
         threaded = self.threaded_dot if whole.rows > 1 else self.threaded_vector
         if 0 < threaded <= whole.multiplications:
             return True
+        if (
+            not self.merges_tiny
+            and self._are_sums(parts)
+            and not self._are_sums([whole])
+        ):
+            return False
         small = whole.contracted * whole.columns <= self.merged_dot
         return small and whole.rows <= self.merged_rows
 
-    def joins(self, parts: Iterable[DotSizes], carried: bool = False) -> bool:
+    def joins(
+        self, parts: Sequence[DotSizes], length: int, carried: bool = False
+    ) -> bool:
         """Whether a sum of products pays as one: not if all are written as sums.
 
-        With `carried`, what they read is carried as one, too.
+        With `carried`, what they read is carried as one, too. To put vectors side by
+        side takes a call of its own, and their matrices a copy before the loop.
         """
         most = self.carried_dot if carried else self.small_sum
-        return any(part.multiplications > most for part in parts)
+        if all(part.multiplications <= most for part in parts):
+            return False
+        if parts[0].rows > 1:
+            return True
+        size = sum(part.multiplications for part in parts)
+        long = length >= self.merged_steps and size >= self.added_vectors
+        return self.added_vectors > 0 and (carried or long)
+
+    def _are_sums(self, parts: Iterable[DotSizes]) -> bool:
+        return all(0 < part.multiplications <= self.small_sum for part in parts)
 
     @property
     def takes_out_rows(self) -> bool:

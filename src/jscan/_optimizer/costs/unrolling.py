@@ -30,6 +30,7 @@ class StepSize:
         touched: Bytes of all operands and results.
         rows: Sequences and stacks it reads or writes a row of.
         states: What it hands to the next.
+        results: Whether it hands out rows.
         scalar: Whether all of it is single numbers.
     """
 
@@ -38,6 +39,7 @@ class StepSize:
     touched: int
     rows: int
     states: int
+    results: bool
     scalar: bool
 
 
@@ -59,6 +61,8 @@ class NativeLoops:
         rows: Rows that such an iteration may read and write.
         high_factor: Steps an iteration of the smallest ones.
         high_numbers: Bytes that a step of those may touch.
+        high_work: Operations times states that one may have which hands out rows: each
+            row is worked out anew from where the iteration began.
         arrays: Bytes that a step on arrays may touch.
         many_arrays: The same for a step of seven operations and more.
         without_rows: The same if it reads and writes no rows.
@@ -72,6 +76,7 @@ class NativeLoops:
     rows: int
     high_factor: int
     high_numbers: int
+    high_work: int
     arrays: int
     many_arrays: int
     without_rows: int
@@ -95,6 +100,7 @@ class NativeLoops:
             return 1, f"a step reads and writes {rows} rows, {many}"
         smallest = step.scalar and step.touched <= self.high_numbers
         many = smallest and rows * self.high_factor <= self.rows
+        many = many and not self._is_worked_out(step)
         factor = self.high_factor if many else self.factor
         rest = step.length % factor
         few = rows + step.states <= self.rest_arrays and step.length >= self.with_rest
@@ -111,12 +117,17 @@ class NativeLoops:
         Two or three elements of an array at once are no vector.
         """
         factors = (most, self.factor, *_SCALAR) if step.scalar else (most, self.factor)
+        if self._is_worked_out(step):
+            factors = tuple(f for f in factors if f <= self.factor)
         room = self.numbers * self.factor, self.rows
         for factor in factors:
             fits = factor * step.touched <= room[0] and factor * step.rows <= room[1]
             if step.length % factor == 0 and (fits or factor <= self.factor):
                 return factor
         return 1
+
+    def _is_worked_out(self, step: StepSize) -> bool:
+        return step.results and len(step.work) * step.states > self.high_work
 
 
 @dataclass(frozen=True)

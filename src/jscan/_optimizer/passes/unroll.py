@@ -52,5 +52,6 @@ def _size(loop: Loop, work: list[Any]) -> StepSize:
         touched=sum(map(number_of_bytes, [*operands, *stacked])),
         rows=len(rows_read) + len(stacked),
         states=len(loop.carries),
+        results=bool(stacked),
         scalar=all(atom.aval.size == 1 for atom in [*operands, *stacked]),
     )

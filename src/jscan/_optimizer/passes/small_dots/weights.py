@@ -115,8 +115,7 @@ def _merge_products(loop: Loop, machine: Machine) -> Loop:
             groups.setdefault(key, []).append(equation)
     for group in groups.values():
         sizes = list(map(dot_sizes, group))
-        whole = replace(sizes[0], columns=sum(size.columns for size in sizes))
-        if len(group) > 1 and machine.merges(whole, loop.length):
+        if len(group) > 1 and machine.merges(sizes, loop.length):
             loop = _merged(loop, group)
     return loop
 
@@ -146,7 +145,8 @@ def _join_sums(loop: Loop, machine: Machine) -> Loop:
         terms = sums.terms(equation)
         products = [sums.producer(t) for t in terms if _is_joinable(t, sums)]
         for group in _alike(products):
-            if machine.joins(map(dot_sizes, group), _are_carried(loop, group)):
+            sizes, carried = list(map(dot_sizes, group)), _are_carried(loop, group)
+            if machine.joins(sizes, loop.length, carried):
                 loop = _joined(loop, equation, terms, group)
                 break  # of the equation nothing is left to look at
     return loop
