@@ -305,7 +305,7 @@ def test_short_loops_put_no_matrices_side_by_side_for_one_row():
 
 
 @pytest.mark.parametrize(
-    "rows, side, tiny", [(8, 16, False), (8, 8, True), (8, 20, True)]
+    ("rows", "side", "tiny"), [(8, 16, False), (8, 8, True), (8, 20, True)]
 )
 def test_products_that_are_sums_stay_so(rows, side, tiny):
     """Two that are sums each are merged where the whole is one, too."""
@@ -316,7 +316,7 @@ def test_products_that_are_sums_stay_so(rows, side, tiny):
 
 
 @pytest.mark.parametrize(
-    "rows, side, steps, joins",
+    ("rows", "side", "steps", "joins"),
     [(1, 80, 64, True), (1, 80, 63, False), (1, 50, 64, False), (2, 50, 20, True)],
 )
 def test_a_sum_of_products_with_vectors_becomes_one_where_that_pays(

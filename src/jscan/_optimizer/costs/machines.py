@@ -97,8 +97,8 @@ _CPU = Machine(
     register_bytes=32 if JAX_VERSION < (0, 11) else 64,
     unrolling=NativeLoops(
         shortest=64,
-        # The steps that are left over run by themselves, which takes up to 2 us: loops of
-        # 286 to 850 steps were 0.85 to 1.08 times as fast.
+        # Steps that are left over run by themselves, which takes up to 2 us: loops of 286
+        # to 850 steps were 0.85 to 1.08 times as fast.
         with_rest=1000,
         rest_arrays=6,
         factor=4,
