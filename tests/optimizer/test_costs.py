@@ -100,6 +100,30 @@ def test_draws_leave_where_the_compiler_does_not_vectorise_them():
     assert_close(optimize(drawn)(jax.random.key(0)), drawn(jax.random.key(0)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "steps", "leaves"),
+    [((), 1000, True), ((4,), 1000, False), ((4,), 4000, True)],
+)
+def test_draws_of_arrays_start_more_than_those_of_numbers(
+    shape, steps, leaves, change_costs
+):
+    change_costs(batch_start=12_000, drawn_number=0.0, drawn_start=60_000)
+
+    def walk(key):
+        def step(at, i):
+            at = 0.9 * at + jax.random.normal(
+                jax.random.fold_in(key, i), shape, "float32"
+            )
+            return at, at
+
+        return jax.lax.scan(step, jnp.zeros(shape, "float32"), jnp.arange(steps))[1]
+
+    key = jax.random.key(0)
+    _, inside = operations(optimize(walk), key)
+    assert ("erf_inv" not in inside) is leaves
+    assert_close(optimize(walk)(key), walk(key))
+
+
 def test_a_sum_of_entries_read_one_by_one_stays():
     """The trace of a matrix: a gather of all entries is slower than reading them."""
 

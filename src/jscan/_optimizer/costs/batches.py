@@ -63,6 +63,8 @@ class BatchCosts(StepCosts):
         dispatch_start: The same if a program is handed to another thread because of it:
             counted as if that slept, or its core was busy, since the calls of a program
             seldom follow each other at once.
+        drawn_start: The same if each step draws an array: the compiler divides each of
+            the many operations of a draw.
         dispatched_flops: Operations in a program from which XLA does that (`flops.py`).
         threaded_work: How many of those there have to be, if none is a reduction: with
             fewer, memory is what takes the time.
@@ -74,6 +76,7 @@ class BatchCosts(StepCosts):
     whole_products: int = 0
     threads_start: int = 0
     dispatch_start: int = 0
+    drawn_start: int = 0
     dispatched_flops: int = 0
     threaded_elements: int = 0
     threaded_work: int = 0
@@ -125,6 +128,7 @@ class BatchCosts(StepCosts):
             elif start and self._is_short(equations, length):
                 cost -= self.batch_start - start
             cost += wakes
+        cost += self.drawn_start * any(map(_draws_array, worth))
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
@@ -251,6 +255,10 @@ class BatchCosts(StepCosts):
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
         start = self.stored_start if stored else self.whole_start
         return self.keeps_in_loop(equations, length, extra, calls=calls, start=start)
+
+
+def _draws_array(equation: Any) -> bool:
+    return equation.primitive.name in RANDOM and equation.outvars[0].aval.shape != ()
 
 
 def _spilled(equations: Sequence[Any], rows: Sequence[Any], length: int) -> float:

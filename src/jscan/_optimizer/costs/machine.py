@@ -74,6 +74,7 @@ class Machine(ProductCosts):
             stored_start=round(factor * self.stored_start),
             threads_start=round(factor * self.threads_start),
             dispatch_start=round(factor * self.dispatch_start),
+            drawn_start=round(factor * self.drawn_start),
         )
 
     def dispatched(self) -> "Machine":

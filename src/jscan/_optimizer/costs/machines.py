@@ -41,6 +41,9 @@ _CPU = Machine(
     inner_call=(60, 75.0) if JAX_VERSION < (0, 11) else (0, 0.0),
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
+    # By JAX 0.12 draws of 2 to 64 numbers for 100 to 462 steps were 0.3 to 0.9 times as
+    # fast at once, for 1,000 steps 0.9 to 1.4 times; single numbers 1.3 to 2.6 times.
+    drawn_start=0 if JAX_VERSION < (0, 11) else 60_000,
     # A softmax of 64 numbers takes 360 to 510 ns longer, 50 to 90 by JAX 0.12; a sum of
     # 128 exponentials 30 to 70 ns, there nothing.
     reduced_element=1.5 if JAX_VERSION < (0, 11) else 0.5,
@@ -97,8 +100,8 @@ _CPU = Machine(
     register_bytes=32 if JAX_VERSION < (0, 11) else 64,
     unrolling=NativeLoops(
         shortest=64,
-        # Steps that are left over run by themselves, which takes up to 2 us: loops of 286
-        # to 850 steps were 0.85 to 1.08 times as fast.
+        # Steps that are left over run by themselves, which takes up to 2 us: loops of
+        # 286 to 850 steps were 0.85 to 1.08 times as fast.
         with_rest=1000,
         rest_arrays=6,
         factor=4,
