@@ -6,7 +6,7 @@ import pytest
 
 from jscan import explain, optimize
 from support.comparing import assert_close
-from support.optimizer.loops import check, operations
+from support.optimizer.loops import carried_shapes, check, operations
 
 FIRED = "taken of a sum, not in each step"
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -45,6 +45,9 @@ MADE = {
     "of a sum with rows": lambda s, U, W, K: s + jnp.outer(s, s) @ (W @ U) @ s,
     "softmax": lambda s, U, W, K: (s @ jax.nn.softmax(U, 1)) * jnp.exp(s),
     "scaled": lambda s, U, W, K: s + (U / jnp.sqrt((U**2).sum(1, keepdims=True))) @ s,
+    "log softmax": lambda s, U, W, K: jax.nn.logsumexp(
+        s[:, None] + jax.nn.log_softmax(U, 1), 0
+    ),
     "in turn": lambda s, U, W, K: s * jnp.sin(s @ (U @ W @ U)),
 }
 
@@ -115,6 +118,24 @@ def test_forward():
     run = added(lambda s, _: U @ s)
     assert FIRED in str(explain(run)(START))
     assert_close(jax.jit(optimize(run))(START), run(START))
+
+
+def test_what_is_added_up_itself_is_added_up_once():
+    """`s + U @ s` is a function of the sum of `s`, which takes one carry."""
+
+    def run(start, total):
+        def step(carry, _):
+            s, total = carry
+            return (jnp.tanh(s @ W), total + s + U @ s), None
+
+        return jax.lax.scan(step, (start, total), None, length=STEPS)
+
+    check(run, START, 3 * START)
+    assert FIRED in str(explain(run)(START, 3 * START))
+    assert carried_shapes(optimize(run), START, 3 * START) == [(WIDE,)] * 2
+    chain = gradient(loop(MADE["log softmax"]))
+    sums = carried_shapes(optimize(chain), (U, W, K), START)
+    assert sums.count((WIDE, WIDE)) == 1
 
 
 STAYS = {

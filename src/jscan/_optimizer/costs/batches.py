@@ -128,7 +128,8 @@ class BatchCosts(StepCosts):
             elif start and self._is_short(equations, length):
                 cost -= self.batch_start - start
             cost += wakes
-        cost += self.drawn_start * any(map(_draws_array, worth))
+        draws = (e for e in worth if e.primitive.name in RANDOM)
+        cost += self.drawn_start * any(e.outvars[0].aval.shape for e in draws)
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"
@@ -255,10 +256,6 @@ class BatchCosts(StepCosts):
             extra += ADDED_ELEMENT * sum(elements_of(e.outvars) for e in outer)
         start = self.stored_start if stored else self.whole_start
         return self.keeps_in_loop(equations, length, extra, calls=calls, start=start)
-
-
-def _draws_array(equation: Any) -> bool:
-    return equation.primitive.name in RANDOM and equation.outvars[0].aval.shape != ()
 
 
 def _spilled(equations: Sequence[Any], rows: Sequence[Any], length: int) -> float:

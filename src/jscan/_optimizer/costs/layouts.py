@@ -36,7 +36,9 @@ class Layout:
     columns: int
 
 
-def faster_layout(now: Layout, added: int, lanes: int, length: int) -> Layout | None:
+def faster_layout(
+    now: Layout, added: int, lanes: int, length: int, handed: int = 0
+) -> Layout | None:
     """A layout that takes less time than the present one, if it is worth storing it.
 
     Args:
@@ -44,6 +46,7 @@ def faster_layout(now: Layout, added: int, lanes: int, length: int) -> Layout | 
         added: How many numbers are added up for each of the result.
         lanes: Numbers that a vector register holds.
         length: Steps of the loop.
+        handed: Nanoseconds that it takes if another thread runs the program for it.
     """
     columns = now.columns
     if columns == 1 or added * columns < _TINY:
@@ -59,7 +62,7 @@ def faster_layout(now: Layout, added: int, lanes: int, length: int) -> Layout | 
     if best == now or (now.by_rows and (is_small or columns < added)):
         return None
     saved = _takes(now, added, is_whole) - _takes(best, added, True)
-    storing = max(_STORING, _STORED * added * best.columns)
+    storing = handed + max(_STORING, _STORED * added * best.columns)
     return best if saved * length > storing else None
 
 

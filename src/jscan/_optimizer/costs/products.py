@@ -1,6 +1,6 @@
 """The cost model, products: how those of a step are written, and which sums leave."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,11 +89,8 @@ class ProductCosts(BatchCosts):
         threaded = self.threaded_dot if whole.rows > 1 else self.threaded_vector
         if 0 < threaded <= whole.multiplications:
             return True
-        if (
-            not self.merges_tiny
-            and self._are_sums(parts)
-            and not self._are_sums([whole])
-        ):
+        largest = max(part.multiplications for part in parts)
+        if not self.merges_tiny and largest <= self.small_sum < whole.multiplications:
             return False
         small = whole.contracted * whole.columns <= self.merged_dot
         return small and whole.rows <= self.merged_rows
@@ -114,9 +111,6 @@ class ProductCosts(BatchCosts):
         size = sum(part.multiplications for part in parts)
         long = length >= self.merged_steps and size >= self.added_vectors
         return self.added_vectors > 0 and (carried or long)
-
-    def _are_sums(self, parts: Iterable[DotSizes]) -> bool:
-        return all(0 < part.multiplications <= self.small_sum for part in parts)
 
     @property
     def takes_out_rows(self) -> bool:

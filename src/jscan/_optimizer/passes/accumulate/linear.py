@@ -160,6 +160,9 @@ def _taken_out(
 ) -> Loop:
     """The loop that adds up what is changing, each in a carry of its own."""
     kept: list[Atom] = [a for a in sums.terms(addition) if a not in terms]
+    # Where what changes is itself added up, too, one carry is the sum of both.
+    twice = {t.changing for t in terms.values() if kept.count(t.changing) == 1}
+    kept = [a for a in kept if a not in twice]
     stays = len(kept) > 1
     new = splice(add_up, kept, addition) if stays else []
     result: Any = Final(carry.variable) if stays else Known(strong(carry))
@@ -168,6 +171,9 @@ def _taken_out(
         zeros = jnp.zeros(total.aval.shape, total.aval.dtype)
         loop = replace(loop, carries=(*loop.carries, Carry(total, update, zeros)))
         new += splice(add_up, [total, term.changing], addition, [update])
+        if term.changing in twice:
+            twice.remove(term.changing)
+            result = Added(result, lambda total: total, Final(total))
         result = Added(result, _function(loop, atom, term), Final(total))
 
     def change(made: Any) -> Any:

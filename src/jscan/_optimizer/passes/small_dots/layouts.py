@@ -70,7 +70,10 @@ def best_layout(product: Product, length: int, context: Context) -> Layout | Non
     lanes = context.machine.register_bytes // size
     if not lanes:
         return None
-    best = faster_layout(product.layout, product.added, lanes, length)
+    machine, layout, added = context.machine, product.layout, product.added
+    best = faster_layout(layout, added, lanes, length)
+    if best and 2 * added * best.columns >= machine.dispatched_flops:
+        best = faster_layout(layout, added, lanes, length, machine.dispatch_start)
     fits = best and product.added * best.columns * size <= context.budget
     return best if fits else None
 
