@@ -15,6 +15,7 @@ from jscan._jax.names import JAX_VERSION
 from jscan._optimizer.costs.layouts import Layout, faster_layout
 from support.comparing import assert_close
 from support.optimizer.loops import check, lowered
+from support.optimizer.machines import SHIPPED, every_machine
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="the layouts of a CPU are tested"
@@ -190,6 +191,26 @@ def test_which_layout_is_faster(name):
     now, added, lanes, steps, expected = LAYOUTS[name]
     found = faster_layout(Layout(*now), added, lanes, steps)
     assert found == (expected and Layout(*expected))
+
+
+@pytest.mark.parametrize(
+    ("steps", "beside", "stored"),
+    [(100, False, False), (4000, False, True), (100, True, True)],
+)
+def test_a_layout_that_hands_the_program_to_a_thread(steps, beside, stored):
+    """With columns of zeros XLA counts a thousand operations of a program."""
+    loop = recurrence(lambda w, h: w @ h, 21, 21)
+    large = jnp.ones((30, 30))
+
+    def program(w, x):
+        return loop(w, x), (large @ large if beside else None)
+
+    w, x = matrix(21, 21, 1), jnp.ones((steps, 21), "float32")
+    with every_machine(SHIPPED["cpu"]):
+        (shapes,) = multiplied(optimize(program), w, x)
+        got = optimize(program)(w, x)
+    assert ({(21, 24 if LANES == 8 else 32), (21,)} == shapes) is stored
+    assert_close(got, program(w, x))
 
 
 def _mesh(kind):
