@@ -63,8 +63,6 @@ class BatchCosts(StepCosts):
         dispatch_start: The same if a program is handed to another thread because of it:
             counted as if that slept, or its core was busy, since the calls of a program
             seldom follow each other at once.
-        drawn_start: The same if each step draws an array: the compiler divides each of
-            the many operations of a draw.
         dispatched_flops: Operations in a program from which XLA does that (`flops.py`).
         threaded_work: How many of those there have to be, if none is a reduction: with
             fewer, memory is what takes the time.
@@ -76,7 +74,6 @@ class BatchCosts(StepCosts):
     whole_products: int = 0
     threads_start: int = 0
     dispatch_start: int = 0
-    drawn_start: int = 0
     dispatched_flops: int = 0
     threaded_elements: int = 0
     threaded_work: int = 0
@@ -115,7 +112,7 @@ class BatchCosts(StepCosts):
         saved = extra + self.saved_by_reductions(equations)
         saved += sum(map(self.saved_nanoseconds, equations))
         saved = length * (saved + (calls and _ITERATION + CALLED * calls))
-        cost = self.batch_start + self._faults(held, held + new)
+        cost = self.batch_start + self._faults(held, held + new) + self.draws(worth)
         if not self.is_function(step or equations):
             saved += length * _CALL * sum(map(_is_reduction, equations))
         else:  # where no product is a call
@@ -128,8 +125,6 @@ class BatchCosts(StepCosts):
             elif start and self._is_short(equations, length):
                 cost -= self.batch_start - start
             cost += wakes
-        draws = (e for e in worth if e.primitive.name in RANDOM)
-        cost += self.drawn_start * any(e.outvars[0].aval.shape for e in draws)
         if saved >= cost:
             return None
         saves = f"over {length} steps it saves {max(0, saved) / 1000:.1f} us"

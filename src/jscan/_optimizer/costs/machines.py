@@ -100,8 +100,7 @@ _CPU = Machine(
     register_bytes=32 if JAX_VERSION < (0, 11) else 64,
     unrolling=NativeLoops(
         shortest=64,
-        # Steps that are left over run by themselves, which takes up to 2 us: loops of
-        # 286 to 850 steps were 0.85 to 1.08 times as fast.
+        # Steps left over take up to 2 us: 286 to 850 were 0.85 to 1.08 times as fast.
         with_rest=1000,
         rest_arrays=6,
         factor=4,
@@ -109,8 +108,7 @@ _CPU = Machine(
         rows=32,
         high_factor=8,
         high_numbers=64,
-        # Three states and five operations: 3,000 steps were 1.39 times as fast by four
-        # and 1.23 times by eight an iteration; with six of 847 0.85 to 0.93 times.
+        # Of three states 3,000 steps were 1.39 times as fast by four, 1.23 by eight.
         high_work=12,
         arrays=120,
         # XLA makes one function of an iteration that touches less than 1 KB.

@@ -1,5 +1,6 @@
 """The cost model, operations: what one step saves that does not do them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,8 @@ class Savings(Reductions):
         inner_call: Numbers from which the sum of products of two rows is a call, and
             the nanoseconds that it takes longer then.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
+        drawn_start: Nanoseconds that a batch takes besides if each step draws an array:
+            the compiler divides each of the many operations of a draw.
         speeds: What was measured on the machine at hand.
     """
 
@@ -92,6 +95,7 @@ class Savings(Reductions):
     rows_call: tuple[int, float] = (0, 0.0)
     inner_call: tuple[int, float] = (0, 0.0)
     drawn_number: float = 0.0
+    drawn_start: int = 0
     speeds: Speeds = AS_SHIPPED
 
     def saved_nanoseconds(self, equation: Any, *, beside: bool = False) -> float:
@@ -100,6 +104,11 @@ class Savings(Reductions):
         A function may be part of what else a step does, which reads its row then.
         """
         return self.speeds.of(equation.primitive.name) * self._saved(equation, beside)
+
+    def draws(self, equations: Iterable[Any]) -> int:
+        """What a batch costs besides, however long, if these draw arrays."""
+        drawn = (e.outvars[0] for e in equations if e.primitive.name in RANDOM)
+        return self.drawn_start * any(variable.aval.shape for variable in drawn)
 
     def saved_again(self, function: Any) -> float:
         """What a transcendental function saves besides if a step hands its row out."""

@@ -117,9 +117,8 @@ class NativeLoops:
         Two or three elements of an array at once are no vector.
         """
         factors = (most, self.factor, *_SCALAR) if step.scalar else (most, self.factor)
-        if self._is_worked_out(step):
-            factors = tuple(f for f in factors if f <= self.factor)
-        room = self.numbers * self.factor, self.rows
+        again = self._is_worked_out(step)
+        room = (0, 0) if again else (self.numbers * self.factor, self.rows)
         for factor in factors:
             fits = factor * step.touched <= room[0] and factor * step.rows <= room[1]
             if step.length % factor == 0 and (fits or factor <= self.factor):
