@@ -88,6 +88,28 @@ def test_what_functions_cost_depends_on_which_they_are():
     assert loop_lengths(optimize(lambda x: mapped(jax.nn.sigmoid, x)), x) == [500]
 
 
+@pytest.mark.parametrize(
+    ("function", "narrow", "wide"),
+    [
+        (jnp.tanh, 15, 16),
+        (jax.nn.sigmoid, 26, 28),
+        (lambda row: jnp.log(row + 3.0), 26, 28),
+        (jnp.exp, 38, 40),
+    ],
+    ids=["tanh", "logistic", "log", "exp"],
+)
+def test_functions_leave_where_the_compiler_writes_them_out(function, narrow, wide):
+    """Of few numbers a step, each function from its own number on."""
+
+    def mapped(x):
+        return jax.lax.scan(lambda _, row: (None, function(0.5 * row)), None, x)[1]
+
+    for numbers, lengths in ((narrow, []), (wide, [2000])):
+        x = jnp.ones((2000, numbers), "float32")
+        assert loop_lengths(optimize(mapped), x) == lengths
+        assert_close(optimize(mapped)(x), mapped(x))
+
+
 def test_draws_leave_where_the_compiler_does_not_vectorise_them():
     def drawn(key):
         def step(total, i):

@@ -25,9 +25,11 @@ MULTIPLICATION = 0.025
 _INDEXED_ROW = 2.0
 _INDEXED_ELEMENT = 0.02
 _VECTOR_ROW = 16  # elements from which a row counts as wide
-# The same of an exponential, alone and beside other work. Few numbers are written out
+# The same of some functions, alone and beside other work. Few numbers are written out
 # one by one, and the fewer the more is done to each.
 _VECTOR_ROWS = dict.fromkeys(("exp", "exp2"), (40, 24))
+_VECTOR_ROWS |= dict.fromkeys(("log", "logistic"), (28, 22))
+_BESIDE = {"exp": 1.0}  # what a narrow number gains less, beside other work
 # A transcendental function, by the element of a narrow row and of a wide one. XLA's CPU
 # compiler uses vector instructions in a loop for wide rows only, and for some functions
 # nowhere: these gain by the second core, of which half is counted.
@@ -36,10 +38,8 @@ _TRANSCENDENTALS = {
     **dict.fromkeys(("sin", "cos"), (-0.5, 0.3)),
     **dict.fromkeys(("asin", "acos", "lgamma"), (2.0, 1.0)),
     "sqrt": (0.2, 0.0),
-    "rsqrt": (0.8, 0.12),
     "exp": (3.0, 0.12),
-    "log": (3.0, 0.12),
-    "erf": (1.0, 0.12),
+    **dict.fromkeys(("log", "logistic"), (3.0, 0.12)),
     "pow": (0.0, 1.0),
     "tan": (0.0, 0.5),
     "cbrt": (0.0, 0.0),
@@ -84,8 +84,7 @@ class Savings(Reductions):
         inner_call: Numbers from which the sum of products of two rows is a call, and
             the nanoseconds that it takes longer then.
         drawn_number: Nanoseconds that one of a step's random numbers takes longer.
-        drawn_start: Nanoseconds that a batch takes besides if each step draws an array:
-            the compiler divides each of the many operations of a draw.
+        drawn_start: Nanoseconds that a batch takes besides if steps draw arrays.
         speeds: What was measured on the machine at hand.
     """
 
@@ -129,6 +128,7 @@ class Savings(Reductions):
             narrow, wide = _TRANSCENDENTALS.get(name, _TRANSCENDENTAL)
             narrow, wide = narrow * self.speeds.narrow, wide * self.speeds.wide
             least = _VECTOR_ROWS.get(name, (_VECTOR_ROW, _VECTOR_ROW))
+            narrow -= _BESIDE.get(name, 0.0) * beside
             wide -= 2 * STREAMED_ELEMENT * beside
             return elements * (narrow if elements < least[beside] else max(0.0, wide))
         if name == "conv_general_dilated" and _is_of_one_row(equation):
