@@ -87,12 +87,12 @@ def lagged(x, progress: Any = False):
 
 def test_a_loop_is_rewritten_as_without_a_bar():
     """The loop of each stretch, in a loop of the stretches."""
-    x = jnp.linspace(0, 1, 1030)
+    x = jnp.linspace(0, 1, 1040)
     (want,) = loops(rewritten(lagged, x), "scan")
     outer, got = loops(rewritten(lambda x: lagged(x, quiet()), x), "scan")
     assert got.params["unroll"] == want.params["unroll"] > 1
     assert outer.params["unroll"] == 1
-    assert outer.params["length"] * got.params["length"] == 1030
+    assert outer.params["length"] * got.params["length"] == 1040
 
 
 @pytest.mark.parametrize("every", [1, 3, 8, 100])
@@ -110,7 +110,7 @@ def test_steps_that_run_several_to_an_iteration_are_counted(moves, every):
 
 
 def test_explain_reports_the_same_with_a_bar():
-    x = jnp.linspace(0, 1, 1030)
+    x = jnp.linspace(0, 1, 1040)
     with_it, without = (
         [loop.notes for loop in jscan.explain(lambda x, p=p: lagged(x, p))(x).loops]
         for p in (quiet(), False)
