@@ -117,7 +117,7 @@ def test_files_and_functions_are_short():
     lines = {path: len(path.read_text().splitlines()) for path in FILES}
     assert max(lines.values()) <= 300
     assert statistics.median(lines.values()) <= 130
-    assert sum(lines.values()) <= 26_700  # it grows with features alone
+    assert sum(lines.values()) <= 26_720  # it grows with features alone
     long = {
         f"{path.name}: {name}"
         for path in FILES

@@ -86,7 +86,7 @@ def lagged(x, progress: Any = False):
 
 
 def test_a_loop_is_rewritten_as_without_a_bar():
-    """The loop of each stretch, in a loop of the stretches."""
+    """The loop of each stretch, in a loop of the stretches; no step is left over."""
     x = jnp.linspace(0, 1, 1040)
     (want,) = loops(rewritten(lagged, x), "scan")
     outer, got = loops(rewritten(lambda x: lagged(x, quiet()), x), "scan")

@@ -123,6 +123,24 @@ def test_draws_leave_where_the_compiler_does_not_vectorise_them():
 
 
 @pytest.mark.parametrize(
+    ("function", "steps", "stays"),
+    [(jnp.exp, 1000, True), (jnp.exp, 3000, False), (jax.nn.sigmoid, 1000, False)],
+    ids=["exp", "exp of many steps", "logistic"],
+)
+def test_a_function_beside_other_work_gains_less(function, steps, stays):
+    """A recurrence reads what is stored, where it had worked it out meanwhile."""
+
+    def recurrence(w, x):
+        step = lambda h, row: (0.9 * h + function(w * row), None)
+        return jax.lax.scan(step, jnp.zeros_like(w), x)[0]
+
+    w, x = jnp.ones(18, "float32"), jnp.ones((steps, 18), "float32")
+    _, inside = operations(optimize(recurrence), w, x)
+    assert any(name in inside for name in ("exp", "logistic")) is stays
+    assert_close(optimize(recurrence)(w, x), recurrence(w, x))
+
+
+@pytest.mark.parametrize(
     ("shape", "steps", "leaves"),
     [((), 1000, True), ((4,), 1000, False), ((4,), 4000, True)],
 )

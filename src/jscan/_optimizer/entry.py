@@ -63,7 +63,8 @@ def _session(closed_jaxpr: Any, context: Context) -> Session:
     opened, _ = open_jaxpr(closed_jaxpr)
     count: Any = attempt(lambda: counted_flops(opened.eqns), lambda _: None)
     is_small = isinstance(count, int) and count < context.machine.dispatched_flops
-    context = dataclasses.replace(context, is_dispatched=not is_small)
+    about = {"counted": count} if is_small else {"is_dispatched": True}
+    context = dataclasses.replace(context, **about)
     return Session(context, budget=Budget(context.options.plan_ms / 1000))
 
 

@@ -1,5 +1,6 @@
 """small_dots, layouts: constant matrices as vectors are multiplied by them fastest."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -211,6 +212,30 @@ def test_a_layout_that_hands_the_program_to_a_thread(steps, beside, stored):
         got = optimize(program)(w, x)
     assert ({(21, 24 if LANES == 8 else 32), (21,)} == shapes) is stored
     assert_close(got, program(w, x))
+
+
+def test_small_products_that_hand_a_program_over_together():
+    """One of three has columns of zeros: with two XLA would count a thousand."""
+
+    def loop(x, *layers):
+        def step(h, row):
+            for layer in layers:
+                h = jnp.sin(h) @ layer
+            return h + row, None
+
+        return jax.lax.scan(step, x[0], x)[0]
+
+    layers = (matrix(12, 12, 0) / n for n in (1, 2, 3))
+    arguments = jnp.ones((150, 12), "float32"), *layers
+    others = {"small_columns": 0, "longest_row": 0, "merged_dot": 0}
+    machine = dataclasses.replace(SHIPPED["cpu"], register_bytes=64, **others)
+    with every_machine(machine):
+        alone = multiplied(optimize(loop), *arguments)
+    with every_machine(machine.dispatched()):
+        handed_over = multiplied(optimize(loop), *arguments)
+    full = {(12, 16), (12,)}
+    assert alone.count(full) == 1
+    assert handed_over.count(full) == 3
 
 
 def _mesh(kind):

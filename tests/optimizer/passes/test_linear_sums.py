@@ -138,6 +138,23 @@ def test_what_is_added_up_itself_is_added_up_once():
     assert sums.count((WIDE, WIDE)) == 1
 
 
+@pytest.mark.usefixtures("measured_costs")  # so that sums stay in their loop
+def test_functions_of_one_value_share_its_sum():
+    """Two terms of one sum, and one of another: one carry of what they are made of."""
+
+    def run(start):
+        def step(carry, _):
+            s, one, two = carry
+            return (jnp.tanh(s @ W), one + U @ s + s @ U, two + (U - W) @ s), None
+
+        zeros = jnp.zeros(WIDE)
+        return jax.lax.scan(step, (start, zeros, 2 + zeros), None, length=STEPS)
+
+    check(run, START)
+    assert FIRED in str(explain(run)(START))
+    assert carried_shapes(optimize(run), START) == [(WIDE,)] * 2
+
+
 STAYS = {
     "rows are read": added(lambda s, _: U @ s, rows=True),
     "the sum is read": added(lambda s, total: U @ s * total.sum()),

@@ -323,6 +323,8 @@ def test_a_sum_of_products_with_vectors_becomes_one_where_that_pays(
     rows, side, steps, joins
 ):
     machine, parts = SHIPPED["cpu"], [DotSizes(1, rows, side, side)] * 2
-    assert replace(machine, added_vectors=10_000).joins(parts, steps) is joins
-    assert replace(machine, added_vectors=0).joins(parts, steps) is (rows > 1)
-    assert replace(machine, added_vectors=10_000).joins(parts, steps, carried=True)
+    gains, never = (replace(machine, added_vectors=n) for n in (10_000, 0))
+    assert gains.joins(parts, steps, carried=False) is joins
+    assert gains.joins(parts, steps, carried=True)
+    assert never.joins(parts, steps, carried=False) is (rows > 1)
+    assert never.joins(parts, steps, carried=True) is (rows > 1)

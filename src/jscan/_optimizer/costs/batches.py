@@ -112,7 +112,7 @@ class BatchCosts(StepCosts):
         saved = extra + self.saved_by_reductions(equations)
         saved += sum(map(self.saved_nanoseconds, equations))
         saved = length * (saved + (calls and _ITERATION + CALLED * calls))
-        cost = self.batch_start + self._faults(held, held + new) + self.draws(worth)
+        cost = self.batch_start + self._faults(held, held + new) + self.draw_cost(worth)
         if not self.is_function(step or equations):
             saved += length * _CALL * sum(map(_is_reduction, equations))
         else:  # where no product is a call

@@ -6,7 +6,7 @@ stand with their rule.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jscan._jax.jaxprs import number_of_bytes
@@ -67,14 +67,11 @@ class Machine(ProductCosts):
 
         Where that is counted it stays counted: costs of 0 would move cheap work, too.
         """
+        starts = {f.name for f in fields(self) if f.name.endswith("_start")}
+        changed = {name: round(factor * getattr(self, name)) for name in starts}
+        least = min(self.batch_start, 1)
         return replace(
-            self,
-            batch_start=max(min(self.batch_start, 1), round(factor * self.batch_start)),
-            whole_start=round(factor * self.whole_start),
-            stored_start=round(factor * self.stored_start),
-            threads_start=round(factor * self.threads_start),
-            dispatch_start=round(factor * self.dispatch_start),
-            drawn_start=round(factor * self.drawn_start),
+            self, **changed | {"batch_start": max(least, changed["batch_start"])}
         )
 
     def dispatched(self) -> "Machine":

@@ -42,7 +42,7 @@ _CPU = Machine(
     # Its compiler does not vectorise the rounds of a generator within a loop.
     drawn_number=20.0 if JAX_VERSION < (0, 11) else 0.0,
     # By JAX 0.12 draws of 2 to 64 numbers for 100 to 462 steps were 0.3 to 0.9 times as
-    # fast at once, for 1,000 steps 0.9 to 1.4 times; single numbers 1.3 to 2.6 times.
+    # fast at once, for 1,000 steps 0.9 to 1.4 times; single numbers 1.2 to 2.7 times.
     drawn_start=0 if JAX_VERSION < (0, 11) else 60_000,
     # A softmax of 64 numbers takes 360 to 510 ns longer, 50 to 90 by JAX 0.12; a sum of
     # 128 exponentials 30 to 70 ns, there nothing.

@@ -24,8 +24,7 @@ class ProductCosts(BatchCosts):
         merged_dot: Elements of the matrix up to which products are merged.
         merged_rows: Rows up to which such products are.
         merged_steps: Steps from which those of one row are, and their sums.
-        merges_tiny: Whether products that are sums each may be merged to one that is
-            none.
+        merges_tiny: Whether products that are sums each may become one that is none.
         added_vectors: Multiplications from which a sum of products of one row is one
             product, if what they read is not carried as one; 0 if never.
         carried_dot: Multiplications of a product with a state from which it is put
@@ -95,13 +94,11 @@ class ProductCosts(BatchCosts):
         small = whole.contracted * whole.columns <= self.merged_dot
         return small and whole.rows <= self.merged_rows
 
-    def joins(
-        self, parts: Sequence[DotSizes], length: int, carried: bool = False
-    ) -> bool:
+    def joins(self, parts: Sequence[DotSizes], length: int, carried: bool) -> bool:
         """Whether a sum of products pays as one: not if all are written as sums.
 
-        With `carried`, what they read is carried as one, too. To put vectors side by
-        side takes a call of its own, and their matrices a copy before the loop.
+        With `carried`, what they read is carried as one, too; to put other vectors
+        side by side takes a call.
         """
         most = self.carried_dot if carried else self.small_sum
         if all(part.multiplications <= most for part in parts):

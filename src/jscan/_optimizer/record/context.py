@@ -32,6 +32,7 @@ class Context:
             must not join, cut or fold an axis that may be split, or devices would
             have to exchange what each of them has.
         is_dispatched: Another thread runs the program, whatever becomes of its loops.
+        counted: If not, the operations that XLA counts in it.
         leaning: In which direction the costs are bent, for a form that is tried.
     """
 
@@ -45,6 +46,7 @@ class Context:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     is_split: bool = False
     is_dispatched: bool = False
+    counted: int = 0
     leaning: str = ""
 
     @contextmanager

@@ -49,13 +49,13 @@ class _Term:
 
 def run(loop: Loop, _: Context) -> Loop:
     """Take linear functions out of the sums that carries are."""
-    count = 0
+    count, totals = 0, dict[Any, Any]()
     for carry in loop.carries:
         sums = Sums(Dependence(loop))
         addition = _addition(carry, sums)
         terms = {} if addition is None else dict(_terms(addition, sums, carry))
         if terms:
-            loop = _taken_out(loop, carry, addition, terms, sums)
+            loop = _taken_out(loop, carry, addition, terms, sums, totals)
             count += len(terms)
     if not count:
         return loop
@@ -156,25 +156,34 @@ def _work(equation: Any) -> int:
 
 
 def _taken_out(
-    loop: Loop, carry: Carry, addition: Any, terms: dict[Any, _Term], sums: Sums
+    loop: Loop,
+    carry: Carry,
+    addition: Any,
+    terms: dict[Any, _Term],
+    sums: Sums,
+    totals: dict[Any, Any],
 ) -> Loop:
-    """The loop that adds up what is changing, each in a carry of its own."""
+    """The loop that adds up what is changing, each in one carry of `totals`."""
     kept: list[Atom] = [a for a in sums.terms(addition) if a not in terms]
-    # Where what changes is itself added up, too, one carry is the sum of both.
-    twice = {t.changing for t in terms.values() if kept.count(t.changing) == 1}
-    kept = [a for a in kept if a not in twice]
+    # What changes may be a term itself, which the same carry is the sum of.
+    itself = {t.changing for t in terms.values() if kept.count(t.changing) == 1}
+    kept = [a for a in kept if a not in itself]
     stays = len(kept) > 1
     new = splice(add_up, kept, addition) if stays else []
     result: Any = Final(carry.variable) if stays else Known(strong(carry))
+    for changing in {t.changing: None for t in terms.values()}:
+        if changing not in totals:
+            total, update = variable_like(changing), variable_like(changing)
+            zeros = jnp.zeros(total.aval.shape, total.aval.dtype)
+            loop = replace(loop, carries=(*loop.carries, Carry(total, update, zeros)))
+            new += splice(add_up, [total, changing], addition, [update])
+            totals[changing] = total
+        if changing in itself:
+            result = Added(result, lambda total: total, Final(totals[changing]))
     for atom, term in terms.items():
-        total, update = variable_like(term.changing), variable_like(term.changing)
-        zeros = jnp.zeros(total.aval.shape, total.aval.dtype)
-        loop = replace(loop, carries=(*loop.carries, Carry(total, update, zeros)))
-        new += splice(add_up, [total, term.changing], addition, [update])
-        if term.changing in twice:
-            twice.remove(term.changing)
-            result = Added(result, lambda total: total, Final(total))
-        result = Added(result, _function(loop, atom, term), Final(total))
+        result = Added(
+            result, _function(loop, atom, term), Final(totals[term.changing])
+        )
 
     def change(made: Any) -> Any:
         return result if made == Final(carry.variable) else made

@@ -50,6 +50,8 @@ def run(loop: Loop, context: Context) -> Loop:
         product = constant_matrix(equation, loop)
         best = best_layout(product, loop.length, context) if product else None
         if product and best:
+            more = 2 * product.added * (best.columns - product.layout.columns)
+            context = replace(context, counted=context.counted + more)
             key = product.matrix, product.axis, best
             if key not in stored:
                 value = _laid_out(loop.constants[product.matrix], product.axis, best)
@@ -72,7 +74,8 @@ def best_layout(product: Product, length: int, context: Context) -> Layout | Non
         return None
     machine, layout, added = context.machine, product.layout, product.added
     best = faster_layout(layout, added, lanes, length)
-    if best and 2 * added * best.columns >= machine.dispatched_flops:
+    more = 2 * added * (best.columns - layout.columns) if best else 0
+    if more and context.counted + more >= machine.dispatched_flops:
         best = faster_layout(layout, added, lanes, length, machine.dispatch_start)
     fits = best and product.added * best.columns * size <= context.budget
     return best if fits else None
